@@ -1,0 +1,52 @@
+# Everything is done by `make`; `make help` lists what there is.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+
+.DEFAULT_GOAL := help
+.PHONY: help setup generate verify lint format test demo up bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Install meshq and everything it needs into .venv
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "meshq needs Python 3.11 or newer, not %d.%d" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+generate: $(STAMP) ## Generate the Python code of the contract
+	$(BIN)/python proto/generate.py
+
+verify: $(STAMP) ## Check that the generated code is current and the contract is well-formed
+	$(BIN)/python proto/generate.py --check
+	$(BIN)/python proto/generate.py --image $(VENV)/contract.binpb
+	$(BIN)/buf lint $(VENV)/contract.binpb --config proto/buf.yaml
+
+lint: $(STAMP) ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## Put the code into its style
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+test: $(STAMP) ## Run the unit, integration and end-to-end tests on real servers
+	$(BIN)/pytest
+
+demo: $(STAMP) ## Start the whole system and run the main job on real input
+	$(BIN)/python -m meshq.local.demo
+
+up: $(STAMP) ## Start the whole system and leave it running; Ctrl-C stops it
+	$(BIN)/meshq up
+
+bench: $(STAMP) ## Measure throughput and latency end to end
+	$(BIN)/python -m meshq.local.bench
+
+clean: ## Remove what the targets made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .meshq dist build

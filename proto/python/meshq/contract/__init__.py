@@ -1,0 +1,1 @@
+"""What servers and clients of meshq share beside the generated code."""

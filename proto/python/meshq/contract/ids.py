@@ -1,0 +1,52 @@
+"""Task ids: UUIDv7, so that ids sort by creation and a time filter is a range of ids."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Final
+
+import uuid_utils
+
+from meshq.contract.errors import InvalidRequest
+
+ID_BYTES: Final = 16
+_CANONICAL_LENGTH: Final = 36
+
+
+def new_task_id() -> uuid.UUID:
+    """A new id; ids made by one process ascend."""
+    return uuid.UUID(bytes=uuid_utils.uuid7().bytes)
+
+
+def parse_task_id(text: str, field: str = "task_id") -> uuid.UUID:
+    """The id that a caller wrote.
+
+    Args:
+        text: The canonical text form, in either case.
+        field: The path of the field in the request, for the error.
+
+    Raises:
+        InvalidRequest: The text is no UUID in its canonical form.
+    """
+    try:
+        if len(text) == _CANONICAL_LENGTH:
+            return uuid.UUID(text)
+    except ValueError:
+        pass
+    shown = text if len(text) <= _CANONICAL_LENGTH else text[:_CANONICAL_LENGTH] + "..."
+    raise InvalidRequest.field(field, f"must be a UUID in its canonical form, not {shown!r}")
+
+
+def id_time_ms(task_id: uuid.UUID) -> int:
+    """When the id was made, in milliseconds since the epoch."""
+    return int.from_bytes(task_id.bytes[:6], "big")
+
+
+def lowest_id(time_ms: int) -> uuid.UUID:
+    """The bound below all ids made at or after a time.
+
+    Args:
+        time_ms: Milliseconds since the epoch; values outside of what an id can hold are clamped.
+    """
+    clamped = min(max(time_ms, 0), (1 << 48) - 1)
+    return uuid.UUID(bytes=clamped.to_bytes(6, "big") + bytes(10))

@@ -1,0 +1,77 @@
+"""Every limit of the public interface, in one place. `docs/limits.md` explains them."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+MAX_MESSAGE_BYTES: Final = 32 * MIB
+"""What a channel or server takes in one message. Above every limit below, so that a request that is
+too large is refused by name and not by the transport."""
+
+MAX_PAYLOAD_BYTES: Final = 1 * MIB
+"""A task's encoded input, and likewise a result."""
+
+MAX_FRAME_ITEMS: Final = 1_000
+"""Items in a batch, a frame or an internal call."""
+
+MAX_FRAME_BYTES: Final = 8 * MIB
+"""Encoded size of a batch or frame of tasks or results."""
+
+SOFT_FRAME_BYTES: Final = 1 * MIB
+"""Where a sender closes a frame, holding at least one item."""
+
+MAX_NAME_LENGTH: Final = 128
+"""Queues, task types, tenants and worker ids."""
+
+NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+NAME_RULE: Final = "must be 1 to 128 characters of A-Z a-z 0-9 . _ -, beginning with a letter or digit"
+
+REQUEST_ID_PATTERN: Final = re.compile(r"[!-~]{1,128}")
+REQUEST_ID_RULE: Final = "must be 1 to 128 visible ASCII characters"
+REQUEST_ID_TTL_SECONDS: Final = 24 * 3600
+
+MAX_CONTENT_TYPE_LENGTH: Final = 128
+MAX_HEADERS: Final = 32
+MAX_HEADER_KEY_LENGTH: Final = 64
+MAX_HEADER_VALUE_LENGTH: Final = 1_024
+
+MAX_ATTEMPTS: Final = 100
+DEFAULT_MAX_ATTEMPTS: Final = 3
+
+MAX_PAGE_SIZE: Final = 1_000
+DEFAULT_TASK_PAGE_SIZE: Final = 50
+DEFAULT_PAGE_SIZE: Final = 100
+
+MAX_REASON_LENGTH: Final = 1_024
+MAX_ERROR_TYPE_LENGTH: Final = 256
+MAX_ERROR_MESSAGE_LENGTH: Final = 4_096
+MAX_LEDGER_MESSAGE_LENGTH: Final = 1_024
+MAX_TRACEBACK_LENGTH: Final = 64 * KIB
+MAX_PROGRESS_DETAIL_BYTES: Final = 16 * KIB
+MAX_OUTPUT_CHUNK_BYTES: Final = 64 * KIB
+MAX_OUTPUT_STREAM_LENGTH: Final = 64
+
+MAX_WORKER_TYPES: Final = 256
+MAX_WORKER_QUEUES: Final = 256
+MAX_WORKER_SLOTS: Final = 100_000
+MAX_LABELS: Final = 32
+MAX_LABEL_KEY_LENGTH: Final = 64
+MAX_LABEL_VALUE_LENGTH: Final = 256
+
+DEFAULT_RUN_WAIT_SECONDS: Final = 30.0
+MAX_RUN_WAIT_SECONDS: Final = 600.0
+DEFAULT_POLL_WAIT_SECONDS: Final = 20.0
+MAX_POLL_WAIT_SECONDS: Final = 60.0
+DEFAULT_POLL_LEASE_SECONDS: Final = 30.0
+MIN_POLL_LEASE_SECONDS: Final = 1.0
+MAX_POLL_LEASE_SECONDS: Final = 12 * 3600.0
+
+STREAM_KEEPALIVE_SECONDS: Final = 20.0
+"""How long a stream is silent at most; proxies close silent streams."""
+
+DEFAULT_TENANT: Final = "default"
+DEFAULT_QUEUE: Final = "default"
