@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -54,7 +55,7 @@ def from_rpc_error(error: grpc.RpcError) -> MeshqError:
     """The error behind what gRPC raised at a client, sync or async."""
     code = error.code() if hasattr(error, "code") else grpc.StatusCode.UNKNOWN
     text = (error.details() if hasattr(error, "details") else "") or str(code)
-    trailing = error.trailing_metadata() if hasattr(error, "trailing_metadata") else None
+    trailing: Any = error.trailing_metadata() if hasattr(error, "trailing_metadata") else None
     for key, value in trailing or ():
         if key == STATUS_KEY and isinstance(value, bytes):
             status = status_pb2.Status.FromString(value)
@@ -72,12 +73,15 @@ def _build(code: grpc.StatusCode, message: str, details: Iterable[any_pb2.Any]) 
             delay = retry.retry_delay.ToNanoseconds() / 1e9
         else:
             _ = detail.Unpack(info) or detail.Unpack(request)
-    reason = Reason(info.reason) if info.domain == DOMAIN and info.reason in Reason else None
-    metadata = dict(info.metadata)
+    known = info.domain == DOMAIN and info.reason in Reason.__members__
+    reason = Reason(info.reason) if known else None
     cls = CLASS_OF_CODE.get(code, MeshqError)
     violations = [FieldViolation(item.field, item.description) for item in request.field_violations]
     if cls is InvalidRequest:
-        return InvalidRequest(violations or message, reason, retry_delay=delay, **metadata)
-    built = cls(message, reason, retry_delay=delay, **metadata)
+        built: MeshqError = InvalidRequest(violations or message, reason, retry_delay=delay)
+    else:
+        built = cls(message, reason, retry_delay=delay)
     built.code = code
+    # Not as keywords: what the other side calls its entries must not collide with parameters.
+    built.metadata = dict(info.metadata)
     return built
