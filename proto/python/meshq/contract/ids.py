@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import Final
 
@@ -11,6 +12,7 @@ from meshq.contract.errors import InvalidRequest
 
 ID_BYTES: Final = 16
 _CANONICAL_LENGTH: Final = 36
+_CANONICAL: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 
 def new_task_id() -> uuid.UUID:
@@ -28,11 +30,9 @@ def parse_task_id(text: str, field: str = "task_id") -> uuid.UUID:
     Raises:
         InvalidRequest: The text is no UUID in its canonical form.
     """
-    try:
-        if len(text) == _CANONICAL_LENGTH:
-            return uuid.UUID(text)
-    except ValueError:
-        pass
+    # The pattern, because uuid.UUID also takes braces, blanks, underscores and hyphens anywhere.
+    if _CANONICAL.fullmatch(text):
+        return uuid.UUID(text)
     shown = text if len(text) <= _CANONICAL_LENGTH else text[:_CANONICAL_LENGTH] + "..."
     raise InvalidRequest.field(field, f"must be a UUID in its canonical form, not {shown!r}")
 
