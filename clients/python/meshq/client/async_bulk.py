@@ -1,0 +1,107 @@
+"""Bulk creation with asyncio: the source is read, frames are written and answers are read at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from typing import Self, TypeAlias
+
+import grpc
+import grpc.aio
+
+from meshq.client.ingest import Ingest
+from meshq.client.models import TaskSpec
+from meshq.contract.errors import Unavailable
+from meshq.contract.status import from_rpc_error
+from meshq.v1.task_service_pb2 import IngestTasksRequest, IngestTasksResponse
+
+IngestCall: TypeAlias = "grpc.aio.StreamStreamCall[IngestTasksRequest, IngestTasksResponse]"
+TaskSource: TypeAlias = Iterable[TaskSpec] | AsyncIterable[TaskSpec]
+
+
+class Bulk:
+    """Feeds a source into an `Ingest`, and that over one stream after the other.
+
+    An error of the source is raised at the end, when what came before it was answered.
+    """
+
+    def __init__(self, ingest: Ingest, source: TaskSource) -> None:
+        self._ingest = ingest
+        self._source = source
+        self._to_send = asyncio.Event()
+        self._room = asyncio.Event()
+        self._feeder: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._feeder = asyncio.create_task(self._feed())
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        assert self._feeder is not None
+        if kind is None:
+            await self._feeder
+        self._feeder.cancel()
+        await asyncio.wait([self._feeder])
+
+    @property
+    def finished(self) -> bool:
+        """Whether every task was answered and no more will come."""
+        return self._ingest.finished
+
+    def made_room(self) -> None:
+        """A frame was answered."""
+        self._to_send.set()
+        self._room.set()
+
+    async def exchange(self, call: IngestCall) -> AsyncIterator[IngestTasksResponse]:
+        """Send over one stream what is unanswered and what is new, and yield the answers."""
+        writer = asyncio.create_task(self._write(call))
+        try:
+            async for answer in call:
+                yield answer
+            if not self.finished:
+                raise Unavailable("the stream ended before every frame was answered")
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from None
+        finally:
+            writer.cancel()
+            call.cancel()
+
+    async def _feed(self) -> None:
+        try:
+            async for spec in _each(self._source):
+                if self._ingest.full:
+                    await self._wait_for_room()
+                self._ingest.add(spec)
+                self._to_send.set()
+        finally:
+            self._ingest.end()
+            self._to_send.set()
+
+    async def _wait_for_room(self) -> None:
+        while self._ingest.full:
+            self._room.clear()
+            await self._room.wait()
+
+    async def _write(self, call: IngestCall) -> None:
+        # What is wrong with the stream is told by reading from it.
+        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+            for frame in tuple(self._ingest.unanswered):
+                await call.write(frame.request)
+            while not self._ingest.all_sent:
+                self._to_send.clear()
+                while (frame_to_send := self._ingest.take()) is not None:
+                    await call.write(frame_to_send.request)
+                if not self._ingest.all_sent:
+                    await self._to_send.wait()
+            await call.done_writing()
+
+
+async def _each(source: TaskSource) -> AsyncIterator[TaskSpec]:
+    if isinstance(source, AsyncIterable):
+        async for spec in source:
+            yield spec
+        return
+    for spec in source:
+        yield spec
