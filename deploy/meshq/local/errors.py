@@ -15,6 +15,10 @@ class LocalError(Exception):
     """The root of the tree; its text is one complete sentence."""
 
 
+class BadSetting(LocalError):
+    """A setting cannot be understood."""
+
+
 class MissingBinary(LocalError):
     """A server's program was not found, or is too old everywhere."""
 

@@ -1,9 +1,9 @@
 """Become another program that dies with its parent.
 
 `python -I -S launcher.py <parent> <signal> <program> <argument>...` asks Linux to send the signal when the
-parent ends and then becomes the program, under the same process id. It is a file of its own, with the standard
-library only, because the request must be made in the child after the fork, where a process with threads must not
-run Python code.
+parent ends and then becomes the program, under the same process id. It is a file of its own, with the
+standard library only, because the request must be made in the child after the fork, where a process with
+threads must not run Python code.
 """
 
 import os

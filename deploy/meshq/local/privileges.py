@@ -1,8 +1,8 @@
 """PostgreSQL refuses to run as root; this is how it runs when we are root nevertheless.
 
 First choice is a user namespace in which root is called nobody: folders of mode 0700 stay readable and
-nothing changes its owner. Containers often refuse that; then an unprivileged account runs it, and its folder is handed
-over.
+nothing changes its owner. Containers often refuse that; then an unprivileged account runs it, and its folder
+is handed over.
 """
 
 import functools

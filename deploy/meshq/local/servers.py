@@ -1,7 +1,7 @@
 """etcd, Valkey and PostgreSQL as ordinary child processes.
 
-Each class says how its server is prepared, started, asked and stopped; `start`, `stop` and `kill` do it here and
-now, for tests. The supervisor of `meshq up` takes the same commands and runs them itself.
+Each class says how its server is prepared, started, asked and stopped; `start`, `stop` and `kill` do it here
+and now, for tests. The supervisor of `meshq up` takes the same commands and runs them itself.
 """
 
 import os
@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -32,6 +33,15 @@ def bound_to_parent(command: Sequence[str], death_signal: signal.Signals = signa
         return list(command)
     start = [sys.executable, "-I", "-S", launcher.__file__, str(os.getpid()), str(int(death_signal))]
     return [*start, *command]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A command to run once before a server starts for the first time."""
+
+    command: tuple[str, ...]
+    prefix: tuple[str, ...] = ()
+    stdin: bytes = b""
 
 
 class Server(ABC):
@@ -86,15 +96,20 @@ class Server(ABC):
     def ready(self) -> bool:
         """Whether it serves now."""
 
-    def prepare(self) -> None:
-        """Make the folder what the server needs to start; does nothing the second time."""
+    def preparations(self) -> Iterator[Preparation]:
+        """Make the folder what the server needs; what takes a process of its own is left to the caller.
+
+        Each yielded command must have ended well before the next is asked for. Does nothing the second time.
+        """
         self.data.mkdir(parents=True, exist_ok=True)
+        return iter(())
 
     def start(self) -> None:
         """Start the process unless it runs."""
         if self.running:
             return
-        self.prepare()
+        for preparation in self.preparations():
+            self._run(preparation)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.launched(),
@@ -131,6 +146,19 @@ class Server(ABC):
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+    def _run(self, preparation: Preparation) -> None:
+        done = subprocess.run(
+            [*preparation.prefix, *bound_to_parent(preparation.command)],
+            input=preparation.stdin,
+            capture_output=True,
+            check=False,
+            start_new_session=True,
+            **self.identity,
+        )
+        if done.returncode != 0:
+            said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
+            raise StartFailed(f"{self.name} could not be prepared: {' | '.join(said[-3:])}")
 
     def _last_words(self) -> str:
         lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
@@ -225,7 +253,7 @@ class Postgres(Server):
         """The URL of one of its databases."""
         return f"postgresql://{POSTGRES_USER}@{self.address}/{database}"
 
-    def prepare(self) -> None:
+    def preparations(self) -> Iterator[Preparation]:
         """Make the cluster and its databases, once.
 
         It is made under another name and renamed when it is complete: what was interrupted is made again.
@@ -235,36 +263,22 @@ class Postgres(Server):
         unfinished = self.data.with_name(self.data.name + ".unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700, parents=True)
+        postgres, initdb = binaries.find("postgres"), binaries.find("initdb")
         rights = unprivileged()
-        rights.hand_over(unfinished, binaries.find("postgres"), binaries.find("initdb"))
-        self._initialize(unfinished)
+        rights.hand_over(unfinished, postgres, initdb)
+        yield Preparation((str(initdb), "-D", str(unfinished), *self._initdb_words()), rights.prefix)
+        if self.databases:
+            # A single-user server needs no port and no driver.
+            statements = "".join(f'CREATE DATABASE "{name}"\n' for name in self.databases)
+            command = (str(postgres), "--single", "-D", str(unfinished), "postgres")
+            yield Preparation(command, rights.prefix, statements.encode())
         if self.data.exists():
             self.data.rmdir()
         unfinished.rename(self.data)
 
-    def _initialize(self, folder: Path) -> None:
-        words = ["--auth=trust", "--encoding=UTF8", "--no-locale", "--no-instructions"]
-        if not self.durable:
-            words.append("--no-sync")
-        self._run([str(binaries.find("initdb")), "-D", str(folder), f"--username={POSTGRES_USER}", *words])
-        if self.databases:
-            # A single-user server needs no port and no driver.
-            statements = "".join(f'CREATE DATABASE "{name}"\n' for name in self.databases)
-            self._run([str(binaries.find("postgres")), "--single", "-D", str(folder), "postgres"], statements)
-
-    def _run(self, command: list[str], given: str = "") -> None:
-        done = subprocess.run(
-            [*unprivileged().prefix, *bound_to_parent(command)],
-            input=given,
-            capture_output=True,
-            text=True,
-            check=False,
-            start_new_session=True,
-            **self.identity,
-        )
-        if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip().splitlines()
-            raise StartFailed(f"PostgreSQL could not be prepared: {' | '.join(said[-3:])}")
+    def _initdb_words(self) -> list[str]:
+        words = [f"--username={POSTGRES_USER}", "--auth=trust", "--encoding=UTF8", "--no-locale"]
+        return [*words, "--no-instructions", *([] if self.durable else ["--no-sync"])]
 
     def command(self) -> list[str]:
         """Settings on the command line; the files stay as initdb made them."""
