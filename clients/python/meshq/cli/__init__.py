@@ -1,0 +1,1 @@
+"""The command line: `meshq`, built on `meshq.client`. See `docs/cli.md`."""
