@@ -137,6 +137,8 @@ async def _answer(error: BaseException, call: ServedCall, context: Context) -> N
         answer = error
     elif isinstance(error, grpc.aio.AioRpcError):
         answer = from_rpc_error(error)
+    elif isinstance(error, NotImplementedError):
+        answer = _no_method(call.method)
     else:
         _log.error(
             "call failed", method=call.method, exc_info=error, **{"http.request.id": call.request_id()}
@@ -167,6 +169,8 @@ def _code_of(error: BaseException, context: Context) -> str:
         return error.code.name
     if isinstance(error, grpc.aio.AioRpcError):
         return error.code().name
+    if isinstance(error, NotImplementedError):
+        return "UNIMPLEMENTED"
     if isinstance(error, asyncio.CancelledError):
         remaining = context.time_remaining()
         return "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
@@ -209,9 +213,12 @@ def _refusing(deserializer: Any) -> Any:
     return parse
 
 
+def _no_method(method: str) -> Unimplemented:
+    return Unimplemented(f"There is no method {method[:256]}.")
+
+
 def _unknown(method: str) -> grpc.RpcMethodHandler[Any, Any]:
     async def handle(_requests: Any, context: Context) -> None:
-        error = Unimplemented(f"There is no method {method[:256]}.")
-        await _abort(error, ServedCall(context, method), context)
+        await _abort(_no_method(method), ServedCall(context, method), context)
 
     return grpc.stream_unary_rpc_method_handler(handle)

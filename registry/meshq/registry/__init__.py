@@ -1,0 +1,1 @@
+"""The registry: who is where, from etcd, and how they may talk, as xDS."""

@@ -1,0 +1,9 @@
+"""`python -m meshq.registry`."""
+
+from __future__ import annotations
+
+from meshq.mesh.process import run
+from meshq.registry.app import build
+from meshq.registry.settings import RegistrySettings
+
+run(RegistrySettings.load(), build)

@@ -1,0 +1,1 @@
+"""xDS resources as pure functions of the instances and the policy."""
