@@ -1,0 +1,1 @@
+"""Ends of attempts: recorded once, reported until the ledger has answered, applied to the shards."""

@@ -1,0 +1,1 @@
+"""Where protobuf and the types of execution meet: beside the servicers, only this package knows messages."""

@@ -1,0 +1,56 @@
+"""The ledger as execution calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import grpc
+
+from meshq.contract.errors import InternalError
+from meshq.contract.status import from_rpc_error
+from meshq.execution.model import Directive, Ended
+from meshq.internal.v1 import ledger_service_pb2 as pb
+from meshq.internal.v1.ledger_service_pb2_grpc import LedgerServiceStub
+from meshq.v1.task_pb2 import AttemptOutcome
+
+_CALL_SECONDS: Final = 15.0
+
+
+class GrpcLedger:
+    """Reports to whichever management instance the mesh picks."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._report = LedgerServiceStub(channel).ReportAttempts
+
+    async def report(self, reports: Sequence[Ended]) -> list[Directive]:
+        """Report ends of attempts, or starts where the outcome is 0.
+
+        Returns:
+            What is to be done, in the order of the reports.
+
+        Raises:
+            MeshqError: Management does not answer, or refuses.
+        """
+        request = pb.ReportAttemptsRequest(reports=[_report(ended) for ended in reports])
+        try:
+            response = await self._report(request, timeout=_CALL_SECONDS)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        if len(response.directives) != len(reports):
+            raise InternalError("management answered another number of reports than it was sent")
+        return [Directive(item.kind, item.attempt, item.not_before_ms) for item in response.directives]
+
+
+def _report(ended: Ended) -> pb.AttemptReport:
+    return pb.AttemptReport(
+        task_id=ended.task_id,
+        attempt=ended.attempt,
+        tenant=ended.tenant,
+        outcome=AttemptOutcome.ValueType(ended.outcome),
+        start_time_ms=ended.start_ms,
+        end_time_ms=ended.end_ms,
+        worker_id=ended.worker_id,
+        error_type=ended.error_type,
+        error_message=ended.error_message,
+    )

@@ -1,0 +1,65 @@
+"""Lease tokens: encoded `meshq.internal.v1.LeaseToken`, opaque to workers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from meshq.contract.errors import InvalidRequest
+from meshq.contract.ids import ID_BYTES
+from meshq.contract.limits import MAX_ATTEMPTS, NAME_PATTERN
+from meshq.execution.model import Lease
+from meshq.internal.v1.session_frames_pb2 import LeaseToken
+
+_RULE: Final = "must be a lease token as it was assigned"
+_MAX_TOKEN_BYTES: Final = 512
+
+
+def encode_token(lease: Lease) -> bytes:
+    """The token of a lease; the same lease always has the same token."""
+    return LeaseToken(
+        task_id=lease.task_id,
+        attempt=lease.attempt,
+        epoch=lease.epoch,
+        lease=lease.number,
+        shard=lease.shard,
+        tenant=lease.tenant,
+        lease_time_ms=lease.leased_ms,
+    ).SerializeToString(deterministic=True)
+
+
+def decode_token(token: bytes, field: str) -> Lease:
+    """The lease that a token names.
+
+    Args:
+        token: What a worker has sent.
+        field: The path of the field in the request, for the error.
+
+    Raises:
+        InvalidRequest: It is no token of ours.
+    """
+    if len(token) > _MAX_TOKEN_BYTES:
+        raise InvalidRequest.field(field, _RULE)
+    try:
+        found = LeaseToken.FromString(token)
+    except DecodeError:
+        raise InvalidRequest.field(field, _RULE) from None
+    lease = Lease(
+        found.task_id, found.attempt, found.epoch, found.lease, found.shard, found.tenant, found.lease_time_ms
+    )
+    if not _plausible(lease):
+        raise InvalidRequest.field(field, _RULE)
+    return lease
+
+
+def _plausible(lease: Lease) -> bool:
+    return (
+        len(lease.task_id) == ID_BYTES
+        and 0 < lease.attempt <= MAX_ATTEMPTS
+        and lease.epoch > 0
+        and lease.number > 0
+        and lease.leased_ms > 0
+        and NAME_PATTERN.fullmatch(lease.shard) is not None
+        and NAME_PATTERN.fullmatch(lease.tenant) is not None
+    )

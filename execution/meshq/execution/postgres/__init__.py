@@ -1,0 +1,1 @@
+"""The execution database: attempts and the versions of the ring."""

@@ -1,0 +1,119 @@
+"""The pool of connections to the execution database, and its errors as those of meshq."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection, errors
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from meshq.contract.errors import InternalError, MeshqError, Reason, Unavailable
+from meshq.execution.postgres import arrays
+from meshq.execution.postgres.migrate import migrate
+from meshq.mesh.telemetry import logger
+
+_log = logger(__name__)
+
+T = TypeVar("T")
+Connection = AsyncConnection[tuple[Any, ...]]
+
+_FAILURES: Final = (psycopg.Error, PoolClosed, PoolTimeout, TooManyRequests, OSError)
+_PAUSE: Final = 0.05
+_RETRY_DELAY: Final = 1.0
+# Plans that scan go wrong on partitions that are fresh and whose statistics say that they are empty.
+_SETTINGS: Final = """
+SELECT
+    set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
+    set_config('enable_mergejoin', 'off', false), set_config('jit', 'off', false),
+    set_config('synchronous_commit', 'on', false), set_config('timezone', 'UTC', false),
+    set_config('statement_timeout', '15s', false), set_config('lock_timeout', '10s', false),
+    set_config('idle_in_transaction_session_timeout', '10s', false)
+"""
+
+
+class Database:
+    """See the module.
+
+    Args:
+        url: Where the database is; of several hosts the one that takes writes is used.
+        size: The number of connections.
+        patience: Seconds for which a statement is tried again while the connection breaks.
+    """
+
+    def __init__(self, url: str, *, size: int = 4, patience: float = 2.0) -> None:
+        self._url = url
+        self._patience = patience
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            url,
+            connection_class=AsyncConnection[tuple[Any, ...]],
+            kwargs={"autocommit": True, "target_session_attrs": "read-write", "connect_timeout": 5},
+            min_size=size,
+            max_size=size,
+            timeout=patience,
+            reconnect_timeout=30,
+            configure=_configure,
+            name="execution",
+            open=False,
+        )
+
+    async def start(self) -> None:
+        """Migrate and connect; raises `MeshqError` when the database does not answer."""
+        try:
+            async with await self._connect() as connection:
+                applied = await migrate(connection)
+            await self._pool.open(wait=True, timeout=30)
+        except _FAILURES as error:
+            raise translated(error) from error
+        if applied:
+            _log.info("execution database migrated", steps=applied)
+
+    async def stop(self) -> None:
+        """Close all connections."""
+        await self._pool.close()
+
+    async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Do something that may be repeated; raises `MeshqError`."""
+        deadline = monotonic() + self._patience
+        while True:
+            try:
+                async with self._pool.connection() as connection:
+                    return await work(connection)
+            except _FAILURES as error:
+                if not _worth_retrying(error) or monotonic() > deadline:
+                    raise translated(error) from error
+            await asyncio.sleep(_PAUSE)
+
+    async def _connect(self) -> Connection:
+        return await AsyncConnection.connect(
+            self._url, autocommit=True, target_session_attrs="read-write", connect_timeout=10
+        )
+
+
+async def _configure(connection: Connection) -> None:
+    await connection.execute(_SETTINGS)
+    arrays.register(connection.adapters)
+
+
+def _worth_retrying(error: Exception) -> bool:
+    """A broken connection is: after a restart of the server each pooled connection fails once."""
+    if isinstance(error, PoolTimeout | PoolClosed | TooManyRequests | errors.QueryCanceled):
+        return False
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+
+
+def translated(error: Exception) -> MeshqError:
+    """What a caller gets to hear."""
+    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | OSError) or not isinstance(
+        error, psycopg.Error
+    ):
+        return Unavailable(
+            "The database of attempts does not answer; retry.",
+            Reason.ATTEMPTS_UNAVAILABLE,
+            retry_delay=_RETRY_DELAY,
+        )
+    _log.error("the execution database refused a statement", error=str(error))
+    return InternalError("The database of attempts refused a statement; the log has the reason.")

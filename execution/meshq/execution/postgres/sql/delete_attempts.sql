@@ -1,0 +1,1 @@
+DELETE FROM attempts WHERE task_id = ANY (%s::uuid[])

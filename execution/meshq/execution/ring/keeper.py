@@ -1,0 +1,242 @@
+"""Keeps one shard in use: connects, looks at its identity, and recovers it after a wipe.
+
+A shard's identity is (epoch, run id, replication id). The first time and whenever they do not fit any more,
+one instance begins a new epoch, and the shard is RECOVERING until every live instance has adopted the leases
+that its sessions hold, or one lease time has passed. An instance uses a shard only after it has adopted
+on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+from meshq.contract.errors import MeshqError
+from meshq.execution.model import Lease
+from meshq.execution.ring import keys, scripts
+from meshq.execution.ring.connection import Connection, open_connection
+from meshq.execution.ring.doorbell import Doorbell
+from meshq.execution.ring.errors import ShardError, ShardUnavailable
+from meshq.execution.ring.shard import Held, Shard, ShardState, run_script
+from meshq.mesh.lifecycle import Repeater
+from meshq.mesh.telemetry import logger
+
+_log = logger(__name__)
+
+_LOOK_SECONDS: Final = 1.0
+_RECOVERY_LOOK_SECONDS: Final = 0.1
+_ANSWER_SECONDS: Final = 3.0
+_MEMORY_MARK: Final = 0.85
+_ADOPT_AT_ONCE: Final = 500
+_POLICY: Final = "noeviction"
+
+
+class Holders(Protocol):
+    """Who has sessions with leases."""
+
+    def greetings(self) -> Sequence[tuple[str, str, bytes]]:
+        """All sessions: session, tenant/worker, instance key."""
+
+    def held_on(self, shard: str) -> Sequence[Held]:
+        """The leases of all sessions on a shard."""
+
+    def lost(self, session: str, lease: Lease) -> None:
+        """A lease of the session is gone."""
+
+
+class Surroundings(NamedTuple):
+    """What recovering needs from the rest of the instance.
+
+    Attributes:
+        next_epoch: An epoch that was never used.
+        ended: Which of some attempts (id, attempt) have ended.
+        live: The ids of all running instances.
+        holders: Whose leases are adopted.
+        compare: Called when a shard was recovered.
+        lease_ms: How long a session lives without being heard.
+        poll_ms: How long adopted polled leases live without being renewed.
+    """
+
+    next_epoch: Callable[[], Awaitable[int]]
+    ended: Callable[[Sequence[tuple[bytes, int]]], Awaitable[Collection[tuple[bytes, int]]]]
+    live: Callable[[], Collection[str]]
+    holders: Holders
+    compare: Callable[[], None]
+    lease_ms: int
+    poll_ms: int
+
+
+class Identity(NamedTuple):
+    """What tells one content of a server from another."""
+
+    run_id: str
+    replication_id: str
+
+
+class Keeper:
+    """See the module.
+
+    Args:
+        shard: The shard to keep in use.
+        instance_id: This instance.
+        doorbell: Gets the shard's news.
+        around: The rest of the instance.
+        password: Of the server, if it wants one.
+    """
+
+    def __init__(
+        self, shard: Shard, instance_id: str, doorbell: Doorbell, around: Surroundings, password: str | None
+    ) -> None:
+        self.shard = shard
+        self._instance_id = instance_id
+        self._doorbell = doorbell
+        self._around = around
+        self._password = password
+        self._connection: Connection | None = None
+        self._compare_due = False
+        self._complaint = ""
+        self._repeater = Repeater(f"shard {shard.name}", self.run_once, _LOOK_SECONDS)
+        shard.on_trouble = self._repeater.wake
+
+    async def start(self) -> None:
+        """Connect and go on looking after the shard."""
+        await self._repeater.start()
+
+    async def stop(self) -> None:
+        """Let go of the shard."""
+        await self._repeater.stop()
+        self._drop()
+
+    async def run_once(self) -> float:
+        """Look at the shard once; returns the seconds until the next look."""
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await self._look()
+        except (ShardError, MeshqError, TimeoutError) as error:
+            self._complain(str(error) or "it does not answer")
+            self._drop()
+            return _LOOK_SECONDS
+        return _LOOK_SECONDS if self.shard.state is ShardState.OPEN else _RECOVERY_LOOK_SECONDS
+
+    async def _look(self) -> None:
+        connection = await self._connected()
+        info = _parse_info(await connection.call("INFO", "server", "replication", "memory"))
+        meta = _parse_hash(await connection.call("HGETALL", keys.META))
+        self._judge(info)
+        self._note_memory(info)
+        identity = Identity(info["run_id"], info["master_replid"])
+        if (meta.get("run_id"), meta.get("replication_id")) != identity:
+            self.shard.detach()
+            await self._claim(connection, identity, meta.get("epoch", ""))
+            meta = _parse_hash(await connection.call("HGETALL", keys.META))
+        await self._use(connection, int(meta["epoch"]), meta["state"])
+
+    async def _connected(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._drop()
+            name = f"meshq-{self._instance_id}"
+            self._connection = connection = await open_connection(
+                self.shard.member.address, name, self._password
+            )
+            connection.on_closed = lambda: self._closed(connection)
+            for script in scripts.ALL:
+                connection.call("SCRIPT", "LOAD", script.text).add_done_callback(_ignore)
+        return self._connection
+
+    def _judge(self, info: dict[str, str]) -> None:
+        policy = info.get("maxmemory_policy", _POLICY)
+        if policy != _POLICY:
+            raise ShardUnavailable(f"its maxmemory-policy is {policy}, it must be {_POLICY}")
+        if info.get("role", "master") != "master":
+            raise ShardUnavailable("it is a replica; the ring needs the address of the primary")
+
+    def _note_memory(self, info: dict[str, str]) -> None:
+        used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+        self.shard.used_memory = used
+        self.shard.full = most > 0 and used > _MEMORY_MARK * most
+
+    async def _claim(self, connection: Connection, identity: Identity, seen: str) -> None:
+        epoch = await self._around.next_epoch()
+        won = await run_script(
+            connection, scripts.OPEN_EPOCH, epoch, self.shard.ring_version, seen, *identity
+        )
+        if int(won) == epoch:
+            _log.info("shard begins a new epoch", shard=self.shard.name, epoch=epoch)
+
+    async def _use(self, connection: Connection, epoch: int, state: str) -> None:
+        shard = self.shard
+        if not shard.usable or shard.epoch != epoch:
+            await self._enter(connection, epoch, renewed=shard.epoch not in {0, epoch} or state != "open")
+        if state != "open":
+            shard.state = await shard.recovered(self._around.lease_ms, self._live())
+        else:
+            shard.state = ShardState.OPEN
+        if shard.state is ShardState.OPEN and self._compare_due:
+            self._compare_due = False
+            self._around.compare()
+
+    async def _enter(self, connection: Connection, epoch: int, *, renewed: bool) -> None:
+        """Adopt what the sessions of this instance run, then let everybody use the shard."""
+        shard = self.shard
+        if shard.epoch != epoch:
+            aside = Shard(shard.member, self._instance_id, self._doorbell)
+            aside.ring_version = shard.ring_version
+            aside.attach(connection, epoch)
+            await self._adopt(aside)
+        self._compare_due = self._compare_due or renewed
+        shard.attach(connection, epoch)
+        connection.send("SUBSCRIBE", keys.bell(self._instance_id))
+        self._doorbell.ring_all(shard.name)
+        self._complaint = ""
+        _log.info("shard in use", shard=shard.name, epoch=epoch)
+
+    async def _adopt(self, shard: Shard) -> None:
+        around = self._around
+        greetings = around.holders.greetings()
+        for at in range(0, len(greetings), _ADOPT_AT_ONCE):
+            await shard.greet(greetings[at : at + _ADOPT_AT_ONCE], around.lease_ms)
+        held = around.holders.held_on(shard.name)
+        for at in range(0, len(held), _ADOPT_AT_ONCE):
+            part = held[at : at + _ADOPT_AT_ONCE]
+            ended = await around.ended([(item.lease.task_id, item.lease.attempt) for item in part])
+            running = [item for item in part if (item.lease.task_id, item.lease.attempt) not in ended]
+            kept = await shard.adopt(running, around.poll_ms) if running else []
+            for item, is_kept in zip(running, kept, strict=True):
+                if not is_kept:
+                    around.holders.lost(item.session, item.lease)
+
+    def _live(self) -> list[str]:
+        return sorted({self._instance_id, *self._around.live()})
+
+    def _closed(self, connection: Connection) -> None:
+        if connection is self._connection:
+            self.shard.detach()
+            self._repeater.wake()
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        self.shard.detach()
+        if connection is not None:
+            connection.close()
+
+    def _complain(self, text: str) -> None:
+        if text != self._complaint:
+            self._complaint = text
+            _log.warning("shard cannot be used", shard=self.shard.name, reason=text)
+
+
+def _ignore(answer: asyncio.Future[Any]) -> None:
+    if not answer.cancelled():
+        answer.exception()
+
+
+def _parse_info(reply: bytes | str) -> dict[str, str]:
+    text = reply.decode() if isinstance(reply, bytes) else reply
+    pairs = (line.partition(":") for line in text.splitlines() if line and not line.startswith("#"))
+    return {name: value for name, _, value in pairs}
+
+
+def _parse_hash(reply: dict[bytes, bytes] | list[bytes]) -> dict[str, str]:
+    pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+    return {name.decode(): value.decode() for name, value in pairs}

@@ -1,0 +1,61 @@
+"""The names of what a shard holds. No other module makes a key.
+
+Scripts build most keys themselves, because they learn ids and lanes as they go; they get the names as the
+table `KEY`, made here, so that there is one place for both languages.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+META: Final = "mq:meta"
+"""Hash: epoch, ring, state, begun, run_id, replication_id, leases (the counter of lease ids)."""
+
+_NAMES: Final = {
+    "META": META,
+    "TASK": "mq:task:",  # + id: hash: attempt, state, lane, ready, score, and while leased: lease, owner, ...
+    "SPEC": "mq:spec:",  # + id: the encoded specification
+    "LANE": "mq:lane:",  # + lane: sorted set id -> score
+    "LANES": "mq:lanes:",  # + class: sorted set fairness key -> virtual time, only of lanes that hold tasks
+    "CLOCKS": "mq:clocks",  # hash class -> virtual time of the last task taken
+    "TYPES": "mq:types:",  # + tenant/queue: set of types that have ready tasks
+    "DELAYED": "mq:delayed",  # sorted set id -> ready time
+    "DELIVERIES": "mq:deliveries",  # sorted set id -> deadline of what was not acknowledged
+    "POLLED": "mq:polled",  # sorted set id -> deadline of polled leases
+    "CLOSING": "mq:closing",  # sorted set id -> when somebody else is to close the attempt
+    "SESSIONS": "mq:sessions",  # sorted set session -> deadline
+    "SESSION": "mq:session:",  # + session: set of ids leased to it
+    "WORKERS": "mq:workers",  # hash tenant/worker -> "session instance_key"
+    "SESSION_WORKERS": "mq:session-workers",  # hash session -> tenant/worker
+    "QUEUE": "mq:queue:",  # + tenant/queue: hash ready, delayed, leased
+    "WAITING": "mq:waiting:",  # + class: set of instances that want a bell
+    "BELL": "mq:bell:",  # + instance: pub/sub channel
+    "POLL": "mq:poll:",  # + tenant/worker/request id: hash id -> lease
+    "TOMBSTONES": "mq:tombstones:",  # + minute: hash id -> what became of it
+    "RECOVERED": "mq:recovered",  # set of instances that have adopted what they run
+}
+
+
+def bell(instance_id: str) -> str:
+    """The channel on which a shard tells an instance something."""
+    return _NAMES["BELL"] + instance_id
+
+
+def task(task_id: bytes) -> bytes:
+    """The hash of a task."""
+    return _NAMES["TASK"].encode() + task_id
+
+
+def poll(tenant: str, worker_id: str, request_id: str) -> str:
+    """What a poll with this request id has leased."""
+    return f"{_NAMES['POLL']}{tenant}/{worker_id}/{request_id}"
+
+
+def queue_class(tenant: str, queue: str, task_type: str) -> str:
+    """What a consumer asks for: the tasks of one type in one queue. Names hold no slash."""
+    return f"{tenant}/{queue}/{task_type}"
+
+
+def lua_table() -> str:
+    """The names for scripts."""
+    return "local KEY = {" + ", ".join(f"{name} = '{key}'" for name, key in _NAMES.items()) + "}"

@@ -1,0 +1,1 @@
+"""One Lua script per operation of a shard; `meshq.execution.ring.scripts` reads them."""

@@ -1,0 +1,118 @@
+#!lua flags=allow-oom
+-- Does what time asks for: delayed tasks become ready; deliveries that nobody acknowledged go back; leases of
+-- ended sessions and polls are handed out to be closed, again and again until somebody has done it.
+-- KEYS: none. ARGV: epoch, ring, limit of each kind, ms that the caller has to close what it gets.
+-- Returns {ms until something is due or -1, 1 if more is due now,
+-- per lease to close: id, attempt, lease, lane, worker, ms when it was leased}.
+
+local bad = guard()
+if bad then
+  return bad
+end
+local limit, closing_ms = tonumber(ARGV[3]), tonumber(ARGV[4])
+local more = 0
+local FIELDS = {
+  'attempt', 'state', 'lease', 'lane', 'ready', 'score', 'cancel', 'owner', 'worker', 'received', 'leased', 'died',
+}
+
+local function due(key)
+  local ids = call('ZRANGEBYSCORE', key, '-inf', NOW, 'LIMIT', 0, limit)
+  if #ids == limit then
+    more = 1
+  end
+  return ids
+end
+
+if promote(limit) == limit then
+  more = 1
+end
+
+for _, id in ipairs(due(KEY.DELIVERIES)) do
+  local task = call('HMGET', KEY.TASK .. id, unpack(FIELDS))
+  call('ZREM', KEY.DELIVERIES, id)
+  if task[2] == 'leased' and task[10] == '0' then
+    detach(id, 'leased', task[4], task[8])
+    tell('L', task[8], task[1], task[3], task[11], task[4], id, '')
+    go_back(id, task[1], task[4], task[5], task[6], task[7])
+  end
+end
+
+local closing = {-1, 0}
+local function close(id, task)
+  local at = #closing
+  closing[at + 1], closing[at + 2], closing[at + 3] = id, tonumber(task[1]), task[3]
+  closing[at + 4], closing[at + 5], closing[at + 6] = task[4], task[9], task[11]
+  call('HSET', KEY.TASK .. id, 'state', 'closing')
+  call('ZADD', KEY.CLOSING, NOW + closing_ms, id)
+end
+
+-- A session that vanished before it acknowledged may have been killed by the task: after a few such deaths
+-- the delivery counts as an attempt. One that said goodbye (deadline 0) proves nothing.
+local function end_lease(id, died)
+  local task = call('HMGET', KEY.TASK .. id, unpack(FIELDS))
+  if task[2] ~= 'leased' then
+    return
+  end
+  local deaths = (tonumber(task[12]) or 0) + died
+  if task[10] == '1' or deaths >= POISON_DEATHS then
+    call('ZREM', KEY.DELIVERIES, id)
+    close(id, task)
+  else
+    detach(id, 'leased', task[4], task[8])
+    if died > 0 then
+      call('HSET', KEY.TASK .. id, 'died', deaths)
+    end
+    go_back(id, task[1], task[4], task[5], task[6], task[7])
+  end
+end
+
+local left = limit
+local ended = call('ZRANGEBYSCORE', KEY.SESSIONS, '-inf', NOW, 'WITHSCORES', 'LIMIT', 0, limit)
+for at = 1, #ended, 2 do
+  local session, died = ended[at], ended[at + 1] == '0' and 0 or 1
+  if left > 0 then
+    local ids = call('SPOP', KEY.SESSION .. session, left)
+    left = left - #ids
+    for _, id in ipairs(ids) do
+      end_lease(id, died)
+    end
+  end
+  if call('EXISTS', KEY.SESSION .. session) == 1 then
+    more = 1
+  else
+    call('ZREM', KEY.SESSIONS, session)
+    local worker = call('HGET', KEY.SESSION_WORKERS, session)
+    call('HDEL', KEY.SESSION_WORKERS, session)
+    local current = worker and call('HGET', KEY.WORKERS, worker)
+    if current and string.sub(current, 1, #session + 1) == session .. ' ' then
+      call('HDEL', KEY.WORKERS, worker)
+    end
+  end
+end
+
+for _, id in ipairs(due(KEY.POLLED)) do
+  local task = call('HMGET', KEY.TASK .. id, unpack(FIELDS))
+  call('ZREM', KEY.POLLED, id)
+  if task[2] == 'leased' then
+    close(id, task)
+  end
+end
+
+for _, id in ipairs(due(KEY.CLOSING)) do
+  local task = call('HMGET', KEY.TASK .. id, unpack(FIELDS))
+  if task[2] == 'closing' then
+    close(id, task)
+  else
+    call('ZREM', KEY.CLOSING, id)
+  end
+end
+flush()
+
+for _, key in ipairs({KEY.DELAYED, KEY.DELIVERIES, KEY.SESSIONS, KEY.POLLED, KEY.CLOSING}) do
+  local ms = due_in(key)
+  if ms >= 0 and (closing[1] < 0 or ms < closing[1]) then
+    closing[1] = ms
+  end
+end
+closing[2] = more
+return closing

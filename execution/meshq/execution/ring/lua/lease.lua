@@ -1,0 +1,176 @@
+#!lua flags=allow-oom
+-- Takes ready tasks and makes their leases, in one step. Of each class it looks at the fairness key with the
+-- lowest virtual time, and takes from the class whose lane has the lowest head.
+-- KEYS: none. ARGV: epoch, ring, instance, tasks wanted, bytes wanted, lease ms (until a delivery must be
+-- acknowledged; of a poll: the lease itself), session ms (0 for a poll), poll's key or '', number of owners,
+-- per owner: session ('' for a poll), worker, number of tasks; then the classes.
+-- Returns {now ms, next head's score or '', ms until the next delayed task is due or -1,
+-- per task: id, attempt, lease number, owner's index from 1, class's index from 1, specification}.
+-- When nothing is left, the instance is noted to be called when one of the classes gets a task.
+
+local bad = guard()
+if bad then
+  return bad
+end
+local epoch, instance = ARGV[1], ARGV[3]
+local wanted, budget = tonumber(ARGV[4]), tonumber(ARGV[5])
+local lease_ms, session_ms, poll_key = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
+local owners_end = 9 + 3 * tonumber(ARGV[9])
+local owners, rooms = {}, 0
+for at = 10, owners_end, 3 do
+  local room = tonumber(ARGV[at + 2])
+  owners[#owners + 1] = {session = ARGV[at], worker = ARGV[at + 1], room = room, ids = {}}
+  rooms = rooms + room
+end
+wanted = math.min(wanted, rooms)
+
+promote(100)
+flush_lanes()
+
+local function look(class, index)
+  local lowest = call('ZRANGE', KEY.LANES .. class, 0, 0, 'WITHSCORES')
+  if #lowest == 0 then
+    return nil
+  end
+  local lane = class .. '/' .. lowest[1]
+  local head = call('ZRANGE', KEY.LANE .. lane, 0, 0, 'WITHSCORES')
+  return {
+    class = class, index = index, lane = lane, fairness = lowest[1],
+    time = tonumber(lowest[2]), score = tonumber(head[2]),
+  }
+end
+
+local candidates = {}
+for at = owners_end + 1, #ARGV do
+  candidates[#candidates + 1] = look(ARGV[at], at - owners_end)
+end
+
+-- The positions of the lowest head and the one after it.
+local function lowest_two()
+  local first, second
+  for position, candidate in ipairs(candidates) do
+    if not first or candidate.score < candidates[first].score then
+      first, second = position, first
+    elseif not second or candidate.score < candidates[second].score then
+      second = position
+    end
+  end
+  return first, second
+end
+
+local turn = 0
+local function next_owner()
+  repeat
+    turn = turn % #owners + 1
+  until owners[turn].room > 0
+  owners[turn].room = owners[turn].room - 1
+  return turn
+end
+
+local taken, deadlines = {NOW, '', -1}, {}
+local number = tonumber(call('HGET', KEY.META, 'leases') or 0)
+local amount, full = 0, false
+
+-- Makes the lease of one task. False when its specification would not fit any more.
+local function take(id, scope, index)
+  local spec = call('GET', KEY.SPEC .. id)
+  if not spec then
+    forget(id)
+    count(scope, 'ready', -1)
+    return true
+  end
+  if amount > 0 and #spec > budget then
+    full = true
+    return false
+  end
+  budget = budget - #spec
+  amount = amount + 1
+  number = number + 1
+  local owner_index = next_owner()
+  local owner = owners[owner_index]
+  local task = call('HMGET', KEY.TASK .. id, 'attempt', 'deliveries')
+  local fields = {
+    'state', 'leased', 'lease', epoch .. ':' .. number, 'owner', owner.session, 'worker', owner.worker,
+    'received', session_ms == 0 and 1 or 0, 'leased', NOW, 'deliveries', (tonumber(task[2]) or 0) + 1,
+  }
+  if session_ms == 0 then
+    fields[#fields + 1] = 'ttl'
+    fields[#fields + 1] = lease_ms
+  end
+  call('HSET', KEY.TASK .. id, unpack(fields))
+  deadlines[#deadlines + 1] = NOW + lease_ms
+  deadlines[#deadlines + 1] = id
+  owner.ids[#owner.ids + 1] = id
+  count(scope, 'ready', -1)
+  count(scope, 'leased', 1)
+  local at = #taken
+  taken[at + 1], taken[at + 2], taken[at + 3] = id, tonumber(task[1]), number
+  taken[at + 4], taken[at + 5], taken[at + 6] = owner_index, index, spec
+  return true
+end
+
+while amount < wanted and not full do
+  local first, second = lowest_two()
+  if not first then
+    break
+  end
+  local chosen, limit = candidates[first], second and candidates[second].score
+  local quota = wanted - amount
+  local keys = call('ZCARD', KEY.LANES .. chosen.class)
+  if keys > 1 then
+    quota = math.max(1, math.floor(quota / (2 * keys)))
+  end
+  local scope = parts(chosen.lane)
+  local members = call('ZRANGE', KEY.LANE .. chosen.lane, 0, quota - 1, 'WITHSCORES')
+  local passed = 0
+  for at = 1, #members, 2 do
+    if passed > 0 and limit and tonumber(members[at + 1]) > limit then
+      break
+    end
+    if not take(members[at], scope, chosen.index) then
+      break
+    end
+    passed = passed + 1
+  end
+  if passed > 0 then
+    call('ZREMRANGEBYRANK', KEY.LANE .. chosen.lane, 0, passed - 1)
+    call('HSET', KEY.CLOCKS, chosen.class, chosen.time + passed - 1)
+    call('ZINCRBY', KEY.LANES .. chosen.class, passed, chosen.fairness)
+    prune(chosen.lane)
+  end
+  local again = look(chosen.class, chosen.index)
+  if again then
+    candidates[first] = again
+  else
+    table.remove(candidates, first)
+  end
+end
+
+if amount > 0 then
+  call('HSET', KEY.META, 'leases', number)
+  call('ZADD', session_ms == 0 and KEY.POLLED or KEY.DELIVERIES, unpack(deadlines))
+  for _, owner in ipairs(owners) do
+    if #owner.ids > 0 and session_ms > 0 then
+      call('SADD', KEY.SESSION .. owner.session, unpack(owner.ids))
+      call('ZADD', KEY.SESSIONS, 'NX', NOW + session_ms, owner.session)
+    end
+  end
+  if poll_key ~= '' then
+    for at = 4, #taken, 6 do
+      call('HSET', poll_key, taken[at], epoch .. ':' .. taken[at + 2])
+    end
+    call('PEXPIRE', poll_key, lease_ms)
+  end
+end
+local first = lowest_two()
+if not first and amount < wanted then
+  for at = owners_end + 1, #ARGV do
+    call('SADD', KEY.WAITING .. ARGV[at], instance)
+  end
+end
+flush()
+if first then
+  taken[2] = tostring(candidates[first].score)
+end
+taken[3] = due_in(KEY.DELAYED)
+return taken

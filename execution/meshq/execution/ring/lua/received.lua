@@ -1,0 +1,24 @@
+#!lua flags=allow-oom
+-- Notes that deliveries arrived: from now on their leases live as long as their sessions.
+-- KEYS: none. ARGV: epoch, ring, per item: id, lease, session.
+-- Returns the indexes from 1 of leases that are lost.
+
+local bad = guard()
+if bad then
+  return bad
+end
+local lost, arrived = {}, {}
+for at = 3, #ARGV, 3 do
+  local id = ARGV[at]
+  local task = call('HMGET', KEY.TASK .. id, 'lease', 'owner', 'state', 'received')
+  if task[1] ~= ARGV[at + 1] or task[2] ~= ARGV[at + 2] or task[3] ~= 'leased' then
+    lost[#lost + 1] = (at - 3) / 3 + 1
+  elseif task[4] ~= '1' then
+    call('HSET', KEY.TASK .. id, 'received', 1)
+    arrived[#arrived + 1] = id
+  end
+end
+if #arrived > 0 then
+  call('ZREM', KEY.DELIVERIES, unpack(arrived))
+end
+return lost

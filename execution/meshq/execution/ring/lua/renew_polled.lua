@@ -1,0 +1,26 @@
+#!lua flags=allow-oom
+-- Extends polled leases by their lease time.
+-- KEYS: none. ARGV: epoch, ring, per item: id, lease.
+-- Returns per item {1, reason} when it is to be cancelled, {1} when it goes on, {0} when it is lost and the
+-- shard holds the task otherwise or has a tombstone, {2} when the shard does not know the task.
+
+local bad = guard()
+if bad then
+  return bad
+end
+local answers = {}
+for at = 3, #ARGV, 2 do
+  local id = ARGV[at]
+  local task = call('HMGET', KEY.TASK .. id, 'lease', 'state', 'ttl', 'cancel')
+  local answer = {0}
+  if task[1] == ARGV[at + 1] and task[2] == 'leased' then
+    if task[3] then
+      call('ZADD', KEY.POLLED, 'XX', NOW + tonumber(task[3]), id)
+    end
+    answer = task[4] and {1, task[4]} or {1}
+  elseif task[2] ~= 'leased' and task[2] ~= 'closing' and not tombstones({id})[1] then
+    answer = {2}
+  end
+  answers[#answers + 1] = answer
+end
+return answers

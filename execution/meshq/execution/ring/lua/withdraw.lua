@@ -1,0 +1,33 @@
+#!lua flags=allow-oom
+-- Takes tasks off the shard because they are to be cancelled. A ready or delayed one goes; a leased one is
+-- marked and its holder asked to stop; an unknown one leaves a tombstone, so that a late dispatch is skipped.
+-- KEYS: none. ARGV: epoch, ring, per item: id, attempt, reason.
+-- Returns per item 1 removed, 2 leased, 3 unknown.
+
+local bad = guard()
+if bad then
+  return bad
+end
+local states = {}
+for at = 3, #ARGV, 3 do
+  local id, attempt, reason = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local task = call('HMGET', KEY.TASK .. id, 'attempt', 'state', 'lane', 'owner', 'lease', 'leased')
+  local state = 3
+  if task[2] == 'ready' or task[2] == 'delayed' then
+    detach(id, task[2], task[3], '')
+    forget(id)
+    state = 1
+  elseif task[2] then
+    if task[2] == 'leased' then
+      call('HSET', KEY.TASK .. id, 'cancel', reason)
+      tell('C', task[4], task[1], task[5], task[6], task[3], id, reason)
+    end
+    state = 2
+  end
+  if state ~= 2 then
+    bury(id, attempt, 1, '0 ')
+  end
+  states[#states + 1] = state
+end
+flush()
+return states

@@ -1,0 +1,313 @@
+"""One shard: its state as this instance sees it, and its operations, one script each."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+from meshq.execution.model import Closing, Depth, Ended, Lease, QueueItem
+from meshq.execution.ring import keys, scripts
+from meshq.execution.ring.connection import Argument, Connection
+from meshq.execution.ring.doorbell import Doorbell, Due
+from meshq.execution.ring.errors import EpochChanged, RingOutdated, ShardError, ShardFull, ShardUnavailable
+from meshq.execution.ring.hashring import RingShard
+from meshq.execution.ring.scripts import Script
+
+EXPIRE_LIMIT: Final = 300
+_LANES_LOOKED_AT: Final = 100
+_FIELDS_OF_TASK: Final = 6
+
+
+class ShardState(enum.Enum):
+    """How the shard stands for this instance."""
+
+    UNREACHABLE = enum.auto()
+    RECOVERING = enum.auto()
+    OPEN = enum.auto()
+
+
+class Owner(NamedTuple):
+    """A session (empty for a poll) that has room for tasks."""
+
+    session: str
+    worker_id: str
+    room: int
+
+
+class Taken(NamedTuple):
+    """What a lease call brought.
+
+    Attributes:
+        now_ms: The shard's clock.
+        head: The score of the next task that could be had; None when there is none, and then the instance
+            will be called.
+        tasks: Flat: id, attempt, lease number, owner's index from 1, class's index from 1, specification.
+        epoch: The epoch of the leases.
+    """
+
+    now_ms: int
+    head: float | None
+    tasks: list[Any]
+    epoch: int
+
+
+class Held(NamedTuple):
+    """A lease that somebody still holds, to be adopted."""
+
+    lease: Lease
+    session: str
+    worker_id: str
+    lane: str
+
+
+class Applied(NamedTuple):
+    """A directive for one task; kind is `done`, `gone` or `run`."""
+
+    kind: str
+    task_id: bytes
+    attempt: int
+    label: str
+    next_attempt: int
+    not_before_ms: int
+    tombstone: bytes
+
+
+class Shard:
+    """See the module. Operations raise `ShardError`.
+
+    Args:
+        member: What the ring says of it.
+        instance_id: This instance.
+        doorbell: Who hears what the shard tells.
+
+    Attributes:
+        epoch: The epoch that this instance knows; 0 when it knows none.
+        full: Whether the shard's memory is above the mark.
+        used_memory: Bytes, as last seen.
+        ring_version: The version of the ring that calls carry.
+    """
+
+    def __init__(self, member: RingShard, instance_id: str, doorbell: Doorbell) -> None:
+        self.member = member
+        self.name = member.name
+        self.state = ShardState.UNREACHABLE
+        self.epoch = 0
+        self.full = False
+        self.used_memory = 0
+        self.ring_version = 0
+        self.on_trouble: Callable[[], None] = lambda: None
+        self.on_outdated: Callable[[], None] = lambda: None
+        self.on_due: Due = lambda _name, _ms: None
+        self._instance_id = instance_id
+        self._doorbell = doorbell
+        self._connection: Connection | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether calls have a chance."""
+        return self._connection is not None
+
+    def attach(self, connection: Connection, epoch: int) -> None:
+        """Use a connection to a server whose identity was looked at."""
+        connection.on_push = self._pushed
+        self._connection = connection
+        self.epoch = epoch
+
+    def detach(self) -> None:
+        """Use the connection no more."""
+        self._connection = None
+        self.state = ShardState.UNREACHABLE
+
+    # -- tasks -----------------------------------------------------------------------------------------
+
+    async def enqueue(self, items: Sequence[QueueItem]) -> list[int]:
+        """Queue attempts; the order is kept.
+
+        Returns:
+            The indexes of repeats that were refused because the shard recovers.
+
+        Raises:
+            ShardFull: Nothing was queued.
+        """
+        if self.full:
+            raise ShardFull(f"shard {self.name} is above its memory mark")
+        lanes: dict[str, int] = {}
+        arguments: list[Argument] = []
+        for item in items:
+            index = lanes.setdefault(item.lane, len(lanes) + 1)
+            arguments += (
+                item.task_id, item.attempt, index, item.ready_ms, item.priority, int(item.repeat), item.spec,
+            )  # fmt: skip
+        due, refused = await self._run(scripts.ENQUEUE, len(lanes), *lanes, *arguments)
+        self._note_due(due)
+        return [index - 1 for index in refused]
+
+    async def lease(
+        self,
+        owners: Sequence[Owner],
+        classes: Sequence[str],
+        *,
+        wanted: int,
+        wanted_bytes: int,
+        lease_ms: int,
+        session_ms: int = 0,
+        poll_key: str = "",
+    ) -> Taken:
+        """Take ready tasks for sessions (`session_ms` set) or for a poll."""
+        arguments: list[Argument] = [wanted, wanted_bytes, lease_ms, session_ms, poll_key, len(owners)]
+        for owner in owners:
+            arguments += owner
+        epoch = self.epoch
+        reply = await self._run(scripts.LEASE, self._instance_id, *arguments, *classes)
+        now_ms, head, due = reply[:3]
+        self._note_due(due)
+        return Taken(now_ms, float(head) if head else None, reply[3:], epoch)
+
+    async def received(self, leases: Sequence[tuple[Lease, str]]) -> list[int]:
+        """Note that deliveries (lease, session) arrived; returns the indexes of those that are lost."""
+        arguments = [part for lease, session in leases for part in (lease.task_id, lease.label, session)]
+        return [index - 1 for index in await self._run(scripts.RECEIVED, *arguments)]
+
+    async def release(self, leases: Sequence[Lease]) -> list[bool]:
+        """Give tasks back; says for each whether the lease was held."""
+        arguments = [part for lease in leases for part in (lease.task_id, lease.label)]
+        return [state == 1 for state in await self._run(scripts.RELEASE, *arguments)]
+
+    async def apply(self, directives: Sequence[Applied]) -> None:
+        """Do what the ledger wants."""
+        arguments = [part for directive in directives for part in directive]
+        self._note_due(await self._run(scripts.APPLY, *arguments))
+
+    async def withdraw(self, items: Sequence[tuple[bytes, int, str]]) -> list[int]:
+        """Take tasks (id, attempt, reason) off: 1 removed, 2 leased, 3 unknown."""
+        return list(await self._run(scripts.WITHDRAW, *(part for item in items for part in item)))
+
+    async def compare(self, items: Sequence[tuple[bytes, int]]) -> tuple[bool, list[bool]]:
+        """Whether the shard recovers, and which attempts (id, attempt) it knows."""
+        reply = await self._run(scripts.COMPARE, *(part for item in items for part in item))
+        return reply[0] == 1, [known == 1 for known in reply[1:]]
+
+    async def outcomes(self, task_ids: Sequence[bytes]) -> list[bytes]:
+        """The tombstones of tasks, empty where there is none."""
+        return list(await self._run(scripts.OUTCOMES, *task_ids))
+
+    async def describe(self, scopes: Sequence[str]) -> list[Depth]:
+        """The figures of queues (`tenant/queue`)."""
+        reply = await self._run(scripts.DESCRIBE, _LANES_LOOKED_AT, *scopes)
+        return [Depth(*(int(figure) for figure in figures)) for figures in reply]
+
+    # -- leases ----------------------------------------------------------------------------------------
+
+    async def expire(self, closing_ms: int) -> tuple[float | None, list[Closing]]:
+        """Do what time asks for.
+
+        Returns:
+            Seconds until more is due (None when nothing is), and the leases that are to be closed.
+        """
+        reply = await self._run(scripts.EXPIRE, EXPIRE_LIMIT, closing_ms)
+        due_ms, more = reply[:2]
+        due = 0.0 if more else None if due_ms < 0 else due_ms / 1000
+        return due, [self._closing(reply[at : at + _FIELDS_OF_TASK]) for at in range(2, len(reply), 6)]
+
+    async def adopt(self, held: Sequence[Held], poll_ms: int) -> list[bool]:
+        """Take over leases that workers still hold; says for each whether it goes on."""
+        arguments: list[Argument] = [poll_ms]
+        for item in held:
+            lease = item.lease
+            arguments += (
+                lease.task_id, lease.attempt, lease.label, item.session, item.worker_id, item.lane,
+                lease.leased_ms,
+            )  # fmt: skip
+        return [kept == 1 for kept in await self._run(scripts.ADOPT, *arguments)]
+
+    async def greet(self, sessions: Sequence[tuple[str, str, bytes]], session_ms: int) -> int:
+        """Make sessions (session, tenant/worker, instance key) known; returns how many older ones ended."""
+        arguments = [part for session in sessions for part in session]
+        return int(await self._run(scripts.GREET, session_ms, *arguments))
+
+    async def renew(self, sessions: Sequence[str], session_ms: int) -> list[int]:
+        """Extend sessions; returns the indexes of those that have ended on this shard."""
+        return [index - 1 for index in await self._run(scripts.RENEW, session_ms, *sessions)]
+
+    async def leave(self, sessions: Sequence[str]) -> None:
+        """End sessions."""
+        await self._run(scripts.LEAVE, *sessions)
+
+    async def renew_polled(self, leases: Sequence[Lease]) -> list[list[Any]]:
+        """Extend polled leases: [1] goes on, [1, reason] is to be cancelled, [0] lost, [2] unknown here."""
+        arguments = [part for lease in leases for part in (lease.task_id, lease.label)]
+        return list(await self._run(scripts.RENEW_POLLED, *arguments))
+
+    async def recall(self, poll_key: str) -> list[tuple[Lease, int, bytes]]:
+        """What an earlier poll still holds: lease, when it ends, specification."""
+        reply = await self._run(scripts.RECALL, poll_key)
+        found = []
+        for at in range(0, len(reply), 7):
+            task_id, attempt, label, lane, leased_ms, ends_ms, spec = reply[at : at + 7]
+            found.append((self._lease(task_id, attempt, label, lane, leased_ms), int(float(ends_ms)), spec))
+        return found
+
+    async def recovered(self, wait_ms: int, live: Sequence[str]) -> ShardState:
+        """Say that this instance has adopted what it runs."""
+        state = await self._run(scripts.RECOVERED, self._instance_id, wait_ms, *live)
+        return ShardState.OPEN if state == b"open" else ShardState.RECOVERING
+
+    # -- the call --------------------------------------------------------------------------------------
+
+    async def _run(self, script: Script, *arguments: Argument) -> Any:
+        connection = self._connection
+        if connection is None:
+            raise ShardUnavailable(f"shard {self.name} does not answer")
+        try:
+            return await run_script(connection, script, self.epoch, self.ring_version, *arguments)
+        except EpochChanged:
+            if connection is self._connection:
+                self.detach()
+            self.on_trouble()
+            raise
+        except ShardUnavailable:
+            self.on_trouble()
+            raise
+        except RingOutdated:
+            self.on_outdated()
+            raise
+
+    def _pushed(self, push: list[Any]) -> None:
+        if push[0] == b"message":
+            self._doorbell.heard(self.name, push[2])
+
+    def _note_due(self, due_ms: int) -> None:
+        if due_ms >= 0:
+            self.on_due(self.name, due_ms)
+
+    def _closing(self, fields: list[Any]) -> Closing:
+        task_id, attempt, label, lane, worker_id, leased_ms = fields
+        return Closing(self._lease(task_id, attempt, label, lane, leased_ms), worker_id.decode())
+
+    def _lease(self, task_id: bytes, attempt: int, label: bytes, lane: bytes, leased_ms: bytes) -> Lease:
+        epoch, _, number = label.partition(b":")
+        tenant = lane.partition(b"/")[0].decode()
+        return Lease(task_id, attempt, int(epoch), int(number), self.name, tenant, int(leased_ms))
+
+
+async def run_script(connection: Connection, script: Script, *arguments: Argument) -> Any:
+    """Run a script, loading it when the server does not have it."""
+    try:
+        return await connection.call("EVALSHA", script.sha, 0, *arguments)
+    except ShardError as error:
+        if not str(error).startswith("NOSCRIPT"):
+            raise
+    await connection.call("SCRIPT", "LOAD", script.text)
+    return await connection.call("EVALSHA", script.sha, 0, *arguments)
+
+
+def tombstone(ended: Ended, most: int = 256) -> bytes:
+    """What a tombstone keeps of an end: its outcome, and the result where it is small."""
+    content = (ended.success if ended.outcome == 1 else ended.error) or b""
+    return b"%d %s" % (ended.outcome, content) if len(content) <= most else b"0 "
+
+
+def poll_key(tenant: str, worker_id: str, request_id: str) -> str:
+    """Under which a shard remembers what a poll has leased."""
+    return keys.poll(tenant, worker_id, request_id)

@@ -1,0 +1,111 @@
+"""The shards of the current ring, each with the keeper that looks after it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from meshq.execution.ring.doorbell import Doorbell, Due
+from meshq.execution.ring.hashring import Ring, RingShard
+from meshq.execution.ring.keeper import Keeper, Surroundings
+from meshq.execution.ring.shard import Shard
+from meshq.mesh.lifecycle import cancelled
+from meshq.mesh.telemetry import logger
+
+_log = logger(__name__)
+
+
+class Shards:
+    """See the module.
+
+    Args:
+        instance_id: This instance.
+        doorbell: Gets the shards' news.
+        password: Of the servers, if they want one.
+
+    Attributes:
+        ring: The ring as last loaded.
+        on_due: Told when a delayed task will be due on a shard.
+        on_outdated: Told when a shard knows a later ring.
+        on_change: Told when shards came or went.
+    """
+
+    def __init__(self, instance_id: str, doorbell: Doorbell, password: str | None = None) -> None:
+        self.ring = Ring(0, ())
+        self.on_due: Due = lambda _name, _ms: None
+        self.on_outdated: Callable[[], None] = lambda: None
+        self.on_change: Callable[[], None] = lambda: None
+        self._instance_id = instance_id
+        self._doorbell = doorbell
+        self._password = password
+        self._keepers: dict[str, Keeper] = {}
+        self._around: Surroundings | None = None
+        self._stopping: set[asyncio.Task[None]] = set()
+
+    def surround(self, around: Surroundings) -> None:
+        """Say what recovering needs; before the first ring."""
+        self._around = around
+
+    async def use(self, ring: Ring) -> None:
+        """Go over to a version of the ring; an older one than known is ignored."""
+        if ring.version <= self.ring.version:
+            return
+        self.ring = ring
+        wanted = {shard.name: shard for shard in ring.shards}
+        for name in [name for name in self._keepers if name not in wanted]:
+            await self._let_go(name)
+        for member in ring.shards:
+            await self._keep(member)
+        _log.info("ring in use", version=ring.version, shards=sorted(wanted))
+        self.on_change()
+
+    async def start(self) -> None:
+        """Nothing begins before the first ring."""
+
+    async def stop(self) -> None:
+        """Let go of all shards."""
+        for name in list(self._keepers):
+            await self._let_go(name)
+        for task in self._stopping:
+            await cancelled(task)
+
+    def get(self, name: str) -> Shard | None:
+        """The shard of that name, if the ring has it."""
+        keeper = self._keepers.get(name)
+        return keeper.shard if keeper else None
+
+    def all(self) -> list[Shard]:
+        """All shards, by name."""
+        return [self._keepers[name].shard for name in sorted(self._keepers)]
+
+    def usable(self) -> list[Shard]:
+        """The shards that answer, by name."""
+        return [shard for shard in self.all() if shard.usable]
+
+    def owner(self, routing_key: bytes) -> Shard | None:
+        """The shard that takes new tasks with this key; None when the ring is empty."""
+        name = self.ring.owner(routing_key)
+        return self.get(name) if name else None
+
+    async def _keep(self, member: RingShard) -> None:
+        keeper = self._keepers.get(member.name)
+        if keeper is not None and keeper.shard.member.address != member.address:
+            await self._let_go(member.name)
+            keeper = None
+        if keeper is None:
+            keeper = self._new_keeper(member)
+            self._keepers[member.name] = keeper
+            keeper.shard.ring_version = self.ring.version
+            await keeper.start()
+        keeper.shard.member = member
+        keeper.shard.ring_version = self.ring.version
+
+    def _new_keeper(self, member: RingShard) -> Keeper:
+        assert self._around is not None
+        shard = Shard(member, self._instance_id, self._doorbell)
+        shard.on_due = self.on_due
+        shard.on_outdated = self.on_outdated
+        return Keeper(shard, self._instance_id, self._doorbell, self._around, self._password)
+
+    async def _let_go(self, name: str) -> None:
+        await self._keepers.pop(name).stop()
