@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup generate verify lint format test demo up bench clean
+.PHONY: help setup generate verify lint format test faults demo up bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ format: $(STAMP) ## Put the code into its style
 
 test: $(STAMP) ## Run the unit, integration and end-to-end tests on real servers
 	$(BIN)/pytest
+
+faults: $(STAMP) ## Kill every kind of process in the middle of a run of 20,000 tasks
+	$(BIN)/pytest tests/faults
 
 demo: $(STAMP) ## Start the whole system and run the main job on real input
 	$(BIN)/python -m meshq.local.demo

@@ -1,0 +1,73 @@
+"""What a run of many tasks amounts to: throughput, latency, what was lost; and its last line."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from meshq.client import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The figures of one run.
+
+    Attributes:
+        tasks: How many tasks were accepted.
+        lost: How many of them did not succeed, or are not known any more.
+        seconds: From the first submission to the last recorded end.
+        p50: The median of the time from acceptance to the recorded end, in milliseconds.
+        p99: Its 99th percentile, in milliseconds.
+    """
+
+    tasks: int
+    lost: int
+    seconds: float
+    p50: float
+    p99: float
+
+    @classmethod
+    def of(cls, accepted: int, ended: Sequence[Task], begun: float) -> Self:
+        """Make the figures of a run.
+
+        Args:
+            accepted: How many tasks were accepted.
+            ended: Those that were found in the ledger.
+            begun: When the first was submitted, in seconds since the epoch.
+        """
+        good = [task for task in ended if task.succeeded]
+        last = max((task.end_time.timestamp() for task in good if task.end_time), default=begun)
+        waits = sorted(latency_ms(task) for task in good)
+        return cls(accepted, accepted - len(good), last - begun, percentile(waits, 50), percentile(waits, 99))
+
+    @property
+    def throughput(self) -> float:
+        """Tasks per second from the first submission to the last recorded end."""
+        return (self.tasks - self.lost) / self.seconds if self.seconds > 0 else 0.0
+
+    def line(self, **more: object) -> str:
+        """The run as one JSON object."""
+        return json.dumps(
+            {
+                "tasks": self.tasks,
+                "throughput_per_s": round(self.throughput, 1),
+                "latency_ms": {"p50": round(self.p50, 1), "p99": round(self.p99, 1)},
+                "lost": self.lost,
+                **more,
+            }
+        )
+
+
+def latency_ms(task: Task) -> float:
+    """Milliseconds from a task's acceptance to its recorded end, by the servers' clocks."""
+    if task.create_time is None or task.end_time is None:
+        return 0.0
+    return (task.end_time - task.create_time).total_seconds() * 1000
+
+
+def percentile(ascending: Sequence[float], percent: float) -> float:
+    """The smallest value that so many percent of all do not exceed; 0 of none."""
+    if not ascending:
+        return 0.0
+    return ascending[max(0, math.ceil(len(ascending) * percent / 100) - 1)]
