@@ -1,7 +1,7 @@
 """Routes of the gateway's Envoy: the public services, reflection and health, and the console.
 
 The transcoder turns a REST call into the gRPC call and has its route chosen anew, so every route here
-is one by gRPC path. What has none is refused by Envoy.
+is one by gRPC path. What has none goes nowhere, which Envoy answers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from meshq.mesh.contract_methods import PUBLIC, Method, methods_of
 from meshq.registry.policy import Policy
 from meshq.registry.resources.clusters import seconds
 from meshq.registry.resources.groups import Groups
-from meshq.registry.resources.names import CONSOLE, EDGE, GATEWAY
+from meshq.registry.resources.names import CONSOLE, EDGE, GATEWAY, NOWHERE
 from meshq.registry.resources.routes import (
     Route,
     RouteAction,
@@ -36,7 +36,7 @@ from meshq.registry.resources.routes import (
 _REFLECTION: Final = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 _HEALTH: Final = "grpc.health.v1.Health"
 _CORS: Final = "envoy.filters.http.cors"
-_CORS_SECONDS: Final = "86400"
+_CORS_SECONDS: Final = "7200"
 
 # A call that no instance has begun with can always be sent to another one.
 _UNSENT: Final = "connect-failure,refused-stream,reset-before-request"
@@ -63,6 +63,7 @@ def edge_routes(
             *_gateway_routes(groups),
             *_public_routes(services, groups, policy),
             *_console_routes(policy),
+            _last_route(),
         ],
     )
     host.typed_per_filter_config[_CORS].CopyFrom(packed(_cors(origins)))
@@ -136,11 +137,19 @@ def _console_routes(policy: Policy) -> Iterator[Route]:
         yield _route(route_components_pb2.RouteMatch(prefix=begin), action)
 
 
+def _last_route() -> Route:
+    """What a REST call matches before it is transcoded, and what all else ends at.
+
+    Envoy's CORS filter does nothing without a route, so this is one, to nowhere.
+    """
+    action = RouteAction(cluster=NOWHERE, cluster_not_found_response_code=RouteAction.NOT_FOUND)
+    return _route(route_components_pb2.RouteMatch(prefix="/"), action)
+
+
 def _route(match: route_components_pb2.RouteMatch, action: RouteAction) -> Route:
-    """A route without Envoy's own timeouts, which would end calls after 15 s and streams after 5 min."""
+    """A route without Envoy's own timeout, which would end calls after 15 s."""
     route = Route(match=match, route=action)
     route.route.timeout.CopyFrom(seconds(0))
-    route.route.idle_timeout.CopyFrom(seconds(0))
     return route
 
 
@@ -148,7 +157,7 @@ def _cors(origins: Sequence[str]) -> cors_pb2.CorsPolicy:
     exposed = ("grpc-status", "grpc-message", STATUS_KEY, REQUEST_ID)
     return cors_pb2.CorsPolicy(
         allow_origin_string_match=[_origin(origin) for origin in origins],
-        allow_methods="GET, POST, PUT, PATCH, DELETE, OPTIONS",
+        allow_methods="GET, POST, DELETE, OPTIONS",
         allow_headers=_ALLOWED_HEADERS,
         expose_headers=", ".join(exposed),
         max_age=_CORS_SECONDS,
@@ -157,7 +166,7 @@ def _cors(origins: Sequence[str]) -> cors_pb2.CorsPolicy:
 
 _ALLOWED_HEADERS: Final = (
     "content-type, authorization, x-grpc-web, x-user-agent, grpc-timeout, connect-protocol-version, "
-    "connect-timeout-ms, " + REQUEST_ID
+    "connect-timeout-ms, x-meshq-tenant, " + REQUEST_ID
 )
 
 

@@ -13,6 +13,9 @@ EDGE: Final = "edge"
 CONSOLE: Final = "console"
 """The cluster of the gateways' consoles."""
 
+NOWHERE: Final = "unknown"
+"""A cluster that does not exist."""
+
 GATEWAY: Final = "meshq.gateway"
 
 _PREFIX: Final = "type.googleapis.com/"
