@@ -1,0 +1,1 @@
+"""The gateway: Envoy at the edge of the mesh, its supervision, and the console."""

@@ -1,0 +1,1 @@
+"""The console: a status page, health and metrics of the whole mesh over HTTP."""

@@ -1,0 +1,180 @@
+"""Asks the mesh what the console shows, over gRPC, and tolerates whatever does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from meshq.contract.limits import DEFAULT_PAGE_SIZE
+from meshq.contract.status import from_rpc_error
+from meshq.gateway.console.view import InstanceView, Listing, Overview, QueueView, ShardView, WorkerView
+from meshq.v1 import (
+    queue_service_pb2,
+    queue_service_pb2_grpc,
+    registry_service_pb2,
+    registry_service_pb2_grpc,
+    ring_service_pb2,
+    ring_service_pb2_grpc,
+    worker_service_pb2,
+    worker_service_pb2_grpc,
+)
+
+Item = TypeVar("Item")
+
+_CALL_SECONDS: Final = 1.5
+_FRESH_SECONDS: Final = 1.0
+
+
+class MeshSource:
+    """Asks at most once a second, however many look at the console.
+
+    Args:
+        channel: The mesh.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._registry = registry_service_pb2_grpc.RegistryServiceStub(channel)
+        self._ring = ring_service_pb2_grpc.RingServiceStub(channel)
+        self._queues = queue_service_pb2_grpc.QueueServiceStub(channel)
+        self._workers = worker_service_pb2_grpc.WorkerServiceStub(channel)
+        self._asking: asyncio.Task[Overview] | None = None
+        self._asked = 0.0
+
+    async def overview(self) -> Overview:
+        """The mesh as it is, or was a second ago."""
+        asking = self._asking
+        if asking is None or (asking.done() and time.monotonic() - self._asked > _FRESH_SECONDS):
+            self._asked = time.monotonic()
+            asking = self._asking = asyncio.create_task(self._ask(), name="overview of the mesh")
+        return await asyncio.shield(asking)
+
+    async def start(self) -> None:
+        """There is nothing to begin: it asks when it is asked."""
+
+    async def stop(self) -> None:
+        """Ask no longer."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
+
+    async def _ask(self) -> Overview:
+        instances, shards, queues, workers = await asyncio.gather(
+            _tolerantly(self._list_instances),
+            _tolerantly(self._list_shards),
+            _tolerantly(self._list_queues),
+            _tolerantly(self._list_workers),
+        )
+        return Overview(instances, shards, queues, workers)
+
+    async def _list_instances(self) -> Listing[InstanceView]:
+        request = registry_service_pb2.ListInstancesRequest()
+        answer = await self._registry.ListInstances(request, timeout=_CALL_SECONDS)
+        return Listing([_instance(item) for item in answer.instances])
+
+    async def _list_shards(self) -> Listing[ShardView]:
+        answer = await self._ring.ListShards(ring_service_pb2.ListShardsRequest(), timeout=_CALL_SECONDS)
+        return Listing([_shard(item) for item in answer.shards])
+
+    async def _list_queues(self) -> Listing[QueueView]:
+        request = queue_service_pb2.ListQueuesRequest(page_size=DEFAULT_PAGE_SIZE)
+        answer = await self._queues.ListQueues(request, timeout=_CALL_SECONDS)
+        return Listing([_queue(item) for item in answer.queues], more=bool(answer.next_page_token))
+
+    async def _list_workers(self) -> Listing[WorkerView]:
+        request = worker_service_pb2.ListWorkersRequest(page_size=DEFAULT_PAGE_SIZE)
+        answer = await self._workers.ListWorkers(request, timeout=_CALL_SECONDS)
+        return Listing([_worker(item) for item in answer.workers], more=bool(answer.next_page_token))
+
+
+async def _tolerantly(ask: Callable[[], Awaitable[Listing[Item]]]) -> Listing[Item]:
+    try:
+        return await ask()
+    except grpc.RpcError as error:
+        return Listing(problem=from_rpc_error(error).message)
+
+
+def _instance(item: registry_service_pb2.Instance) -> InstanceView:
+    return InstanceView(
+        component=item.component,
+        instance_id=item.instance_id,
+        address=item.address,
+        admin_address=item.admin_address,
+        zone=item.zone,
+        version=item.version,
+        weight=item.weight,
+        stale=item.state == registry_service_pb2.INSTANCE_STATE_STALE,
+        age=_age(item.register_time),
+    )
+
+
+def _shard(item: ring_service_pb2.Shard) -> ShardView:
+    return ShardView(
+        shard=item.shard,
+        address=item.address,
+        state=_name(ring_service_pb2.ShardState, item.state, "SHARD_STATE_"),
+        weight=item.weight,
+        share=item.share,
+        epoch=item.epoch,
+        ready=item.ready,
+        delayed=item.delayed,
+        leased=item.leased,
+        memory=item.used_memory_bytes,
+    )
+
+
+def _queue(item: queue_service_pb2.Queue) -> QueueView:
+    counts = item.counts
+    return QueueView(
+        queue=item.queue,
+        open=counts.open,
+        pending=counts.pending,
+        scheduled=counts.scheduled + counts.waiting,
+        running=counts.running,
+        succeeded=counts.succeeded,
+        failed=counts.failed,
+        cancelled=counts.cancelled,
+        expired=counts.expired,
+        arrival_rate=item.arrival_rate,
+        completion_rate=item.completion_rate,
+        oldest=_seconds(item.oldest_pending_age) if item.HasField("oldest_pending_age") else None,
+        complete=item.complete,
+    )
+
+
+def _worker(item: worker_service_pb2.Worker) -> WorkerView:
+    return WorkerView(
+        worker_id=item.worker_id,
+        mode=_name(worker_service_pb2.WorkerMode, item.mode, "WORKER_MODE_"),
+        state=_name(worker_service_pb2.WorkerState, item.state, "WORKER_STATE_"),
+        instance_id=item.instance_id,
+        task_types=tuple(item.task_types),
+        queues=tuple(item.queues),
+        slots=item.slots,
+        leases=item.leases,
+        user_agent=item.user_agent,
+        connected=_age(item.connect_time),
+        seen=_age(item.last_seen_time),
+    )
+
+
+def _name(kind: Any, number: int, prefix: str) -> str:
+    """The name of an enum's value; the number where this version does not know it."""
+    try:
+        name: str = kind.Name(number)
+    except ValueError:
+        return str(number)
+    return name.removeprefix(prefix)
+
+
+def _age(moment: Timestamp) -> float:
+    return max(0.0, time.time() - moment.ToNanoseconds() / 1e9) if moment.seconds else 0.0
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.ToNanoseconds() / 1e9

@@ -1,0 +1,1 @@
+"""What Envoy is told: its bootstrap, built as typed protobuf from descriptors and settings."""
