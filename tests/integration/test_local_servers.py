@@ -12,8 +12,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from meshq.local import probes
-from meshq.local.errors import StartFailed
+from meshq.local import privileges, probes
+from meshq.local.errors import PrivilegesRefused, StartFailed
 from meshq.local.ports import free_port
 from meshq.local.servers import Etcd, Postgres, Valkey
 
@@ -106,3 +106,21 @@ def _alive(pid: int) -> bool:
         return False
     # A zombie nobody reaps (no init in a container) is dead all the same.
     return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
+def test_postgres_runs_without_user_namespaces(
+    server_folder: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setattr(privileges, "_namespace", tuple)
+    privileges.unprivileged.cache_clear()
+    request.addfinalizer(privileges.unprivileged.cache_clear)
+    server = Postgres(server_folder / "account", free_port(), durable=False)
+    try:
+        server.start()
+        server.wait_ready()
+        assert server.data.stat().st_uid != 0
+    except PrivilegesRefused as refused:  # where no account may enter the folders of the wheel
+        assert "cannot reach" in str(refused)  # noqa: PT017
+    finally:
+        server.stop()

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import IO, Self
 
 from meshq.local import guard
-from meshq.local.privileges import Identity
 
 _GROUP_ENDS = 1.0
 _LOOK_EVERY = 0.01
@@ -87,7 +86,6 @@ class Child:
         environment: Mapping[str, str] | None,
         stdin: bytes,
         log: IO[bytes],
-        identity: Identity,
         guard: Guard,
     ) -> Self:
         """Start a process; there is no point at which it runs and the guard's next line is not about it."""
@@ -99,7 +97,6 @@ class Child:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                **identity,
             )
         guard.began(process.pid)
         return cls(process, lambda: guard.ended(process.pid))

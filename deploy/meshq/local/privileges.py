@@ -12,20 +12,11 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 from meshq.local.errors import PrivilegesRefused
 
 _NOBODY = 65534
 _ACCOUNTS = ("postgres", "nobody")
-
-
-class Identity(TypedDict, total=False):
-    """The part of subprocess.Popen's arguments that says as whom to run."""
-
-    user: int
-    group: int
-    extra_groups: list[int]
 
 
 @dataclass(frozen=True)
@@ -34,13 +25,6 @@ class Unprivileged:
 
     prefix: tuple[str, ...] = ()
     account: pwd.struct_passwd | None = None
-
-    @property
-    def identity(self) -> Identity:
-        """Arguments for subprocess."""
-        if self.account is None:
-            return {}
-        return {"user": self.account.pw_uid, "group": self.account.pw_gid, "extra_groups": []}
 
     def hand_over(self, folder: Path, *programs: Path) -> None:
         """Give the folder to the account, and see that it reaches the folder and the programs."""
@@ -53,7 +37,9 @@ class Unprivileged:
 
     def _check_reachable(self, path: Path) -> None:
         assert self.account is not None
-        tested = subprocess.run(["/usr/bin/env", "test", "-x", path], check=False, **self.identity)
+        user, group = self.account.pw_uid, self.account.pw_gid
+        test = ["/usr/bin/env", "test", "-x", str(path)]
+        tested = subprocess.run(test, check=False, user=user, group=group, extra_groups=[])
         if tested.returncode != 0:
             raise PrivilegesRefused(
                 f"PostgreSQL does not run as root, user namespaces are refused here, and the account "

@@ -19,7 +19,7 @@ from typing import ClassVar
 from meshq.local import binaries, launcher, probes
 from meshq.local.errors import StartFailed
 from meshq.local.ports import LOOPBACK
-from meshq.local.privileges import Identity, unprivileged
+from meshq.local.privileges import Unprivileged, unprivileged
 
 POSTGRES_USER = "meshq"
 _READY_WITHIN = 30.0
@@ -27,12 +27,26 @@ _STOP_WITHIN = 10.0
 _LOOK_EVERY = 0.02
 
 
-def bound_to_parent(command: Sequence[str], death_signal: signal.Signals = signal.SIGKILL) -> list[str]:
-    """The command of a process that dies with this one; elsewhere than on Linux, the command itself."""
-    if sys.platform != "linux":
+def bound_to_parent(
+    command: Sequence[str],
+    death_signal: signal.Signals = signal.SIGKILL,
+    rights: Unprivileged | None = None,
+) -> list[str]:
+    """The command of a process that dies with this one, as far as the operating system helps."""
+    rights = rights or Unprivileged()
+    if sys.platform != "linux" and rights.account is None:
         return list(command)
-    start = [sys.executable, "-I", "-S", launcher.__file__, str(os.getpid()), str(int(death_signal))]
-    return [*start, *command]
+    account = f"{rights.account.pw_uid}:{rights.account.pw_gid}" if rights.account else ":"
+    launch = [
+        sys.executable,
+        "-I",
+        "-S",
+        launcher.__file__,
+        str(os.getpid()),
+        str(int(death_signal)),
+        account,
+    ]
+    return [*rights.prefix, *launch, *command]
 
 
 @dataclass(frozen=True)
@@ -40,7 +54,6 @@ class Preparation:
     """A command to run once before a server starts for the first time."""
 
     command: tuple[str, ...]
-    prefix: tuple[str, ...] = ()
     stdin: bytes = b""
 
 
@@ -80,9 +93,9 @@ class Server(ABC):
         return self._process is not None and self._process.poll() is None
 
     @property
-    def identity(self) -> Identity:
-        """As whom the process runs."""
-        return {}
+    def rights(self) -> Unprivileged:
+        """With which rights the process runs; those of this one unless it says otherwise."""
+        return Unprivileged()
 
     @abstractmethod
     def command(self) -> list[str]:
@@ -90,7 +103,7 @@ class Server(ABC):
 
     def launched(self) -> list[str]:
         """The command line of a child that dies with this process."""
-        return bound_to_parent(self.command(), self.death_signal)
+        return bound_to_parent(self.command(), self.death_signal, self.rights)
 
     @abstractmethod
     def ready(self) -> bool:
@@ -117,7 +130,6 @@ class Server(ABC):
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                **self.identity,
             )
 
     def wait_ready(self, timeout: float = _READY_WITHIN) -> None:
@@ -149,12 +161,11 @@ class Server(ABC):
 
     def _run(self, preparation: Preparation) -> None:
         done = subprocess.run(
-            [*preparation.prefix, *bound_to_parent(preparation.command)],
+            bound_to_parent(preparation.command, rights=self.rights),
             input=preparation.stdin,
             capture_output=True,
             check=False,
             start_new_session=True,
-            **self.identity,
         )
         if done.returncode != 0:
             said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
@@ -240,9 +251,9 @@ class Postgres(Server):
         self.databases = tuple(databases)
 
     @property
-    def identity(self) -> Identity:
+    def rights(self) -> Unprivileged:
         """PostgreSQL refuses root."""
-        return unprivileged().identity
+        return unprivileged()
 
     @property
     def initialized(self) -> bool:
@@ -264,14 +275,13 @@ class Postgres(Server):
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700, parents=True)
         postgres, initdb = binaries.find("postgres"), binaries.find("initdb")
-        rights = unprivileged()
-        rights.hand_over(unfinished, postgres, initdb)
-        yield Preparation((str(initdb), "-D", str(unfinished), *self._initdb_words()), rights.prefix)
+        self.rights.hand_over(unfinished, postgres, initdb)
+        yield Preparation((str(initdb), "-D", str(unfinished), *self._initdb_words()))
         if self.databases:
             # A single-user server needs no port and no driver.
             statements = "".join(f'CREATE DATABASE "{name}"\n' for name in self.databases)
             command = (str(postgres), "--single", "-D", str(unfinished), "postgres")
-            yield Preparation(command, rights.prefix, statements.encode())
+            yield Preparation(command, statements.encode())
         if self.data.exists():
             self.data.rmdir()
         unfinished.rename(self.data)
@@ -293,10 +303,6 @@ class Postgres(Server):
         }
         words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [str(binaries.find("postgres")), "-D", str(self.data), *words]
-
-    def launched(self) -> list[str]:
-        """The rights go first: giving them up would cancel the request to die with this process."""
-        return [*unprivileged().prefix, *super().launched()]
 
     def ready(self) -> bool:
         """It lets people in."""

@@ -172,7 +172,8 @@ class Supervised:
             await asyncio.gather(readiness, end, return_exceptions=True)
 
     async def _prepare(self, preparation: Preparation) -> int:
-        command = [*preparation.prefix, *bound_to_parent(preparation.command)]
+        rights = self.plan.server.rights if self.plan.server else None
+        command = bound_to_parent(preparation.command, rights=rights)
         return await self._spawn(command, preparation.stdin).wait()
 
     def _spawn(self, command: Sequence[str], stdin: bytes = b"") -> Child:
@@ -182,7 +183,6 @@ class Supervised:
                 environment=child_environment(self.plan, os.environ),
                 stdin=stdin,
                 log=log,
-                identity=self.plan.server.identity if self.plan.server else {},
                 guard=self._guard,
             )
         self._changed(self)
