@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import monotonic
 from types import MappingProxyType
 from typing import Final, NoReturn
 
@@ -21,6 +22,7 @@ _log = logger(__name__)
 
 _SILENCE_SECONDS: Final = 2.5 * STREAM_KEEPALIVE_SECONDS
 _MAX_BACKOFF: Final = 2.0
+_KEEP_SECONDS: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,9 @@ class Instance:
 class InstanceDirectory:
     """Follows `RegistryService.WatchInstances`; while the registry is away the last state stands.
 
+    The first thing that a registry tells after a break takes nothing away at once: it may have started
+    a moment ago, with an etcd that was emptied. What it lacks is kept as stale for a while.
+
     Attributes:
         instances: The processes by instance id; a new mapping after each change.
     """
@@ -54,6 +59,7 @@ class InstanceDirectory:
         self._channel = channel
         self._component = component
         self._frames = 0
+        self._keep_until: dict[str, float] = {}
         self._ready = asyncio.Event()
         self._callbacks: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
@@ -100,13 +106,15 @@ class InstanceDirectory:
     async def _follow_once(self) -> NoReturn:
         stub = registry_service_pb2_grpc.RegistryServiceStub(self._channel())
         call = stub.WatchInstances(registry_service_pb2.WatchInstancesRequest(component=self._component))
+        first = True
         try:
             while True:
                 async with asyncio.timeout(_SILENCE_SECONDS):
                     frame = await call.read()
                 if not isinstance(frame, registry_service_pb2.WatchInstancesResponse):
                     raise Unavailable("the registry ended the watch")
-                self._take(frame)
+                self._take(frame, first=first)
+                first = False
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
         except TimeoutError as error:
@@ -114,9 +122,10 @@ class InstanceDirectory:
         finally:
             call.cancel()
 
-    def _take(self, frame: registry_service_pb2.WatchInstancesResponse) -> None:
+    def _take(self, frame: registry_service_pb2.WatchInstancesResponse, *, first: bool) -> None:
         self._frames += 1
-        instances = {item.instance_id: _instance(item) for item in frame.instances}
+        told = {item.instance_id: _instance(item) for item in frame.instances}
+        instances = {**self._kept(told, first=first), **told}
         if instances == self.instances:
             return
         self.instances = MappingProxyType(instances)
@@ -126,6 +135,17 @@ class InstanceDirectory:
             self._ready.clear()
         for callback in self._callbacks:
             callback()
+
+    def _kept(self, told: Mapping[str, Instance], *, first: bool) -> dict[str, Instance]:
+        """What was known before, and a registry that has just started may not know yet."""
+        now = monotonic()
+        missing = {key: item for key, item in self.instances.items() if key not in told}
+        if first:
+            self._keep_until = dict.fromkeys(missing, now + _KEEP_SECONDS)
+        self._keep_until = {
+            key: until for key, until in self._keep_until.items() if key in missing and until > now
+        }
+        return {key: replace(missing[key], stale=True) for key in self._keep_until}
 
 
 def _instance(item: registry_service_pb2.Instance) -> Instance:

@@ -31,6 +31,8 @@ Behaviour = Callable[[Any, Context], Any]
 
 _MAX_VIOLATIONS = 16
 _MAX_MESSAGE_LENGTH = 1_024
+_OWN = "/grpc."
+_QUIET_LOOK = 0.02
 _INTERNAL = "Something failed inside of meshq; the log has it under request id {}."
 
 
@@ -39,6 +41,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self) -> None:
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._active = _Active()
+
+    async def quiet(self) -> None:
+        """Return when no call is under way but those to gRPC's own services."""
+        while self._active.calls:  # noqa: ASYNC110 - an event would cost every call something
+            await asyncio.sleep(_QUIET_LOOK)
 
     async def intercept_service(
         self,
@@ -54,38 +62,51 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:
             # Not remembered: callers make up as many names as they like.
             return _unknown(method)
-        wrapped = self._wrapped[method] = _wrap(method, handler)
+        active = _Active() if method.startswith(_OWN) else self._active
+        wrapped = self._wrapped[method] = _wrap(method, handler, active)
         return wrapped
 
 
-def _wrap(method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+class _Active:
+    """Counts the calls under way."""
+
+    __slots__ = ("calls",)
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+
+def _wrap(
+    method: str, handler: grpc.RpcMethodHandler[Any, Any], active: _Active
+) -> grpc.RpcMethodHandler[Any, Any]:
     serializer = handler.response_serializer
     if handler.request_streaming:
         deserializer = _refusing(handler.request_deserializer)
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(
-                _streaming(method, handler.stream_stream), deserializer, serializer
+                _streaming(method, handler.stream_stream, active), deserializer, serializer
             )
         return grpc.stream_unary_rpc_method_handler(
-            _unary(method, handler.stream_unary, "client_stream"), deserializer, serializer
+            _unary(method, handler.stream_unary, "client_stream", active), deserializer, serializer
         )
     deserializer = _marking(handler.request_deserializer)
     if handler.response_streaming:
         return grpc.unary_stream_rpc_method_handler(
-            _streaming(method, handler.unary_stream), deserializer, serializer
+            _streaming(method, handler.unary_stream, active), deserializer, serializer
         )
     return grpc.unary_unary_rpc_method_handler(
-        _unary(method, handler.unary_unary, "unary"), deserializer, serializer
+        _unary(method, handler.unary_unary, "unary", active), deserializer, serializer
     )
 
 
-def _unary(method: str, behaviour: Any, kind: str) -> Behaviour:
+def _unary(method: str, behaviour: Any, kind: str, active: _Active) -> Behaviour:
     metrics = MethodMetrics(method, kind)
 
     async def handle(request: Any, context: Context) -> Any:
         call = ServedCall(context, method)
         current_call.set(call)
         metrics.started.inc()
+        active.calls += 1
         begun = perf_counter()
         try:
             _refuse_malformed(request)
@@ -93,13 +114,15 @@ def _unary(method: str, behaviour: Any, kind: str) -> Behaviour:
         except BaseException as error:  # noqa: BLE001
             metrics.ended(_code_of(error, context), perf_counter() - begun)
             await _answer(error, call, context)
+        finally:
+            active.calls -= 1
         metrics.ended("OK", perf_counter() - begun)
         return response
 
     return handle
 
 
-def _streaming(method: str, behaviour: Any) -> Behaviour:
+def _streaming(method: str, behaviour: Any, active: _Active) -> Behaviour:
     metrics = MethodMetrics(method, "stream")
     serve = behaviour if inspect.iscoroutinefunction(behaviour) else _written(behaviour)
 
@@ -107,12 +130,15 @@ def _streaming(method: str, behaviour: Any) -> Behaviour:
         call = ServedCall(context, method)
         current_call.set(call)
         metrics.started.inc()
+        active.calls += 1
         try:
             _refuse_malformed(request)
             await serve(request, context)
         except BaseException as error:  # noqa: BLE001
             metrics.ended(_code_of(error, context), 0.0)
             await _answer(error, call, context)
+        finally:
+            active.calls -= 1
         metrics.ended("OK", 0.0)
 
     return handle

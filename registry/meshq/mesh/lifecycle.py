@@ -115,8 +115,13 @@ class StopSignals:
             self.hurry.set()
         self.stop.set()
 
-    async def unless_hurried(self, work: Awaitable[object], seconds: float) -> bool:
-        """Do something until it is done, the time is over, or a second signal comes.
+    async def bounded(self, work: Awaitable[object], seconds: float, hurried_seconds: float = 1.0) -> bool:
+        """Do something until it is done or the time is over.
+
+        Args:
+            work: What is done; cancelled when the time is over.
+            seconds: How long it may take.
+            hurried_seconds: How long it may go on after a second signal.
 
         Returns:
             Whether it was done.
@@ -125,6 +130,8 @@ class StopSignals:
         hurried = asyncio.create_task(self.hurry.wait())
         try:
             await asyncio.wait({doing, hurried}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if hurried.done() and not doing.done():
+                await asyncio.wait({doing}, timeout=min(hurried_seconds, seconds))
             if doing.done():
                 await doing
                 return True

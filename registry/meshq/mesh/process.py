@@ -20,10 +20,12 @@ import uvloop
 from grpc_health.v1 import health
 
 from meshq.contract.errors import MeshqError
+from meshq.mesh.addresses import reachable
 from meshq.mesh.admin import AdminServer
 from meshq.mesh.channels import MeshChannel, install_bootstrap, open_channel, target_of
 from meshq.mesh.directory import Instance, InstanceDirectory
 from meshq.mesh.etcd import EtcdClient
+from meshq.mesh.interceptors import CallInterceptor
 from meshq.mesh.lifecycle import Background, StopSignals
 from meshq.mesh.registration import Announcement, Registration
 from meshq.mesh.server import CannotListen, ServedService, build_server, listen, set_serving
@@ -154,6 +156,7 @@ class Process:
         self._signals = signals
         self._kit = Kit(settings)
         self._health = health.aio.HealthServicer()
+        self._calls = CallInterceptor()
         self._serving = False
         self._admin = AdminServer(settings.admin_listen, lambda: self._serving)
         self._app: App | None = None
@@ -182,13 +185,13 @@ class Process:
 
     async def _serve(self, app: App) -> str:
         """Serve gRPC and return the address."""
-        self._server = build_server(app.services, self._health, app.described)
+        self._server = build_server(app.services, self._health, self._calls, app.described)
         port = listen(self._server, self._settings.listen)
         await self._server.start()
         await set_serving(self._health, [service.name for service in app.services])
         self._serving = True
         host = self._settings.listen.rpartition(":")[0]
-        return self._settings.advertise or f"{host}:{port}"
+        return await reachable(self._settings.advertise or f"{host}:{port}")
 
     def _announcement(self, app: App, address: str) -> Announcement:
         settings = self._settings
@@ -223,25 +226,28 @@ class Process:
             await self._bounded(self._registration.stop(), _STOP_SECONDS, "deregistering")
         await self._health.enter_graceful_shutdown()
         if registered:
-            await self._signals.unless_hurried(asyncio.sleep(self._settings.drain_delay), _STOP_SECONDS * 6)
+            delay = self._settings.drain_delay
+            await self._signals.bounded(asyncio.sleep(delay), delay + 1, hurried_seconds=0)
 
     async def _drain(self) -> None:
         if self._app is None or self._app.drain is None or self._registration is None:
             return
-        work = self._app.drain()
-        if not await self._bounded(work, self._settings.drain_timeout, "draining"):
+        if not await self._bounded(self._app.drain(), self._settings.drain_timeout, "draining"):
             _log.warning("not drained in time")
 
     async def _finish(self) -> None:
         """Take no further calls and let those under way end."""
         if self._server is not None:
             timeout = self._settings.drain_timeout
-            await self._bounded(self._server.stop(timeout), timeout + _STOP_SECONDS, "finishing calls")
+            refusing = asyncio.create_task(self._server.stop(timeout))
+            # Not all calls: health and reflection may be watched for ever.
+            await self._bounded(self._calls.quiet(), timeout, "finishing calls")
             await self._server.stop(None)
+            await refusing
 
     async def _bounded(self, work: Awaitable[object], seconds: float, name: str) -> bool:
         try:
-            return await self._signals.unless_hurried(work, seconds)
+            return await self._signals.bounded(work, seconds)
         except Exception as error:  # noqa: BLE001
             _log.error("stopping goes on after an error", during=name, exc_info=error)
             return False

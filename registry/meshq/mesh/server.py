@@ -35,6 +35,7 @@ class CannotListen(Exception):
 def build_server(
     services: Sequence[ServedService],
     health_servicer: health.aio.HealthServicer,
+    interceptor: CallInterceptor,
     described: Iterable[str] | None = None,
 ) -> grpc.aio.Server:
     """A server that is not started yet.
@@ -42,9 +43,10 @@ def build_server(
     Args:
         services: What it serves beside health and reflection.
         health_servicer: Answers for the health of all.
+        interceptor: Stands around every call.
         described: What reflection lists; the services unless given.
     """
-    server = grpc.aio.server(interceptors=[CallInterceptor()], options=SERVER_OPTIONS)
+    server = grpc.aio.server(interceptors=[interceptor], options=SERVER_OPTIONS)
     for service in services:
         service.register(server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
@@ -83,7 +85,7 @@ async def start_server(
         The running server and its port.
     """
     health_servicer = health.aio.HealthServicer()
-    server = build_server(services, health_servicer)
+    server = build_server(services, health_servicer, CallInterceptor())
     port = listen(server, listen_on)
     await server.start()
     await set_serving(health_servicer, [service.name for service in services])
