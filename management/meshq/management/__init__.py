@@ -1,0 +1,1 @@
+"""Management: what should happen. The public API, the ledger, and the watchers."""

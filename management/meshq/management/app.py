@@ -1,0 +1,266 @@
+"""Everything put together; the one module that knows all parts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import time
+from typing import Final, Protocol, cast
+
+import grpc
+
+from meshq.contract.errors import MeshqError
+from meshq.internal.v1 import commit_service_pb2_grpc, ledger_service_pb2_grpc
+from meshq.management.cancel import Canceller
+from meshq.management.create import Creator
+from meshq.management.delete import Deleter
+from meshq.management.dispatch.outbox import Outbox
+from meshq.management.dispatch.promote import Promoter
+from meshq.management.dispatch.sweep import Sweeper
+from meshq.management.finish import Finisher
+from meshq.management.housekeeping import Housekeeping
+from meshq.management.postgres.database import Database
+from meshq.management.postgres.duty import HouseDuty
+from meshq.management.postgres.ledger import PostgresLedger
+from meshq.management.postgres.migrate import LedgerTooNew
+from meshq.management.servicers.commits import CommitServicer
+from meshq.management.servicers.ledger import LedgerServicer
+from meshq.management.servicers.queues import QueueServicer
+from meshq.management.servicers.tasks import TaskServicer
+from meshq.management.servicers.views import Views
+from meshq.management.settings import ManagementSettings
+from meshq.management.stubs.attempts import Attempts
+from meshq.management.stubs.commits import CommitLink
+from meshq.management.stubs.dispatch import DispatchLink
+from meshq.management.stubs.fleet import Fleet
+from meshq.management.stubs.placement import Placement
+from meshq.management.stubs.progress import ProgressLink
+from meshq.management.watch.bus import Bus
+from meshq.management.watch.commits import CommitLog
+from meshq.management.watch.watchers import Watchers
+from meshq.mesh.directory import Instance, InstanceDirectory
+from meshq.mesh.lifecycle import Background, Repeater, backoff
+from meshq.mesh.process import App, ServedService, StartupError
+from meshq.mesh.telemetry import logger
+from meshq.v1 import queue_service_pb2_grpc, task_service_pb2_grpc
+
+_log = logger(__name__)
+
+_DATABASE_SECONDS: Final = 60.0
+_COUNT_SECONDS: Final = 1.0
+
+
+class Mesh(Protocol):
+    """The part of `meshq.mesh.process.Kit` that management uses."""
+
+    @property
+    def instance_id(self) -> str:
+        """This process."""
+
+    def channel(self) -> grpc.aio.Channel:
+        """The mesh as a whole."""
+
+    def direct(self, address: str) -> grpc.aio.Channel:
+        """Straight to one process."""
+
+    def peers(self, component: str) -> InstanceDirectory:
+        """The processes of a component."""
+
+
+async def build(kit: Mesh, settings: ManagementSettings) -> App:
+    """Connect to the ledger and build the component.
+
+    Raises:
+        StartupError: The database does not answer, or is newer than this code.
+    """
+    database = Database(
+        settings.database_url.get_secret_value(),
+        writers=2 * settings.ledger_writers + 1,
+        readers=settings.ledger_readers,
+    )
+    await _connect(database)
+    return Management(kit, settings, database).app()
+
+
+async def _connect(database: Database) -> None:
+    """Migrate and connect; a database that is just being started gets a minute."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + _DATABASE_SECONDS
+    failures = 0
+    while True:
+        try:
+            await database.start()
+        except LedgerTooNew as error:
+            raise StartupError(str(error)) from error
+        except MeshqError as error:
+            failures += 1
+            if not error.retryable or clock() > deadline:
+                raise StartupError(f"{error.message} ({error.__cause__})") from error
+            _log.info("waiting for the ledger", reason=str(error.__cause__))
+            await asyncio.sleep(backoff(failures, most=2.0))
+        else:
+            return
+
+
+def _now_ms() -> int:
+    return int(time() * 1_000)
+
+
+class Management:
+    """The parts and their wiring.
+
+    Args:
+        kit: The mesh.
+        settings: The settings.
+        database: Connected.
+        now_ms: The clock.
+    """
+
+    def __init__(
+        self,
+        kit: Mesh,
+        settings: ManagementSettings,
+        database: Database,
+        now_ms: Callable[[], int] = _now_ms,
+    ) -> None:
+        self._kit = kit
+        self._settings = settings
+        self._database = database
+        self.now_ms = now_ms
+        self.ledger = PostgresLedger(database)
+        self.duty = HouseDuty(database)
+        self.bus = Bus()
+        self.commits = CommitLog(self.bus)
+        self.outbox = Outbox()
+        self._build_use_cases()
+        self._build_streams()
+        self._build_upkeep()
+
+    def _build_use_cases(self) -> None:
+        settings = self._settings
+        self._placement = Placement(self._kit.channel())
+        self._attempts = Attempts(self._kit.channel())
+        self.creator = Creator(
+            self.ledger,
+            self.outbox.offer,
+            self.now_ms,
+            max_open_tasks=settings.max_open_tasks,
+            lanes=settings.ledger_writers,
+        )
+        self.finisher = Finisher(
+            self.ledger, self.commits.committed, self.now_ms, lanes=settings.ledger_writers
+        )
+        self.canceller = Canceller(
+            self.ledger, self.finisher, self._placement, self.commits.committed, self.now_ms
+        )
+        self.watchers = Watchers(self.ledger, self.bus)
+        self.deleter = Deleter(self.ledger, self.canceller, self.watchers, self.bus, self.now_ms)
+
+    def _build_streams(self) -> None:
+        execution = self._kit.peers("meshq.execution")
+        self.dispatch = Fleet("dispatch to", execution, self._dispatch_link)
+        self.progress = Fleet("progress of", execution, self._progress_link)
+        self.listening = Fleet(
+            "commits of", self._kit.peers("meshq.management"), self._commit_link, self._kit.instance_id
+        )
+        self.bus.on_watched(self._watched_changed)
+        self.bus.on_news_wanted(self._news_wanted_changed)
+
+    def _build_upkeep(self) -> None:
+        settings = self._settings
+        self.sweeper = Sweeper(
+            ledger=self.ledger,
+            duty=self.duty,
+            comparer=self._placement,
+            outbox=self.outbox,
+            canceller=self.canceller,
+            now_ms=self.now_ms,
+            age=settings.sweep_age,
+            rate=settings.sweep_rate,
+        )
+        self.promoter = Promoter(self.ledger, self.duty, self.outbox, self.now_ms)
+        self.housekeeping = Housekeeping(
+            self.ledger, self.duty, self._attempts, self.now_ms, retention_days=settings.retention_days
+        )
+        self._backlog = Repeater("backlog", self.creator.count_backlog, _COUNT_SECONDS)
+
+    def app(self) -> App:
+        """What the process serves and runs."""
+        return App(services=self.services(), background=self.background(), drain=self.drain)
+
+    def services(self) -> list[ServedService]:
+        """What is served."""
+        views = Views(self._attempts, self.now_ms)
+        tasks = TaskServicer(
+            ledger=self.ledger,
+            creator=self.creator,
+            canceller=self.canceller,
+            deleter=self.deleter,
+            watchers=self.watchers,
+            views=views,
+        )
+        self._tasks = tasks
+        queues = QueueServicer(self.ledger, self._placement, self.now_ms)
+        reports = LedgerServicer(self.finisher)
+        commits = CommitServicer(self.commits)
+        return [
+            ServedService(
+                "meshq.v1.TaskService",
+                lambda server: task_service_pb2_grpc.add_TaskServiceServicer_to_server(tasks, server),
+            ),
+            ServedService(
+                "meshq.v1.QueueService",
+                lambda server: queue_service_pb2_grpc.add_QueueServiceServicer_to_server(queues, server),
+            ),
+            ServedService(
+                "meshq.internal.v1.LedgerService",
+                lambda server: ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(reports, server),
+            ),
+            ServedService(
+                "meshq.internal.v1.CommitService",
+                lambda server: commit_service_pb2_grpc.add_CommitServiceServicer_to_server(commits, server),
+            ),
+        ]
+
+    def background(self) -> list[Background]:
+        """What runs beside the server, in the order of its start."""
+        parts = [
+            self._database,
+            self.duty,
+            self.housekeeping,
+            self.creator,
+            self.finisher,
+            self._backlog,
+            self.watchers,
+            self.listening,
+            self.progress,
+            self.dispatch,
+            self.sweeper,
+            self.promoter,
+        ]
+        return cast("list[Background]", parts)
+
+    async def drain(self) -> None:
+        """Have whoever follows a stream here go elsewhere. Unary calls end by themselves."""
+        self.bus.drain()
+        self.commits.drain()
+        self._tasks.drain()
+
+    def _dispatch_link(self, instance: Instance) -> DispatchLink:
+        return DispatchLink(self._kit.direct(instance.address), self.outbox, self.sweeper.compare_all)
+
+    def _progress_link(self, instance: Instance) -> ProgressLink:
+        return ProgressLink(self._kit.direct(instance.address), self._kit.instance_id, self.bus)
+
+    def _commit_link(self, instance: Instance) -> CommitLink:
+        return CommitLink(
+            self._kit.direct(instance.address), self._kit.instance_id, self.bus, self.watchers.gap
+        )
+
+    def _watched_changed(self) -> None:
+        for link in self.listening.links():
+            link.watched_changed()
+
+    def _news_wanted_changed(self, task_id: bytes) -> None:
+        for link in self.progress.links():
+            link.news_wanted_changed(task_id)

@@ -1,0 +1,107 @@
+"""Cancelling: an intention in the ledger first, then a question to the shards.
+
+A task that may have been dispatched is never ended here by itself: its worker may be about to succeed.
+The ledger notes the wish, execution takes the task off its shard where no worker has it, and only then
+the task ends as CANCELLED. Where a worker has it, the worker is asked to stop and its outcome counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from meshq.contract.errors import MeshqError, NotFound
+from meshq.contract.limits import MAX_FRAME_ITEMS
+from meshq.management.finish import Finisher
+from meshq.management.ledger import Ledger
+from meshq.management.model.placement import OFF_THE_SHARDS, Withdrawn
+from meshq.management.model.reports import Finish
+from meshq.management.model.states import State
+from meshq.management.model.task import NO_ID, OpenAttempt, TaskId, TaskRow, never_dispatched
+from meshq.mesh.telemetry import logger
+
+_log = logger(__name__)
+
+
+class Withdrawer(Protocol):
+    """Asks the shards."""
+
+    async def withdraw(self, attempts: Sequence[OpenAttempt]) -> list[Withdrawn]:
+        """Take tasks off the shards, at most 1,000; says what was found of each."""
+
+
+class Canceller:
+    """Cancels tasks.
+
+    Args:
+        ledger: Where the wish is written.
+        finisher: Ends what no worker has.
+        withdrawer: Takes tasks off the shards.
+        committed: Hears of the wish, after its commit.
+        now_ms: The clock.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        finisher: Finisher,
+        withdrawer: Withdrawer,
+        committed: Callable[[Sequence[TaskRow]], None],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._ledger = ledger
+        self._finisher = finisher
+        self._withdrawer = withdrawer
+        self._committed = committed
+        self._now_ms = now_ms
+
+    async def cancel(self, task_id: TaskId, reason: str) -> TaskRow:
+        """Ask for a task to end.
+
+        Returns:
+            The task as it stands then, without its specification.
+
+        Raises:
+            NotFound: There is no such task.
+        """
+        noted = await self._ledger.cancel(task_id, reason, self._now_ms())
+        if noted is not None:
+            row, before = noted
+            self._committed([row])
+            if never_dispatched(before, row.ready_ms, self._now_ms()):
+                await self._end([_attempt(row)])
+            else:
+                await self._withdraw([_attempt(row)])
+        return await self._standing(task_id)
+
+    async def withdraw_again(self, touched_before_ms: int) -> None:
+        """Repeat the withdrawal of everything that has been CANCELLING since before a time."""
+        after = NO_ID
+        while page := await self._ledger.cancelling(after, touched_before_ms, MAX_FRAME_ITEMS):
+            await self._withdraw(page)
+            after = page[-1].task_id
+
+    async def _withdraw(self, attempts: Sequence[OpenAttempt]) -> None:
+        try:
+            states = await self._withdrawer.withdraw(attempts)
+        except MeshqError as error:
+            _log.info("withdrawal postponed", tasks=len(attempts), reason=error.message)
+            return
+        found = zip(attempts, states, strict=True)
+        await self._end([attempt for attempt, state in found if state in OFF_THE_SHARDS])
+
+    async def _end(self, attempts: Sequence[OpenAttempt]) -> None:
+        now_ms = self._now_ms()
+        await self._finisher.end(
+            [Finish(item.task_id, item.attempt, State.CANCELLED, 0, now_ms) for item in attempts]
+        )
+
+    async def _standing(self, task_id: TaskId) -> TaskRow:
+        row = (await self._ledger.get_tasks([task_id], full=False)).get(task_id)
+        if row is None:
+            raise NotFound("There is no such task.")
+        return row
+
+
+def _attempt(row: TaskRow) -> OpenAttempt:
+    return OpenAttempt(row.task_id, row.attempt, row.state, row.tenant, row.cancel_reason or "")

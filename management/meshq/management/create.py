@@ -1,0 +1,168 @@
+"""Accepting tasks: every way in ends here.
+
+A submission is the tasks of one request. Submissions that come together are one transaction. Where a
+request id was used before, the first request's answer is given again and nothing is stored. After the
+commit, and only then, the tasks are handed to the dispatcher; the callers do not wait for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from meshq.contract.errors import Conflict, InternalError, MeshqError, Overloaded, Reason
+from meshq.management.group import GroupWriter
+from meshq.management.ledger import Inserted, Ledger, RowsRefused
+from meshq.management.model.claims import Claim, Submission
+from meshq.management.model.task import DISPATCH_HORIZON_MS, NewTask, Sendable, TaskId, sendable
+from meshq.mesh.telemetry import logger
+
+_log = logger(__name__)
+
+_RETRY_DELAY: Final = 5.0
+_NONE: Final[frozenset[TaskId]] = frozenset()
+
+
+class Accepted(NamedTuple):
+    """What became of a submission.
+
+    Attributes:
+        earlier_ids: When the request id was used before: what that request was answered, 16 bytes for each
+            of its tasks, zeros where it was refused. None when the tasks were stored now.
+        refused: The ids of tasks that the ledger would not take.
+    """
+
+    earlier_ids: bytes | None
+    refused: frozenset[TaskId] = _NONE
+
+
+_STORED: Final = Accepted(None)
+
+
+class Creator:
+    """Accepts submissions.
+
+    Args:
+        ledger: Where they are stored.
+        dispatch: Gets the tasks after the commit.
+        now_ms: The clock.
+        max_open_tasks: Above this many open tasks new ones are refused.
+        lanes: How many groups are written at a time.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        dispatch: Callable[[Sequence[Sendable]], None],
+        now_ms: Callable[[], int],
+        *,
+        max_open_tasks: int,
+        lanes: int = 2,
+    ) -> None:
+        self._ledger = ledger
+        self._dispatch = dispatch
+        self._now_ms = now_ms
+        self._max_open_tasks = max_open_tasks
+        self._writer = GroupWriter("create", self._write, lanes=lanes)
+        self._counted = 0
+        self._accepted_since = 0
+        self.start = self._writer.start
+        self.stop = self._writer.stop
+        self.room = self._writer.room
+
+    def submit(self, submission: Submission) -> asyncio.Future[Accepted]:
+        """Store a submission with whatever else comes at this time.
+
+        Raises:
+            Overloaded: There are too many open tasks, or too much waits to be stored.
+        """
+        if self._counted + self._accepted_since >= self._max_open_tasks:
+            raise Overloaded(
+                f"There are {self._max_open_tasks} open tasks or more.",
+                Reason.BACKLOG_FULL,
+                retry_delay=_RETRY_DELAY,
+            )
+        return self._writer.submit(submission, len(submission.tasks), submission.size)
+
+    async def count_backlog(self) -> None:
+        """Look how many tasks are open; between two looks only what was accepted here is added."""
+        if self._accepted_since or self._counted >= self._max_open_tasks:
+            self._accepted_since = 0
+            self._counted = await self._ledger.open_count()
+
+    async def _write(self, submissions: Sequence[Submission]) -> list[Accepted | MeshqError]:
+        # A name that comes twice in a group is won once; the others hear what the first was answered.
+        first: dict[str, int] = {}
+        chosen = [
+            index
+            for index, item in enumerate(submissions)
+            if item.claim is None or first.setdefault(item.claim.name, index) == index
+        ]
+        answers: list[Accepted | MeshqError | None] = [None] * len(submissions)
+        await self._insert([(index, submissions[index]) for index in chosen], answers)
+        await self._answer_repeated(submissions, answers)
+        return [answer or InternalError("A submission was not answered.") for answer in answers]
+
+    async def _insert(
+        self, group: list[tuple[int, Submission]], answers: list[Accepted | MeshqError | None]
+    ) -> None:
+        try:
+            inserted = await self._ledger.insert([item for _, item in group], self._now_ms())
+        except RowsRefused as error:
+            if len(group) > 1:
+                middle = len(group) // 2
+                await self._insert(group[:middle], answers)
+                await self._insert(group[middle:], answers)
+            else:
+                _log.warning("the ledger refused rows", error=str(error))
+                await self._insert_apart(*group[0], answers)
+            return
+        for index, item in group:
+            if item.claim is None or item.claim.name in inserted.won:
+                answers[index] = _STORED
+                self._stored(item.tasks, inserted)
+
+    async def _insert_apart(
+        self, index: int, item: Submission, answers: list[Accepted | MeshqError | None]
+    ) -> None:
+        inserted, refused = await self._ledger.insert_apart(item, self._now_ms())
+        if item.claim is None or item.claim.name in inserted.won:
+            answers[index] = Accepted(None, refused)
+            self._stored([task for task in item.tasks if task.task_id not in refused], inserted)
+
+    def _stored(self, tasks: list[NewTask], inserted: Inserted) -> None:
+        self._accepted_since += len(tasks)
+        horizon_ms = self._now_ms() + DISPATCH_HORIZON_MS
+        near = [sendable(task, repeat=inserted.repeat) for task in tasks if task.ready_ms <= horizon_ms]
+        self._dispatch(near)
+
+    async def _answer_repeated(
+        self, submissions: Sequence[Submission], answers: list[Accepted | MeshqError | None]
+    ) -> None:
+        open_ = [
+            (i, item, item.claim) for i, item in enumerate(submissions) if answers[i] is None and item.claim
+        ]
+        if not open_:
+            return
+        found = await self._ledger.claims([claim.name for _, _, claim in open_])
+        for index, item, claim in open_:
+            answer = _answer_of(claim, found.get(claim.name))
+            answers[index] = answer
+            if answer is _STORED:
+                # An earlier try of this very submission was committed, but its answer did not arrive.
+                self._stored(item.tasks, Inserted(_NO_NAMES, repeat=True))
+
+
+_NO_NAMES: Final[frozenset[str]] = frozenset()
+
+
+def _answer_of(claim: Claim, found: Claim | None) -> Accepted | MeshqError:
+    if found is None:
+        # It was there a moment ago and has reached its age of 24 hours since.
+        return Overloaded("The request_id has just expired; retry.", Reason.OVERLOADED, retry_delay=0.1)
+    if found.fingerprint != claim.fingerprint:
+        return Conflict("The request_id was used with another content; use a new one.")
+    if found.task_ids == claim.task_ids:
+        return _STORED
+    return Accepted(found.task_ids)

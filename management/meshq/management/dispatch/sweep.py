@@ -1,0 +1,151 @@
+"""The sweeper: compares the open tasks with the shards, for ever.
+
+Whatever goes wrong between the ledger and a shard ends here: a frame that was lost, a buffer that was
+full, a shard that was wiped. A pass goes over all open tasks that nobody has touched for a while, in
+the order of their ids and at a bounded rate; what all shards lack is dispatched again, as a repeat. A
+task that is to be cancelled is withdrawn again instead. When a shard has been recovered the next pass
+begins at once and at full speed.
+
+One instance sweeps at a time. The others leave word in the database when they are asked to compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from prometheus_client import Counter
+
+from meshq.contract.errors import MeshqError
+from meshq.contract.limits import MAX_FRAME_ITEMS
+from meshq.management.cancel import Canceller
+from meshq.management.dispatch.outbox import Outbox
+from meshq.management.ledger import Duty, Ledger
+from meshq.management.model.placement import Compared
+from meshq.management.model.task import DISPATCH_HORIZON_MS, NO_ID, OpenAttempt
+from meshq.mesh.lifecycle import Repeater
+from meshq.mesh.telemetry import logger
+
+_log = logger(__name__)
+
+_BUSY_PAUSE: Final = 0.1
+_COMPARED: Final = Counter("meshq_sweep_compared", "Open attempts compared with the shards.", ["state"])
+
+
+class Comparer(Protocol):
+    """Asks the shards."""
+
+    async def compare(self, attempts: Sequence[OpenAttempt]) -> list[Compared]:
+        """What they know of each attempt."""
+
+
+class Sweeper:
+    """See the module.
+
+    Args:
+        ledger: What is open.
+        duty: Whether this instance sweeps.
+        comparer: What is on the shards.
+        outbox: Takes what is missing.
+        canceller: Withdraws what is to be cancelled.
+        now_ms: The clock.
+        age: Seconds for which a task was not touched before it is compared, and between passes.
+        rate: Tasks compared per second at most, but after a recovery.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        duty: Duty,
+        comparer: Comparer,
+        outbox: Outbox,
+        canceller: Canceller,
+        now_ms: Callable[[], int],
+        age: float,
+        rate: float,
+    ) -> None:
+        self._ledger = ledger
+        self._duty = duty
+        self._comparer = comparer
+        self._outbox = outbox
+        self._canceller = canceller
+        self._now_ms = now_ms
+        self._age = age
+        self._rate = rate
+        self._cursor = NO_ID
+        self._hurry = False
+        self._asked = False
+        self._heard_ms = now_ms()
+        self._repeater = Repeater("sweeper", self.run_once, age)
+        self.start = self._repeater.start
+        self.stop = self._repeater.stop
+
+    def compare_all(self) -> None:
+        """Compare everything that is open, now."""
+        self._asked = True
+        self._repeater.wake()
+
+    async def run_once(self) -> float | None:
+        """Do one page of a pass; returns the seconds until the next page, None for those between passes."""
+        try:
+            if await self._duty.hold():
+                return await self._page()
+            await self._pass_on()
+        except MeshqError as error:
+            _log.info("sweep postponed", reason=error.message)
+        return None
+
+    async def _pass_on(self) -> None:
+        self._cursor = NO_ID
+        self._heard_ms = self._now_ms()
+        if self._asked:
+            self._asked = False
+            await self._ledger.request_sweep(self._now_ms())
+
+    async def _page(self) -> float | None:
+        if self._asked:
+            self._begin_hurried()
+        if self._cursor == NO_ID:
+            await self._begin()
+        if self._outbox.half_full:
+            return _BUSY_PAUSE
+        now_ms = self._now_ms()
+        made_before_ms = now_ms if self._hurry else now_ms - int(self._age * 1_000)
+        page = await self._ledger.untouched(
+            self._cursor, made_before_ms, now_ms + DISPATCH_HORIZON_MS, MAX_FRAME_ITEMS
+        )
+        if page:
+            await self._compare(page)
+            self._cursor = page[-1].task_id
+        if len(page) < MAX_FRAME_ITEMS:
+            self._cursor = NO_ID
+            self._hurry = False
+            return None
+        return 0.0 if self._hurry else len(page) / self._rate
+
+    def _begin_hurried(self) -> None:
+        self._asked = False
+        self._hurry = True
+        self._cursor = NO_ID
+
+    async def _begin(self) -> None:
+        requested_ms = await self._ledger.sweep_requested()
+        if requested_ms > self._heard_ms:
+            self._heard_ms = requested_ms
+            self._hurry = True
+        await self._canceller.withdraw_again(self._now_ms() - int(self._age * 1_000))
+
+    async def _compare(self, page: Sequence[OpenAttempt]) -> None:
+        states = await self._comparer.compare(page)
+        for state in Compared:
+            if count := states.count(state):
+                _COMPARED.labels(state.name).inc(count)
+        missing = [
+            (item.task_id, item.attempt)
+            for item, state in zip(page, states, strict=True)
+            if state == Compared.MISSING
+        ]
+        if missing:
+            _log.info("dispatching again what no shard has", tasks=len(missing))
+            self._outbox.offer(await self._ledger.sendables(missing))

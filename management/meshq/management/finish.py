@@ -1,0 +1,142 @@
+"""What execution reports becomes what the ledger says; the answer says what execution does next.
+
+Reports that come together are written together. Most of them end their task whatever its row says:
+those are one statement, whose DELETE decides between reports that race. Only what that statement did
+not match, and lost attempts, are looked up and decided row by row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from meshq.contract.errors import MeshqError
+from meshq.management.group import GroupWriter
+from meshq.management.ledger import Ledger
+from meshq.management.model.reports import (
+    DONE,
+    KEEP,
+    Directive,
+    Finish,
+    Report,
+    Retry,
+    Start,
+    certain_finish,
+    decide,
+    is_start,
+)
+from meshq.management.model.states import State
+from meshq.management.model.task import TaskId, TaskRow
+
+_Key = tuple[TaskId, int]
+_ROUNDS: Final = 8
+"""How often a row may change between the look at it and the write, which takes a race each time."""
+
+
+class Finisher:
+    """Takes reports.
+
+    Args:
+        ledger: Where tasks end.
+        committed: Hears of every change, after its commit.
+        now_ms: The clock.
+        lanes: How many groups are written at a time.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        committed: Callable[[Sequence[TaskRow]], None],
+        now_ms: Callable[[], int],
+        *,
+        lanes: int = 2,
+    ) -> None:
+        self._ledger = ledger
+        self._committed = committed
+        self._now_ms = now_ms
+        self._writer = GroupWriter("finish", self._write, lanes=lanes)
+        self.start = self._writer.start
+        self.stop = self._writer.stop
+
+    def submit(self, reports: Sequence[Report]) -> asyncio.Future[list[Directive]]:
+        """Apply reports with whatever else comes at this time.
+
+        Returns:
+            One directive for each report.
+
+        Raises:
+            Overloaded: Too much waits to be written.
+        """
+        size = sum(len(report.error_message) for report in reports)
+        return self._writer.submit(reports, len(reports), size)
+
+    async def end(self, ends: Sequence[Finish]) -> list[TaskRow]:
+        """End tasks that nobody has to be asked about, such as cancelled ones that no worker has.
+
+        Returns:
+            The rows that were ended by this call.
+        """
+        ended = await self._ledger.finish(ends, self._now_ms()) if ends else []
+        self._committed(ended)
+        return ended
+
+    async def _write(self, groups: Sequence[Sequence[Report]]) -> list[list[Directive] | MeshqError]:
+        reports = [report for group in groups for report in group]
+        directives = await self._finish_certain(reports)
+        await self._decide_rest(reports, directives)
+        await self._note_starts(reports, directives)
+        answered = iter(directives)
+        return [[next(answered) or KEEP for _ in group] for group in groups]
+
+    async def _finish_certain(self, reports: Sequence[Report]) -> list[Directive | None]:
+        now_ms = self._now_ms()
+        directives: list[Directive | None] = [None] * len(reports)
+        places: dict[TaskId, int] = {}
+        ends: list[Finish] = []
+        for index, report in enumerate(reports):
+            end = certain_finish(report, now_ms)
+            if end is not None and report.task_id not in places:
+                places[report.task_id] = index
+                ends.append(end)
+        for row in await self.end(ends):
+            directives[places[row.task_id]] = DONE[State(row.state)]
+        return directives
+
+    async def _decide_rest(self, reports: Sequence[Report], directives: list[Directive | None]) -> None:
+        """Look at the rows, decide, write where the rows still are what they were, and look again."""
+        for _ in range(_ROUNDS):
+            rest = [i for i, report in enumerate(reports) if directives[i] is None and not is_start(report)]
+            if not rest:
+                return
+            rows = await self._ledger.get_tasks(list({reports[i].task_id for i in rest}), full=False)
+            finishes: dict[TaskId, Finish] = {}
+            retries: dict[TaskId, Retry] = {}
+            for index in rest:
+                report = reports[index]
+                decision = decide(report, rows.get(report.task_id), self._now_ms())
+                if isinstance(decision, Directive):
+                    directives[index] = decision
+                elif isinstance(decision, Finish):
+                    finishes.setdefault(report.task_id, decision)
+                else:
+                    retries.setdefault(report.task_id, decision)
+            await self._apply(finishes, retries)
+
+    async def _apply(self, finishes: dict[TaskId, Finish], retries: dict[TaskId, Retry]) -> None:
+        # The directives are read from the rows in the next round, whoever wrote them.
+        await self.end(list(finishes.values()))
+        if retries:
+            self._committed(await self._ledger.retry(list(retries.values()), self._now_ms()))
+
+    async def _note_starts(self, reports: Sequence[Report], directives: list[Directive | None]) -> None:
+        starts = {
+            report.task_id: Start(report.task_id, report.attempt, report.start_ms, report.worker_id)
+            for report in reports
+            if is_start(report)
+        }
+        if starts:
+            self._committed(await self._ledger.start_attempts(list(starts.values()), self._now_ms()))
+            for index, report in enumerate(reports):
+                if is_start(report):
+                    directives[index] = KEEP

@@ -1,0 +1,122 @@
+"""What the use cases want from the storage of the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from meshq.management.model.claims import Claim, Submission
+from meshq.management.model.reports import Finish, Retry, Start
+from meshq.management.model.task import OpenAttempt, QueueFigures, Sendable, TaskFilter, TaskId, TaskRow
+
+
+class RowsRefused(Exception):
+    """The storage refused what was in the rows, and did nothing of the group."""
+
+
+class Inserted(NamedTuple):
+    """What became of a group of submissions.
+
+    Attributes:
+        won: The names of the claims that were made now; tasks without a claim are always stored.
+        repeat: Whether an earlier try may have stored the group, so that tasks may have been dispatched.
+    """
+
+    won: frozenset[str]
+    repeat: bool
+
+
+class Ledger(Protocol):
+    """The storage. Every method raises `Unavailable` with LEDGER_UNAVAILABLE while it does not answer."""
+
+    async def insert(self, submissions: Sequence[Submission], now_ms: int) -> Inserted:
+        """Store submissions in one transaction: those with a claim only where it is won.
+
+        Raises:
+            RowsRefused: A row is bad.
+        """
+
+    async def insert_apart(self, submission: Submission, now_ms: int) -> tuple[Inserted, frozenset[TaskId]]:
+        """Store one submission without the rows that are refused, whose ids are returned."""
+
+    async def claims(self, names: Sequence[str]) -> dict[str, Claim]:
+        """The claims of these names that exist."""
+
+    async def finish(self, ends: Sequence[Finish], now_ms: int) -> list[TaskRow]:
+        """Move rows to their ends where id and attempt match; returns those that were moved."""
+
+    async def retry(self, retries: Sequence[Retry], now_ms: int) -> list[TaskRow]:
+        """Begin next attempts where id and attempt match; returns the changed rows."""
+
+    async def start_attempts(self, starts: Sequence[Start], now_ms: int) -> list[TaskRow]:
+        """Note that attempts run; returns the changed rows."""
+
+    async def cancel(self, task_id: TaskId, reason: str, now_ms: int) -> tuple[TaskRow, int] | None:
+        """Write CANCELLING; returns the row and its state before.
+
+        None when the task is not open or was to be cancelled already.
+        """
+
+    async def delete(self, task_id: TaskId, now_ms: int) -> bool:
+        """Delete a task that has ended; whether there was one."""
+
+    async def get_tasks(self, task_ids: Sequence[TaskId], *, full: bool) -> dict[TaskId, TaskRow]:
+        """The tasks of these ids that exist."""
+
+    async def list_tasks(
+        self, wanted: TaskFilter, before: TaskId | None, limit: int, *, full: bool
+    ) -> list[TaskRow]:
+        """Tasks with ids below `before`, the newest first."""
+
+    async def list_queues(
+        self, tenant: str, *, after: str, limit: int, name: str = "", now_ms: int
+    ) -> list[QueueFigures]:
+        """Queues by name."""
+
+    async def open_count(self) -> int:
+        """How many tasks are open, by the counters."""
+
+    async def untouched(
+        self, after: TaskId, made_before_ms: int, due_before_ms: int, limit: int
+    ) -> list[OpenAttempt]:
+        """Open tasks behind an id that nobody has touched since a time, by id."""
+
+    async def cancelling(self, after: TaskId, touched_before_ms: int, limit: int) -> list[OpenAttempt]:
+        """Tasks behind an id that are to be cancelled, by id."""
+
+    async def sendables(self, attempts: Sequence[tuple[TaskId, int]]) -> list[Sendable]:
+        """What is needed to dispatch those attempts again that are still current."""
+
+    async def due(self, after: tuple[int, TaskId], until_ms: int, limit: int) -> list[Sendable]:
+        """What waits for a time behind (time, id), by both."""
+
+    async def next_due(self, after_ms: int) -> int | None:
+        """The first time behind `after_ms` that a task waits for."""
+
+    async def request_sweep(self, now_ms: int) -> None:
+        """Leave word that everything is to be compared."""
+
+    async def sweep_requested(self) -> int:
+        """When somebody last left such word; 0 for never."""
+
+    async def deletions(self, limit: int) -> list[TaskId]:
+        """Deleted tasks that execution has not forgotten yet."""
+
+    async def forget_deletions(self, task_ids: Sequence[TaskId]) -> None:
+        """Execution has forgotten them."""
+
+    async def expire_claims(self, before_ms: int, limit: int) -> int:
+        """Remove claims older than a time; returns how many."""
+
+    async def prepare_days(self, first_ms: int, days: int) -> list[str]:
+        """Make sure of a partition for each day; returns those that are new."""
+
+    async def drop_days(self, before_ms: int) -> list[str]:
+        """Drop the partitions of days that ended before a time; returns those that are gone."""
+
+
+class Duty(Protocol):
+    """The right to keep house, which one instance has at a time."""
+
+    async def hold(self) -> bool:
+        """Take or keep it; whether this instance has it now."""

@@ -1,0 +1,1 @@
+"""What the ledger means, without any storage or wire."""

@@ -1,0 +1,66 @@
+"""Page tokens: where a list goes on, tied to the filters that it began with."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from typing import Final
+
+from meshq.contract.errors import InvalidRequest
+from meshq.management.model.task import TaskFilter, TaskId
+
+_DIGEST_BYTES: Final = 8
+_ID_BYTES: Final = 16
+_RULE: Final = "must be the next_page_token of an earlier call with the same filters"
+
+
+def filter_digest(wanted: TaskFilter) -> bytes:
+    """What tells filters apart."""
+    return hashlib.blake2b(repr(tuple(wanted)).encode(), digest_size=_DIGEST_BYTES).digest()
+
+
+def page_token(last: TaskId, digest: bytes) -> str:
+    """The token of the page behind a task."""
+    return _encoded(digest + last)
+
+
+def read_page_token(token: str, digest: bytes) -> TaskId:
+    """The task behind which the page begins.
+
+    Raises:
+        InvalidRequest: The token was not made for these filters, or not by us.
+    """
+    content = _decoded(token)
+    if len(content) != _DIGEST_BYTES + _ID_BYTES or content[:_DIGEST_BYTES] != digest:
+        raise InvalidRequest.field("page_token", _RULE)
+    return content[_DIGEST_BYTES:]
+
+
+def name_token(last: str) -> str:
+    """The token of the page behind a name."""
+    return _encoded(last.encode())
+
+
+def read_name_token(token: str) -> str:
+    """The name behind which the page begins.
+
+    Raises:
+        InvalidRequest: The token was not made by us.
+    """
+    try:
+        return _decoded(token).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequest.field("page_token", _RULE) from error
+
+
+def _encoded(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+def _decoded(token: str) -> bytes:
+    try:
+        padded = token.encode("ascii") + b"=" * (-len(token) % 4)
+        return base64.b64decode(padded, altchars=b"-_", validate=True)
+    except (UnicodeEncodeError, binascii.Error) as error:
+        raise InvalidRequest.field("page_token", _RULE) from error

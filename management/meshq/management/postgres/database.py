@@ -1,0 +1,221 @@
+"""Connections to PostgreSQL: one pool for the hot paths, one for reads.
+
+Both turn off plans that can go wrong while statistics lag behind tables that fill and empty in
+seconds; every hot statement has an index that fits. Statements and idle transactions have timeouts,
+so that a stopped process holds no locks for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import Any, Final, NamedTuple, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool, PoolClosed, TooManyRequests
+
+from meshq.contract.errors import MeshqError
+from meshq.management.ledger import RowsRefused
+from meshq.management.postgres import arrays
+from meshq.management.postgres.errors import refuses_rows, translated, worth_retrying
+from meshq.management.postgres.migrate import migrate
+from meshq.mesh.telemetry import logger
+
+_log = logger(__name__)
+
+T = TypeVar("T")
+
+_SLOT_LOCK: Final = 0x6D71_01
+_SLOTS: Final = 4_096
+_PAUSE: Final = 0.05
+_FAILURES: Final = (psycopg.Error, PoolClosed, TooManyRequests)
+
+_SETTINGS: Final = """
+SELECT
+    set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
+    set_config('enable_mergejoin', 'off', false), set_config('jit', 'off', false),
+    set_config('synchronous_commit', 'on', false), set_config('timezone', 'UTC', false),
+    set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false),
+    set_config('idle_in_transaction_session_timeout', '10s', false)
+"""
+_TAKE_SLOT: Final = """
+SELECT n FROM generate_series(1, %s::integer) AS n WHERE pg_try_advisory_lock(%s::integer, n) LIMIT 1
+"""
+_DURABILITY: Final = """
+SELECT
+    current_setting('fsync') = 'on' AND current_setting('full_page_writes') = 'on',
+    current_setting('synchronous_standby_names'),
+    (SELECT count(*) FROM pg_stat_replication)
+"""
+
+
+class LedgerConnection(AsyncConnection[tuple[Any, ...]]):
+    """A connection.
+
+    Attributes:
+        slot: The row of the queue counters that this connection writes; 0 where it only reads.
+    """
+
+    slot = 0
+
+
+class Durability(NamedTuple):
+    """What a commit survives.
+
+    Attributes:
+        level: `local`, `replicated`, or why it is less than promised.
+        sound: Whether an acknowledged task survives the loss of the primary, or there is but one server.
+    """
+
+    level: str
+    sound: bool
+
+
+class Database:
+    """The pools.
+
+    Args:
+        url: Where the database is; several hosts may be named, the one that takes writes is used.
+        writers: Connections for the hot paths.
+        readers: Connections for reads.
+        patience: Seconds for which a statement is tried again while the connection breaks.
+    """
+
+    def __init__(self, url: str, *, writers: int, readers: int, patience: float = 2.0) -> None:
+        self._url = url
+        self._patience = patience
+        self._writing = self._pool("ledger-write", writers, self._configure_writer)
+        self._reading = self._pool("ledger-read", readers, self._configure_reader)
+        self.durability: Durability | None = None
+
+    async def start(self) -> None:
+        """Migrate and connect.
+
+        Raises:
+            LedgerTooNew: The database was migrated by newer code.
+            MeshqError: The database does not answer.
+        """
+        try:
+            async with await self.connect() as connection:
+                applied = await migrate(connection)
+            await self._writing.open(wait=True, timeout=30)
+            await self._reading.open(wait=True, timeout=30)
+        except _FAILURES as error:
+            raise translated(error) from error
+        if applied:
+            _log.info("ledger migrated", steps=applied)
+
+    async def stop(self) -> None:
+        """Close all connections."""
+        await self._writing.close()
+        await self._reading.close()
+
+    async def connect(self) -> LedgerConnection:
+        """A connection outside of the pools, with no timeouts; the caller closes it."""
+        return await LedgerConnection.connect(
+            self._url, autocommit=True, target_session_attrs="read-write", connect_timeout=10
+        )
+
+    async def write(self, work: Callable[[LedgerConnection, bool], Awaitable[T]]) -> T:
+        """Do something on a hot connection.
+
+        Args:
+            work: Gets the connection, and whether an earlier try may have been committed unheard.
+
+        Raises:
+            RowsRefused: PostgreSQL refused what was in the rows.
+            MeshqError: The database does not answer.
+        """
+        return await self._run(self._writing, work)
+
+    async def read(self, work: Callable[[LedgerConnection], Awaitable[T]]) -> T:
+        """Do something on a reading connection.
+
+        Raises:
+            MeshqError: The database does not answer, or takes too long.
+        """
+        return await self._run(self._reading, lambda connection, _: work(connection))
+
+    async def _run(
+        self,
+        pool: AsyncConnectionPool[LedgerConnection],
+        work: Callable[[LedgerConnection, bool], Awaitable[T]],
+    ) -> T:
+        deadline = monotonic() + self._patience
+        again = False
+        while True:
+            try:
+                async with pool.connection() as connection:
+                    return await work(connection, again)
+            except _FAILURES as error:
+                if not (worth_retrying(error) and monotonic() < deadline):
+                    raise _outcome(error) from error
+            again = True
+            await asyncio.sleep(_PAUSE)
+
+    def _pool(
+        self, name: str, size: int, configure: Callable[[LedgerConnection], Awaitable[None]]
+    ) -> AsyncConnectionPool[LedgerConnection]:
+        return AsyncConnectionPool(
+            self._url,
+            connection_class=LedgerConnection,
+            kwargs={"autocommit": True, "target_session_attrs": "read-write", "connect_timeout": 5},
+            min_size=size,
+            max_size=size,
+            timeout=self._patience,
+            reconnect_timeout=30,
+            configure=configure,
+            name=name,
+            open=False,
+        )
+
+    async def _configure_writer(self, connection: LedgerConnection) -> None:
+        await self._configure(connection, statement_timeout="15s", lock_timeout="10s")
+        cursor = await connection.execute(_TAKE_SLOT, [_SLOTS, _SLOT_LOCK])
+        row = await cursor.fetchone()
+        connection.slot = row[0] if row else 0
+        await self._look_at_durability(connection)
+
+    async def _configure_reader(self, connection: LedgerConnection) -> None:
+        await self._configure(connection, statement_timeout="10s", lock_timeout="2s")
+
+    async def _configure(
+        self, connection: LedgerConnection, statement_timeout: str, lock_timeout: str
+    ) -> None:
+        await connection.execute(_SETTINGS, [statement_timeout, lock_timeout])
+        arrays.register(connection.adapters)
+
+    async def _look_at_durability(self, connection: LedgerConnection) -> None:
+        cursor = await connection.execute(_DURABILITY)
+        row = await cursor.fetchone()
+        assert row is not None
+        found = durability(*row)
+        if found == self.durability:
+            return
+        self.durability = found
+        if found.sound:
+            _log.info("ledger durability", level=found.level)
+        else:
+            _log.warning("ledger durability is less than promised", level=found.level)
+
+
+def durability(flushes: bool, standbys: str, replicas: int) -> Durability:
+    """The level that PostgreSQL's settings amount to."""
+    if not flushes:
+        return Durability("commits are not flushed to disk: fsync or full_page_writes is off", sound=False)
+    if standbys:
+        return Durability("replicated", sound=True)
+    if replicas:
+        return Durability("replicas are asynchronous: synchronous_standby_names is empty", sound=False)
+    return Durability("local", sound=True)
+
+
+def _outcome(error: Exception) -> RowsRefused | MeshqError:
+    if isinstance(error, psycopg.Error) and refuses_rows(error):
+        return RowsRefused(str(error))
+    outcome = translated(error)
+    if not outcome.retryable:
+        _log.error("the ledger refused a statement", error=str(error))
+    return outcome

@@ -1,0 +1,161 @@
+"""The insert path of the ledger: one for unary calls, batches and bulk streams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any, Final
+
+import psycopg
+
+from meshq.management.ledger import Inserted
+from meshq.management.model.claims import Claim, Submission
+from meshq.management.model.task import NO_ID, NewTask, TaskId
+from meshq.management.postgres.arrays import bigints, byteas, smallints, texts, uuids
+from meshq.management.postgres.database import Database, LedgerConnection
+from meshq.management.postgres.errors import refuses_rows
+from meshq.management.postgres.sql import statement
+
+_CREATE: Final = statement("create")
+_KNOWN: Final = """
+SELECT uuid_send(id) FROM open_tasks WHERE id = ANY (%(ids)s::uuid[])
+UNION ALL
+SELECT uuid_send(id) FROM finished_tasks WHERE id = ANY (%(ids)s::uuid[])
+"""
+_CLAIMS: Final = "SELECT claim, fingerprint, task_ids FROM claims WHERE claim = ANY (%s::text[])"
+_CORRECT_CLAIM: Final = "UPDATE claims SET task_ids = %s WHERE claim = %s"
+
+_Row = tuple[NewTask, str]
+"""A task with the name of its claim, or an empty one."""
+
+
+class Inserts:
+    """Stores new tasks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._named: set[tuple[str, str]] = set()
+
+    async def insert(self, submissions: Sequence[Submission], now_ms: int) -> Inserted:
+        """See `Ledger.insert`."""
+        rows = [(task, item.claim.name if item.claim else "") for item in submissions for task in item.tasks]
+        claims = [item.claim for item in submissions if item.claim]
+
+        async def work(connection: LedgerConnection, again: bool) -> Inserted:
+            fresh = await _without_known(connection, rows) if again else rows
+            won = await self._store(connection, fresh, claims, now_ms)
+            return Inserted(won, repeat=again)
+
+        return await self._database.write(work)
+
+    async def insert_apart(self, submission: Submission, now_ms: int) -> tuple[Inserted, frozenset[TaskId]]:
+        """See `Ledger.insert_apart`.
+
+        The rows are halved, each half under a savepoint, until the bad ones are alone. The claim and the
+        good rows are one transaction, and the claim names the good rows only, so that a repeated request
+        gets the same answers.
+        """
+        claim = submission.claim
+
+        async def work(connection: LedgerConnection, again: bool) -> tuple[Inserted, frozenset[TaskId]]:
+            async with connection.transaction():
+                won = await self._store(connection, [], [claim] if claim else [], now_ms)
+                if claim and not won:
+                    return Inserted(won, repeat=again), frozenset()
+                rows = [(task, "") for task in submission.tasks]
+                fresh = await _without_known(connection, rows) if again else rows
+                refused = frozenset(await self._halved(connection, fresh, now_ms))
+                if claim:
+                    task_ids = _without(claim.task_ids, refused)
+                    await connection.execute(_CORRECT_CLAIM, [task_ids, claim.name])
+            return Inserted(won, repeat=again), refused
+
+        return await self._database.write(work)
+
+    async def claims(self, names: Sequence[str]) -> dict[str, Claim]:
+        """See `Ledger.claims`."""
+
+        async def work(connection: LedgerConnection, _: bool) -> dict[str, Claim]:
+            cursor = await connection.execute(_CLAIMS, [texts(names)], prepare=True, binary=True)
+            return {row[0]: Claim(*row) for row in await cursor.fetchall()}
+
+        return await self._database.write(work)
+
+    async def _store(
+        self, connection: LedgerConnection, rows: Sequence[_Row], claims: Sequence[Claim], now_ms: int
+    ) -> frozenset[str]:
+        queues = {(row[0][1], row[0][2]) for row in rows} - self._named
+        cursor = await connection.execute(
+            _CREATE,
+            _parameters(rows, claims, sorted(queues), connection.slot, now_ms),
+            prepare=True,
+            binary=True,
+        )
+        won = frozenset(name for (name,) in await cursor.fetchall())
+        self._remember(queues, rows, won)
+        return won
+
+    def _remember(self, queues: set[tuple[str, str]], rows: Sequence[_Row], won: frozenset[str]) -> None:
+        # A queue is named with its first task; the tables never forget one.
+        if queues and all(not claim or claim in won for _, claim in rows):
+            self._named |= queues
+
+    async def _halved(self, connection: LedgerConnection, rows: Sequence[_Row], now_ms: int) -> list[TaskId]:
+        if not rows:
+            return []
+        try:
+            async with connection.transaction():
+                await self._store(connection, rows, [], now_ms)
+        except psycopg.Error as error:
+            if not refuses_rows(error):
+                raise
+            if len(rows) == 1:
+                return [rows[0][0].task_id]
+            middle = len(rows) // 2
+            first = await self._halved(connection, rows[:middle], now_ms)
+            return first + await self._halved(connection, rows[middle:], now_ms)
+        return []
+
+
+def _parameters(
+    rows: Sequence[_Row], claims: Sequence[Claim], queues: Sequence[tuple[str, str]], slot: int, now_ms: int
+) -> dict[str, Any]:
+    # Tasks in the order of their ids and claims in that of their names, so that no two groups take
+    # the same locks in different order.
+    rows = sorted(rows, key=_by_id)
+    claims = sorted(claims)
+    columns = list(zip(*(task for task, _ in rows), strict=True)) or [()] * len(NewTask._fields)
+    ids, tenants, names, types, states, max_attempts, ready, specs = columns
+    return {
+        "now": now_ms,
+        "slot": slot,
+        "ids": uuids(ids),
+        "tenants": texts(tenants),
+        "queues": texts(names),
+        "types": texts(types),
+        "states": smallints(states),
+        "max_attempts": smallints(max_attempts),
+        "ready": bigints(ready),
+        "specs": byteas(specs),
+        "row_claims": texts([claim for _, claim in rows]),
+        "claims": texts([claim.name for claim in claims]),
+        "fingerprints": bigints([claim.fingerprint for claim in claims]),
+        "claim_ids": byteas([claim.task_ids for claim in claims]),
+        "new_tenants": texts([tenant for tenant, _ in queues]),
+        "new_queues": texts([name for _, name in queues]),
+    }
+
+
+_by_id = itemgetter(0)
+
+
+async def _without_known(connection: LedgerConnection, rows: Sequence[_Row]) -> list[_Row]:
+    # An earlier try was perhaps committed, and its tasks may even have ended since.
+    cursor = await connection.execute(_KNOWN, {"ids": uuids([task.task_id for task, _ in rows])}, binary=True)
+    known = {task_id for (task_id,) in await cursor.fetchall()}
+    return [row for row in rows if row[0].task_id not in known]
+
+
+def _without(task_ids: bytes, refused: frozenset[TaskId]) -> bytes:
+    ids = [task_ids[start : start + 16] for start in range(0, len(task_ids), 16)]
+    return b"".join(NO_ID if task_id in refused else task_id for task_id in ids)

@@ -1,0 +1,113 @@
+"""How open tasks change and end, and how ended ones are deleted."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, LiteralString
+
+from meshq.contract.ids import id_time_ms
+from meshq.management.model.reports import STARTABLE_NUMBERS, Finish, Retry, Start
+from meshq.management.model.task import TaskId, TaskRow
+from meshq.management.postgres.arrays import bigints, integers, smallints, texts, uuids
+from meshq.management.postgres.database import Database, LedgerConnection
+from meshq.management.postgres.sql import statement
+
+_FINISH: Final = statement("finish")
+_RETRY: Final = statement("retry")
+_START: Final = statement("start")
+_CANCEL: Final = statement("cancel")
+_DELETE: Final = statement("delete")
+
+CLOCK_MARGIN_MS: Final = 3_600_000
+"""By how much a task's end may seem to lie before its making, where clocks differ."""
+
+
+class Moves:
+    """Changes tasks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def finish(self, ends: Sequence[Finish], now_ms: int) -> list[TaskRow]:
+        """See `Ledger.finish`."""
+        columns = zip(*sorted(ends), strict=True)
+        ids, attempts, states, starts, end_times, workers, error_types, error_messages = columns
+        return await self._change(
+            _FINISH,
+            {
+                "now": now_ms,
+                "ids": uuids(ids),
+                "attempts": integers(attempts),
+                "states": smallints(states),
+                "starts": bigints(starts),
+                "ends": bigints(end_times),
+                "workers": texts(workers),
+                "error_types": texts(error_types),
+                "error_messages": texts(error_messages),
+            },
+        )
+
+    async def retry(self, retries: Sequence[Retry], now_ms: int) -> list[TaskRow]:
+        """See `Ledger.retry`."""
+        columns = zip(*sorted(retries), strict=True)
+        ids, attempts, next_attempts, states, ready, error_types, error_messages = columns
+        return await self._change(
+            _RETRY,
+            {
+                "now": now_ms,
+                "ids": uuids(ids),
+                "attempts": integers(attempts),
+                "next_attempts": integers(next_attempts),
+                "states": smallints(states),
+                "ready": bigints(ready),
+                "error_types": texts(error_types),
+                "error_messages": texts(error_messages),
+            },
+        )
+
+    async def start_attempts(self, starts: Sequence[Start], now_ms: int) -> list[TaskRow]:
+        """See `Ledger.start_attempts`."""
+        ids, attempts, start_times, workers = zip(*sorted(starts), strict=True)
+        return await self._change(
+            _START,
+            {
+                "now": now_ms,
+                "ids": uuids(ids),
+                "attempts": integers(attempts),
+                "starts": bigints(start_times),
+                "workers": texts(workers),
+                "startable": STARTABLE_NUMBERS,
+            },
+        )
+
+    async def cancel(self, task_id: TaskId, reason: str, now_ms: int) -> tuple[TaskRow, int] | None:
+        """See `Ledger.cancel`."""
+        parameters = {"id": uuid.UUID(bytes=task_id), "reason": reason, "now": now_ms}
+
+        async def work(connection: LedgerConnection, _: bool) -> tuple[TaskRow, int] | None:
+            cursor = await connection.execute(_CANCEL, parameters, prepare=True, binary=True)
+            row = await cursor.fetchone()
+            return None if row is None else (TaskRow(*row[1:]), row[0])
+
+        return await self._database.write(work)
+
+    async def delete(self, task_id: TaskId, now_ms: int) -> bool:
+        """See `Ledger.delete`."""
+        as_uuid = uuid.UUID(bytes=task_id)
+        parameters = {"id": as_uuid, "oldest": id_time_ms(as_uuid) - CLOCK_MARGIN_MS, "now": now_ms}
+
+        async def work(connection: LedgerConnection, _: bool) -> bool:
+            cursor = await connection.execute(_DELETE, parameters)
+            row = await cursor.fetchone()
+            return row is not None and bool(row[0])
+
+        return await self._database.write(work)
+
+    async def _change(self, query: LiteralString, parameters: Mapping[str, Any]) -> list[TaskRow]:
+        async def work(connection: LedgerConnection, _: bool) -> list[TaskRow]:
+            named = {**parameters, "slot": connection.slot}
+            cursor = await connection.execute(query, named, prepare=True, binary=True)
+            return [TaskRow(*row) for row in await cursor.fetchall()]
+
+        return await self._database.write(work)

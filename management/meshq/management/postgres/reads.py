@@ -1,0 +1,74 @@
+"""What is read from the ledger for callers."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, LiteralString
+
+from meshq.contract.ids import id_time_ms, lowest_id
+from meshq.management.model.task import QueueFigures, TaskFilter, TaskId, TaskRow
+from meshq.management.postgres.arrays import uuids
+from meshq.management.postgres.database import Database, LedgerConnection
+from meshq.management.postgres.moves import CLOCK_MARGIN_MS
+from meshq.management.postgres.sql import statement
+
+_GET: Final = statement("get")
+_LIST: Final = statement("list")
+_QUEUES: Final = statement("queues")
+_OPEN_COUNT: Final = """
+SELECT coalesce(sum(created - succeeded - failed - cancelled - expired), 0)::bigint FROM queue_counters
+"""
+_HIGHEST: Final = uuid.UUID(bytes=b"\xff" * 16)
+
+
+class Reads:
+    """Reads tasks and queues."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get_tasks(self, task_ids: Sequence[TaskId], *, full: bool) -> dict[TaskId, TaskRow]:
+        """See `Ledger.get_tasks`."""
+        oldest = id_time_ms(uuid.UUID(bytes=min(task_ids))) - CLOCK_MARGIN_MS
+        rows = await self._fetch(_GET, {"ids": uuids(task_ids), "full": full, "oldest": oldest})
+        return {row[0]: TaskRow(*row) for row in rows}
+
+    async def list_tasks(
+        self, wanted: TaskFilter, before: TaskId | None, limit: int, *, full: bool
+    ) -> list[TaskRow]:
+        """See `Ledger.list_tasks`."""
+        lowest = lowest_id(wanted.min_create_ms or 0)
+        highest = _HIGHEST if wanted.max_create_ms is None else lowest_id(wanted.max_create_ms)
+        if before is not None:
+            highest = min(highest, uuid.UUID(bytes=before))
+        parameters = {
+            "lowest": lowest,
+            "highest": highest,
+            "oldest": id_time_ms(lowest) - CLOCK_MARGIN_MS,
+            "tenant": wanted.tenant,
+            "states": list(wanted.states) or None,
+            "type": wanted.type,
+            "queue": wanted.queue,
+            "full": full,
+            "limit": limit,
+        }
+        return [TaskRow(*row) for row in await self._fetch(_LIST, parameters)]
+
+    async def list_queues(
+        self, tenant: str, *, after: str, limit: int, name: str = "", now_ms: int
+    ) -> list[QueueFigures]:
+        """See `Ledger.list_queues`."""
+        parameters = {"tenant": tenant, "after": after, "limit": limit, "name": name, "now": now_ms}
+        return [QueueFigures(*row) for row in await self._fetch(_QUEUES, parameters)]
+
+    async def open_count(self) -> int:
+        """See `Ledger.open_count`."""
+        return int((await self._fetch(_OPEN_COUNT, {}))[0][0])
+
+    async def _fetch(self, query: LiteralString, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        async def work(connection: LedgerConnection) -> list[tuple[Any, ...]]:
+            cursor = await connection.execute(query, parameters, prepare=True, binary=True)
+            return await cursor.fetchall()
+
+        return await self._database.read(work)

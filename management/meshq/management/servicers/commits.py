@@ -1,0 +1,54 @@
+"""CommitService: this instance's commits for the other management instances."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from meshq.contract.limits import MAX_FRAME_ITEMS, STREAM_KEEPALIVE_SECONDS
+from meshq.internal.v1 import commit_service_pb2, commit_service_pb2_grpc
+from meshq.management.conversion import commit_message
+from meshq.management.watch.commits import CommitListener, CommitLog
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class CommitServicer(commit_service_pb2_grpc.CommitServiceServicer):
+    """See the protocol."""
+
+    def __init__(self, log: CommitLog) -> None:
+        self._log = log
+
+    async def StreamCommits(  # noqa: N802
+        self, request_iterator: AsyncIterator[commit_service_pb2.StreamCommitsRequest], context: Context
+    ) -> AsyncIterator[commit_service_pb2.StreamCommitsResponse]:
+        """Send commits while they are wanted."""
+        del context
+        listener = self._log.listen()
+        reader = asyncio.create_task(_read(request_iterator, listener))
+        try:
+            while not listener.ended:
+                batch = await listener.next(STREAM_KEEPALIVE_SECONDS)
+                first = batch.sequence - len(batch.rows)
+                for start in range(0, len(batch.rows) or 1, MAX_FRAME_ITEMS):
+                    rows = batch.rows[start : start + MAX_FRAME_ITEMS]
+                    yield commit_service_pb2.StreamCommitsResponse(
+                        commits=[commit_message(row) for row in rows], sequence=first + start + len(rows)
+                    )
+        finally:
+            self._log.leave(listener)
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+
+async def _read(
+    requests: AsyncIterator[commit_service_pb2.StreamCommitsRequest], listener: CommitListener
+) -> None:
+    try:
+        async for request in requests:
+            listener.interest(interested=request.interested)
+    finally:
+        listener.end()

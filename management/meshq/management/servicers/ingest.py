@@ -1,0 +1,76 @@
+"""The bulk stream: frames are stored side by side and answered in their order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+from meshq.contract.errors import Reason, Unavailable
+from meshq.management.create import Accepted, Creator
+from meshq.management.model.claims import ClaimKind
+from meshq.management.servicers.requests import Frame, frame, results
+from meshq.v1 import task_service_pb2
+
+_UNDER_WAY: Final = 8
+"""Frames of one stream that wait for storage at a time; beyond that the stream is not read."""
+
+_Pending = tuple[Frame, asyncio.Future[Accepted] | None]
+
+
+async def ingest(
+    creator: Creator, requests: AsyncIterator[task_service_pb2.IngestTasksRequest], stopping: asyncio.Event
+) -> AsyncIterator[task_service_pb2.IngestTasksResponse]:
+    """Accept frames; yields one answer for each.
+
+    Args:
+        creator: Stores them.
+        requests: The frames.
+        stopping: Set when the instance stops: what was read is answered, and the rest goes elsewhere.
+
+    Raises:
+        MeshqError: A frame as a whole was refused; the frames before it are answered first.
+    """
+    pending: asyncio.Queue[_Pending | Exception | None] = asyncio.Queue(_UNDER_WAY)
+    reader = asyncio.create_task(_read(creator, requests, pending))
+    guard = asyncio.create_task(_stop(stopping, reader, pending))
+    number = 0
+    try:
+        while (item := await pending.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            checked, answer = item
+            accepted = await answer if answer is not None else None
+            yield task_service_pb2.IngestTasksResponse(frame=number, results=results(checked, accepted))
+            number += 1
+    finally:
+        reader.cancel()
+        guard.cancel()
+        await asyncio.gather(reader, guard, return_exceptions=True)
+
+
+async def _read(
+    creator: Creator,
+    requests: AsyncIterator[task_service_pb2.IngestTasksRequest],
+    pending: asyncio.Queue[_Pending | Exception | None],
+) -> None:
+    end: Exception | None = None
+    try:
+        async for request in requests:
+            checked = frame(ClaimKind.INGEST, request.tasks, request.ByteSize(), request.request_id)
+            await creator.room()
+            answer = creator.submit(checked.submission) if checked.submission.tasks else None
+            await pending.put((checked, answer))
+    except Exception as error:  # noqa: BLE001
+        # Whatever it is, it is raised where the frames are answered, behind those that came before.
+        end = error
+    await pending.put(end)
+
+
+async def _stop(
+    stopping: asyncio.Event, reader: asyncio.Task[None], pending: asyncio.Queue[_Pending | Exception | None]
+) -> None:
+    await stopping.wait()
+    reader.cancel()
+    await asyncio.gather(reader, return_exceptions=True)
+    await pending.put(Unavailable("This instance stops; send again.", Reason.DRAINING, retry_delay=0.1))

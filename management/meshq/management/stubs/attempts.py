@@ -1,0 +1,78 @@
+"""Outcomes and results, which execution keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import grpc
+
+from meshq.contract.errors import Reason, Unavailable
+from meshq.contract.limits import MAX_FRAME_ITEMS
+from meshq.internal.v1 import attempt_service_pb2, attempt_service_pb2_grpc
+from meshq.management.model.task import TaskId
+
+_TIMEOUT: Final = 10.0
+_RETRY_DELAY: Final = 1.0
+
+Key = tuple[TaskId, int]
+"""A task and an attempt."""
+
+
+class Attempts:
+    """Reads what execution has recorded.
+
+    Args:
+        channel: Where any execution instance answers.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = attempt_service_pb2_grpc.AttemptServiceStub(channel)
+
+    async def outcomes(self, keys: Sequence[Key]) -> dict[Key, attempt_service_pb2.RecordedOutcome]:
+        """The recorded ends of attempts, as far as there are any.
+
+        Raises:
+            Unavailable: Execution does not answer.
+        """
+        found: dict[Key, attempt_service_pb2.RecordedOutcome] = {}
+        rest = list(keys)
+        while rest:
+            asked, later = rest[:MAX_FRAME_ITEMS], rest[MAX_FRAME_ITEMS:]
+            response = await self._get(asked)
+            for outcome in response.outcomes:
+                found[outcome.task_id, outcome.attempt] = outcome
+            if response.truncated and response.outcomes:
+                last = response.outcomes[-1]
+                later = asked[asked.index((last.task_id, last.attempt)) + 1 :] + later
+            rest = later
+        return found
+
+    async def forget(self, task_ids: Sequence[TaskId]) -> None:
+        """Have execution delete everything about tasks.
+
+        Raises:
+            Unavailable: Execution does not answer.
+        """
+        request = attempt_service_pb2.DeleteAttemptsRequest(task_ids=task_ids)
+        try:
+            await self._stub.DeleteAttempts(request, timeout=_TIMEOUT)
+        except grpc.RpcError as error:
+            raise unreachable(error) from error
+
+    async def _get(self, keys: Sequence[Key]) -> attempt_service_pb2.BatchGetOutcomesResponse:
+        request = attempt_service_pb2.BatchGetOutcomesRequest()
+        for task_id, attempt in keys:
+            request.keys.add(task_id=task_id, attempt=attempt)
+        try:
+            return await self._stub.BatchGetOutcomes(request, timeout=_TIMEOUT)
+        except grpc.RpcError as error:
+            raise unreachable(error) from error
+
+
+def unreachable(error: grpc.RpcError) -> Unavailable:
+    """What a caller hears when execution does not answer, whatever the transport said."""
+    details = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
+    return Unavailable(
+        f"Execution does not answer: {details}", Reason.COMPONENT_UNAVAILABLE, retry_delay=_RETRY_DELAY
+    )

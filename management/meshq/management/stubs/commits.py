@@ -1,0 +1,90 @@
+"""The commits of another management instance, for the watchers of this one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import grpc
+
+from meshq.contract.limits import STREAM_KEEPALIVE_SECONDS
+from meshq.internal.v1 import commit_service_pb2, commit_service_pb2_grpc
+from meshq.management.conversion import committed_row
+from meshq.management.stubs.fleet import StreamLost, together
+from meshq.management.watch.bus import Bus
+
+_SILENCE_SECONDS: Final = 2.5 * STREAM_KEEPALIVE_SECONDS
+_LINGER_SECONDS: Final = 30.0
+"""For how long commits are still wanted after the last watcher has gone; the next is not far."""
+
+
+class CommitLink:
+    """See `meshq.management.stubs.fleet.Link`.
+
+    Args:
+        channel: To the instance.
+        own_id: This instance.
+        bus: Who watches here.
+        gap: Called when commits may have been missed.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, own_id: str, bus: Bus, gap: Callable[[], None]) -> None:
+        self._stub = commit_service_pb2_grpc.CommitServiceStub(channel)
+        self._own_id = own_id
+        self._bus = bus
+        self._gap = gap
+        self._changed = asyncio.Event()
+        self._expected: int | None = None
+
+    def watched_changed(self) -> None:
+        """The first watcher has come, or the last one has gone."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Ask for commits while somebody watches, and pass them on, until the stream is lost."""
+        self._expected = None
+        call: Any = self._stub.StreamCommits()
+        try:
+            await call.write(commit_service_pb2.StreamCommitsRequest(instance_id=self._own_id))
+            await together(self._ask(call), self._receive(call))
+        finally:
+            call.cancel()
+
+    async def retire(self) -> None:
+        """The instance's last commits are found by reading the rows again."""
+        self._gap()
+
+    async def _ask(self, call: Any) -> None:
+        interested = False
+        while True:
+            self._changed.clear()
+            wanted = self._bus.busy
+            if wanted != interested:
+                interested = wanted
+                await call.write(commit_service_pb2.StreamCommitsRequest(interested=wanted))
+            await self._changed.wait()
+            if interested and not self._bus.busy:
+                await self._linger()
+
+    async def _linger(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                while not self._bus.busy:
+                    self._changed.clear()
+                    await self._changed.wait()
+
+    async def _receive(self, call: Any) -> None:
+        while True:
+            async with asyncio.timeout(_SILENCE_SECONDS):
+                response = await call.read()
+            if response is grpc.aio.EOF:
+                raise StreamLost(f"ended: {await call.details()}")
+            self._take(response)
+
+    def _take(self, response: commit_service_pb2.StreamCommitsResponse) -> None:
+        if response.sequence - len(response.commits) + 1 != self._expected:
+            self._gap()
+        self._expected = response.sequence + 1
+        self._bus.publish_rows([committed_row(commit) for commit in response.commits])

@@ -1,0 +1,72 @@
+"""Where tasks are, as execution's shards say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import grpc
+
+from meshq.contract.limits import MAX_FRAME_ITEMS
+from meshq.internal.v1 import dispatch_service_pb2, dispatch_service_pb2_grpc
+from meshq.management.model.placement import Compared, Withdrawn
+from meshq.management.model.task import OpenAttempt
+from meshq.management.stubs.attempts import unreachable
+
+_TIMEOUT: Final = 10.0
+_DESCRIBE_TIMEOUT: Final = 3.0
+
+
+class Placement:
+    """Compares, withdraws and counts.
+
+    Args:
+        channel: Where any execution instance answers.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = dispatch_service_pb2_grpc.DispatchServiceStub(channel)
+
+    async def compare(self, attempts: Sequence[OpenAttempt]) -> list[Compared]:
+        """What the shards know of each attempt, at most 1,000.
+
+        Raises:
+            Unavailable: Execution does not answer.
+        """
+        request = dispatch_service_pb2.CompareTasksRequest()
+        add = request.attempts.add
+        for item in attempts:
+            add(task_id=item.task_id, attempt=item.attempt)
+        try:
+            response = await self._stub.CompareTasks(request, timeout=_TIMEOUT)
+        except grpc.RpcError as error:
+            raise unreachable(error) from error
+        return [Compared(state) for state in response.states]
+
+    async def withdraw(self, attempts: Sequence[OpenAttempt]) -> list[Withdrawn]:
+        """Take tasks off the shards, at most 1,000; says what was found of each.
+
+        Raises:
+            Unavailable: Execution does not answer.
+        """
+        request = dispatch_service_pb2.WithdrawTasksRequest()
+        add = request.withdrawals.add
+        for item in attempts:
+            add(task_id=item.task_id, attempt=item.attempt, reason=item.cancel_reason, tenant=item.tenant)
+        try:
+            response = await self._stub.WithdrawTasks(request, timeout=_TIMEOUT)
+        except grpc.RpcError as error:
+            raise unreachable(error) from error
+        return [Withdrawn(state) for state in response.states]
+
+    async def depths(
+        self, tenant: str, queues: Sequence[str]
+    ) -> tuple[dict[str, dispatch_service_pb2.QueueDepth], bool]:
+        """What the shards hold of each queue, and whether all of them were asked."""
+        assert len(queues) <= MAX_FRAME_ITEMS
+        request = dispatch_service_pb2.DescribeQueuesRequest(tenant=tenant, queues=queues)
+        try:
+            response = await self._stub.DescribeQueues(request, timeout=_DESCRIBE_TIMEOUT)
+        except grpc.RpcError:
+            return {}, False
+        return {depth.queue: depth for depth in response.depths}, response.complete

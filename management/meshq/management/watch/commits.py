@@ -1,0 +1,121 @@
+"""The numbered commits of this instance, and who among the other instances wants them.
+
+Each change gets the next number, whether somebody listens or not; a listener that was left out for a
+while sees the gap in the numbers and reads what it watches from the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+from meshq.management.model.task import TaskRow
+from meshq.management.watch.bus import Bus
+
+_MAX_WAITING: Final = 20_000
+
+
+class Batch(NamedTuple):
+    """What a listener is sent.
+
+    Attributes:
+        rows: Changes, oldest first.
+        sequence: The number of the last one; with no rows, of the last commit so far.
+    """
+
+    rows: list[TaskRow]
+    sequence: int
+
+
+class CommitListener:
+    """One other instance.
+
+    Attributes:
+        ended: Whether nothing more will come.
+    """
+
+    def __init__(self, log: CommitLog) -> None:
+        self._log = log
+        self._waiting: list[TaskRow] = []
+        self._last = 0
+        self._interested = False
+        self._asked = False
+        self.ended = False
+        self._woken = asyncio.Event()
+
+    def interest(self, *, interested: bool) -> None:
+        """Whether commits are wanted; asking is answered by the latest number."""
+        self._interested = interested
+        self._asked = self._asked or interested
+        self._waiting.clear()
+        self._woken.set()
+
+    def end(self) -> None:
+        """Nothing more will come, or nobody listens any more."""
+        self.ended = True
+        self._woken.set()
+
+    def put(self, rows: Sequence[TaskRow], sequence: int) -> None:
+        """Add changes, the last of which has the number."""
+        if not self._interested:
+            return
+        if (self._waiting and self._last + len(rows) != sequence) or len(self._waiting) > _MAX_WAITING:
+            # What was left out is seen as a gap.
+            self._waiting.clear()
+        self._waiting.extend(rows)
+        self._last = sequence
+        self._woken.set()
+
+    async def next(self, seconds: float) -> Batch:
+        """What has gathered; after so many seconds, or when interest begins, just the number."""
+        if not (self._waiting or self._asked or self.ended):
+            self._woken.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._woken.wait()
+        if self._asked:
+            # Nothing is sent that was committed before the answer to the question.
+            self._asked = False
+            self._waiting.clear()
+            return Batch([], self._log.sequence)
+        rows, self._waiting = self._waiting, []
+        return Batch(rows, self._last if rows else self._log.sequence)
+
+
+class CommitLog:
+    """Numbers the changes of this instance, and passes them to its own watchers and to the listeners.
+
+    Attributes:
+        sequence: The number of the last change.
+    """
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._listeners: set[CommitListener] = set()
+        self.sequence = 0
+
+    def committed(self, rows: Sequence[TaskRow]) -> None:
+        """Changes were committed."""
+        if not rows:
+            return
+        self.sequence += len(rows)
+        self._bus.publish_rows(rows)
+        for listener in self._listeners:
+            listener.put(rows, self.sequence)
+
+    def listen(self) -> CommitListener:
+        """A new listener, not interested yet."""
+        listener = CommitListener(self)
+        self._listeners.add(listener)
+        return listener
+
+    def drain(self) -> None:
+        """The instance stops: its listeners have to look elsewhere."""
+        for listener in self._listeners:
+            listener.end()
+
+    def leave(self, listener: CommitListener) -> None:
+        """The listener is gone."""
+        self._listeners.discard(listener)

@@ -1,0 +1,123 @@
+"""Following one task from a snapshot to its end.
+
+The subscription comes before the snapshot, so that nothing falls between them, and events that are not
+newer than what was shown are dropped. What a stream between instances loses is found by reading the
+watched rows again: after every gap, and every ten seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final, TypeAlias
+
+from meshq.contract.errors import MeshqError, NotFound
+from meshq.contract.limits import MAX_FRAME_ITEMS, STREAM_KEEPALIVE_SECONDS
+from meshq.management.ledger import Ledger
+from meshq.management.model.states import newer
+from meshq.management.model.task import TaskId, TaskRow
+from meshq.management.watch.bus import Bus, Event, Gone, News, Subscription
+from meshq.mesh.lifecycle import Repeater
+from meshq.mesh.telemetry import logger
+
+_log = logger(__name__)
+
+_REREAD_SECONDS: Final = 10.0
+_MISSING: Final = "There is no such task."
+_DELETED: Final = "The task was deleted."
+
+Step: TypeAlias = TaskRow | News | None
+"""A state, the first one with the specification; news; or None when nothing happened for a while."""
+
+
+class Watchers:
+    """Serves watches.
+
+    Args:
+        ledger: Where snapshots come from.
+        bus: Where events come from.
+        keepalive: Seconds after which a silent watch says that it lives.
+    """
+
+    def __init__(self, ledger: Ledger, bus: Bus, *, keepalive: float = STREAM_KEEPALIVE_SECONDS) -> None:
+        self._ledger = ledger
+        self._bus = bus
+        self._keepalive = keepalive
+        self._repeater = Repeater("watched tasks", self.reread, _REREAD_SECONDS)
+        self.start = self._repeater.start
+        self.stop = self._repeater.stop
+
+    def gap(self) -> None:
+        """Something may have been missed: read the watched rows again, now."""
+        self._repeater.wake()
+
+    async def reread(self) -> None:
+        """Read the rows of all watched tasks and publish them."""
+        watched = self._bus.watched
+        for start in range(0, len(watched), MAX_FRAME_ITEMS):
+            page = watched[start : start + MAX_FRAME_ITEMS]
+            try:
+                rows = await self._ledger.get_tasks(page, full=False)
+            except MeshqError as error:
+                _log.info("watched tasks not read", reason=error.message)
+                return
+            self._bus.publish_rows(list(rows.values()))
+            self._bus.publish_gone([task_id for task_id in page if task_id not in rows])
+
+    async def watch(self, task_id: TaskId) -> AsyncIterator[Step]:
+        """The task as it stands, then what happens, up to and including its end.
+
+        Raises:
+            NotFound: There is no such task, or it was deleted meanwhile.
+            Aborted: The caller is too slow.
+        """
+        with self._bus.subscribe(task_id, news=True) as subscription:
+            row = await self._snapshot(task_id)
+            yield row
+            while not row.ended:
+                event = await subscription.next(self._keepalive)
+                if isinstance(event, TaskRow):
+                    if not newer(event.attempt, event.state, row.attempt, row.state):
+                        continue
+                    row = completed(event, row)
+                    yield row
+                else:
+                    yield _still_there(event)
+
+    async def ended(self, task_id: TaskId, seconds: float) -> TaskRow:
+        """The task when it has ended, or as it stands when the time is over, with its specification.
+
+        Raises:
+            NotFound: There is no such task, or it was deleted meanwhile.
+        """
+        with self._bus.subscribe(task_id, news=False) as subscription:
+            row = await self._snapshot(task_id)
+            return await self._await_end(subscription, row, seconds)
+
+    async def _await_end(self, subscription: Subscription, row: TaskRow, seconds: float) -> TaskRow:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + seconds
+        while not row.ended and (left := deadline - clock()) > 0:
+            event = await subscription.next(left)
+            if isinstance(event, TaskRow) and newer(event.attempt, event.state, row.attempt, row.state):
+                row = completed(event, row)
+            _still_there(event)
+        return row
+
+    async def _snapshot(self, task_id: TaskId) -> TaskRow:
+        row = (await self._ledger.get_tasks([task_id], full=True)).get(task_id)
+        if row is None:
+            raise NotFound(_MISSING)
+        return row
+
+
+def completed(event: TaskRow, known: TaskRow) -> TaskRow:
+    """An event with what the snapshot knows and events do not carry."""
+    ready_ms = event.ready_ms or known.ready_ms
+    return event._replace(max_attempts=known.max_attempts, ready_ms=ready_ms, spec=known.spec)
+
+
+def _still_there(event: Event | None) -> News | None:
+    if isinstance(event, Gone):
+        raise NotFound(_DELETED)
+    return event if isinstance(event, News) else None
