@@ -1,0 +1,99 @@
+"""The loop that background services are, and the bounds of a stop."""
+
+import asyncio
+
+import pytest
+
+from meshq.mesh.lifecycle import Repeater, StopSignals, backoff
+
+
+async def test_repeater_runs_at_once_and_when_woken() -> None:
+    runs: asyncio.Queue[int] = asyncio.Queue()
+    count = 0
+
+    async def run_once() -> None:
+        nonlocal count
+        count += 1
+        runs.put_nowait(count)
+
+    repeater = Repeater("test", run_once, interval=3600)
+    await repeater.start()
+    await repeater.start()
+    assert await asyncio.wait_for(runs.get(), 1) == 1
+    repeater.wake()
+    repeater.wake()
+    assert await asyncio.wait_for(runs.get(), 1) == 2
+    await repeater.stop()
+    await repeater.stop()
+    assert runs.empty()
+
+
+async def test_repeater_goes_on_after_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    done = asyncio.Event()
+    runs = 0
+
+    async def run_once() -> float:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            raise ValueError("once")
+        done.set()
+        return 3600
+
+    repeater = Repeater("test", run_once, interval=3600)
+    await repeater.start()
+    async with asyncio.timeout(5):
+        await done.wait()
+    await repeater.stop()
+
+
+async def test_wake_during_a_run_means_another_run() -> None:
+    entered, leave, runs = asyncio.Event(), asyncio.Event(), 0
+
+    async def run_once() -> None:
+        nonlocal runs
+        runs += 1
+        entered.set()
+        await leave.wait()
+
+    repeater = Repeater("test", run_once, interval=3600)
+    await repeater.start()
+    await entered.wait()
+    entered.clear()
+    repeater.wake()
+    leave.set()
+    async with asyncio.timeout(1):
+        await entered.wait()
+    await repeater.stop()
+    assert runs == 2
+
+
+def test_backoff_grows_to_its_bound() -> None:
+    assert backoff(1) < backoff(4) < backoff(40) <= 12
+
+
+async def test_bounded_work_ends_with_its_time() -> None:
+    signals = StopSignals()
+    assert await signals.bounded(asyncio.sleep(0), 5)
+    assert not await signals.bounded(asyncio.sleep(60), 0.01)
+
+
+async def test_second_signal_hastens() -> None:
+    signals = StopSignals()
+    signals._received()
+    assert signals.stop.is_set()
+    assert not signals.hurry.is_set()
+    waiting = asyncio.create_task(signals.bounded(asyncio.sleep(60), 60, hurried_seconds=0))
+    await asyncio.sleep(0)
+    signals._received()
+    assert not await asyncio.wait_for(waiting, 1)
+    # What is short still gets done.
+    assert await signals.bounded(asyncio.sleep(0), 5)
+
+
+async def test_errors_of_bounded_work_reach_the_caller() -> None:
+    async def fail() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await StopSignals().bounded(fail(), 5)
