@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from time import monotonic
 from typing import Final
 
@@ -26,12 +27,17 @@ class HouseDuty:
         self._connection: LedgerConnection | None = None
         self._held = False
         self._trusted_until = 0.0
+        self._one_at_a_time = asyncio.Lock()
 
     async def hold(self) -> bool:
         """See `Duty.hold`."""
+        async with self._one_at_a_time:
+            if not (self._held and monotonic() < self._trusted_until):
+                await self._ask()
+            return self._held
+
+    async def _ask(self) -> None:
         try:
-            if self._held and monotonic() < self._trusted_until:
-                return True
             if self._connection is None:
                 self._connection = await self._database.connect()
             query = "SELECT true" if self._held else f"SELECT pg_try_advisory_lock({self._LOCK})"
@@ -41,7 +47,6 @@ class HouseDuty:
             self._trusted_until = monotonic() + self._TRUSTED_SECONDS
         except psycopg.Error:
             await self.stop()
-        return self._held
 
     async def start(self) -> None:
         """Nothing to begin: the connection is made when the duty is first asked for."""
