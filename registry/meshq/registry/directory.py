@@ -16,6 +16,7 @@ from meshq.mesh.registration import Announcement
 
 MAX_WEIGHT: Final = 1_000
 _MAX_SERVICES: Final = 256
+_MAX_NUMBER: Final = 1e11
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,4 +163,5 @@ def _text(value: Any) -> str:
 
 
 def _number(value: Any, default: float) -> float:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else default
+    # The comparison is false for what is not a number at all.
+    return value if isinstance(value, int | float) and 0 <= value <= _MAX_NUMBER else default

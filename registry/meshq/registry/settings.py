@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator
+from pydantic_settings import NoDecode
 
 from meshq.mesh.settings import Address, ProcessSettings
 from meshq.registry.policy import Policy, load_policy
@@ -21,5 +22,5 @@ class RegistrySettings(ProcessSettings):
 
     listen: Address = "127.0.0.1:7400"
     """Where others find it: what they have in `MESHQ_REGISTRY_ADDRESSES`."""
-    mesh_policy: Annotated[Policy, BeforeValidator(_policy)] = ""  # type: ignore[assignment]
+    mesh_policy: Annotated[Policy, NoDecode, BeforeValidator(_policy)] = ""  # type: ignore[assignment]
     """A TOML file that is laid over the packaged `mesh.toml`."""
