@@ -278,13 +278,13 @@ def clock(time: dt.datetime | None) -> str:
 
 
 def short_clock(time: dt.datetime | None) -> str:
-    """A time in the local zone: without the date when it is today's."""
+    """A time in the local zone, no longer than a person needs today."""
     if time is None:
         return ""
-    local = time.astimezone()
-    return local.strftime(
-        "%H:%M:%S" if local.date() == dt.datetime.now().astimezone().date() else "%Y-%m-%d %H:%M"
-    )
+    local, now = time.astimezone(), dt.datetime.now().astimezone()
+    if local.date() == now.date():
+        return local.strftime("%H:%M:%S")
+    return local.strftime("%m-%d %H:%M" if local.year == now.year else "%Y-%m-%d")
 
 
 def span(length: dt.timedelta | None) -> str:

@@ -1,0 +1,607 @@
+"""The installed `meshq` against a gRPC server whose answers are in the test's hands."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+import pytest
+from google.protobuf.json_format import ParseDict
+
+from meshq.contract import errors
+from meshq.contract.status import STATUS_KEY, to_status
+from meshq.v1 import (
+    queue_service_pb2,
+    registry_service_pb2,
+    ring_service_pb2,
+    task_pb2,
+    task_service_pb2,
+    worker_service_pb2,
+)
+
+MESHQ = str(Path(sysconfig.get_path("scripts")) / "meshq")
+ID = "0199aaaa-0000-7000-8000-000000000001"
+DEADLINE = 30.0
+
+
+def make_task(**fields: Any) -> task_pb2.Task:
+    """A task, from its JSON form."""
+    values: dict[str, Any] = {
+        "task_id": ID,
+        "tenant": "default",
+        "queue": "default",
+        "type": "word_count",
+        "max_attempts": 3,
+        "attempt": 1,
+        "create_time": "2026-01-31T12:00:00Z",
+        "state": "TASK_STATE_PENDING",
+    }
+    return ParseDict(values | fields, task_pb2.Task())
+
+
+SUCCEEDED = make_task(
+    state="TASK_STATE_SUCCEEDED",
+    payload="word1 word2 word3",
+    start_time="2026-01-31T12:00:01Z",
+    end_time="2026-01-31T12:00:02.5Z",
+    worker_id="w-1",
+    result={"word_count": 3},
+)
+FAILED = make_task(
+    state="TASK_STATE_FAILED",
+    attempt=3,
+    worker_id="w-1",
+    error={"type": "ValueError", "message": "no words", "traceback": "Trace of the handler"},
+)
+
+
+class Server:
+    """Answers by scripts that the tests set, and remembers what it was asked.
+
+    Attributes:
+        requests: What TaskService was asked.
+        answer: Answers the unary methods of TaskService; an error may be the answer.
+        events: The events of a watch; an error ends it.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[Any] = []
+        self.answer: Callable[[Any], Any] = lambda _: SUCCEEDED
+        self.events: Callable[[grpc.ServicerContext], Iterator[Any]] = lambda _: iter([SUCCEEDED])
+        self._server = grpc.server(futures.ThreadPoolExecutor(8))
+
+    def start(self) -> int:
+        """Serve on a free port, and return it."""
+        for method in ("CreateTask", "RunTask", "GetTask", "CancelTask", "DeleteTask", "ListTasks"):
+            self._add(task_service_pb2, "TaskService", method, self._scripted)
+        for (module, service, method), function in ANSWERS.items():
+            self._add(module, service, method, function)
+        watch = grpc.unary_stream_rpc_method_handler(
+            self._watch, task_service_pb2.WatchTaskRequest.FromString, serialized
+        )
+        self._server.add_registered_method_handlers("meshq.v1.TaskService", {"WatchTask": watch})
+        port = self._server.add_insecure_port("127.0.0.1:0")
+        self._server.start()
+        return port
+
+    def stop(self) -> None:
+        self._server.stop(None).wait()
+
+    def _add(self, module: Any, service: str, method: str, function: Callable[[Any], Any]) -> None:
+        def answer(request: Any, context: grpc.ServicerContext) -> Any:
+            found = function(request)
+            return abort(context, found) if isinstance(found, errors.MeshqError) else found
+
+        parse = getattr(module, f"{method}Request").FromString
+        handler = grpc.unary_unary_rpc_method_handler(answer, parse, serialized)
+        generic = grpc.method_handlers_generic_handler(f"meshq.v1.{service}", {method: handler})
+        self._server.add_generic_rpc_handlers((generic,))
+
+    def _scripted(self, request: Any) -> Any:
+        self.requests.append(request)
+        return self.answer(request)
+
+    def _watch(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        self.requests.append(request)
+        for event in self.events(context):
+            if isinstance(event, errors.MeshqError):
+                abort(context, event)
+            field = type(event).__name__.removeprefix("Task").lower() or "task"
+            yield task_service_pb2.WatchTaskResponse(**{field: event})
+
+
+def serialized(message: Any) -> bytes:
+    encoded: bytes = message.SerializeToString()
+    return encoded
+
+
+def abort(context: grpc.ServicerContext, error: errors.MeshqError) -> Any:
+    """Answer a call with an error, as the servers of meshq do."""
+    context.set_trailing_metadata(((STATUS_KEY, to_status(error).SerializeToString()),))
+    context.abort(error.code, error.message)
+
+
+def list_queues(request: Any) -> Any:
+    first = not request.page_token
+    queue = queue_service_pb2.Queue(queue="q-1" if first else "q-2", complete=True)
+    return queue_service_pb2.ListQueuesResponse(queues=[queue], next_page_token="2" if first else "")
+
+
+def get_queue(request: Any) -> Any:
+    if request.queue == "q-1":
+        return queue_service_pb2.Queue(queue="q-1", complete=True)
+    return errors.NotFound(f"there is no queue {request.queue}", errors.Reason.QUEUE_NOT_FOUND)
+
+
+def list_instances(request: Any) -> Any:
+    instance = registry_service_pb2.Instance(
+        component=request.component or "meshq.execution", instance_id="e-1", address="127.0.0.1:7"
+    )
+    return registry_service_pb2.ListInstancesResponse(instances=[instance])
+
+
+WORKER = worker_service_pb2.Worker(
+    worker_id="w-1", mode=worker_service_pb2.WORKER_MODE_SESSION, slots=4, task_types=["word_count"]
+)
+SERVICE = registry_service_pb2.Service(
+    service="meshq.v1.TaskService", component="meshq.management", instances=2
+)
+SHARD = ring_service_pb2.Shard(shard="s-1", address="h:1", state=ring_service_pb2.SHARD_STATE_ACTIVE, share=1)
+ANSWERS: dict[tuple[Any, str, str], Callable[[Any], Any]] = {
+    (queue_service_pb2, "QueueService", "ListQueues"): list_queues,
+    (queue_service_pb2, "QueueService", "GetQueue"): get_queue,
+    (worker_service_pb2, "WorkerService", "ListWorkers"): lambda _: worker_service_pb2.ListWorkersResponse(
+        workers=[WORKER]
+    ),
+    (worker_service_pb2, "WorkerService", "GetWorker"): lambda _: WORKER,
+    (registry_service_pb2, "RegistryService", "ListServices"): (
+        lambda _: registry_service_pb2.ListServicesResponse(services=[SERVICE])
+    ),
+    (registry_service_pb2, "RegistryService", "ListInstances"): list_instances,
+    (ring_service_pb2, "RingService", "ListShards"): lambda _: ring_service_pb2.ListShardsResponse(
+        ring_version=7, shards=[SHARD]
+    ),
+}
+
+
+class Meshq:
+    """The command line, pointed at the server.
+
+    Attributes:
+        server: The server.
+    """
+
+    def __init__(self, server: Server, port: int) -> None:
+        self.server = server
+        self.environment = {
+            **{key: value for key, value in os.environ.items() if key not in {"NO_COLOR", "FORCE_COLOR"}},
+            "MESHQ_TARGET": f"127.0.0.1:{port}",
+            "TERM": "xterm-256color",
+            "TZ": "UTC",
+        }
+
+    def __call__(
+        self, *arguments: str, stdin: bytes = b"", code: int = 0
+    ) -> subprocess.CompletedProcess[str]:
+        run = subprocess.run(
+            [MESHQ, *arguments],
+            env=self.environment,
+            input=stdin.decode("latin-1"),
+            encoding="utf-8" if not stdin else "latin-1",
+            capture_output=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+        assert run.returncode == code, (run.stdout, run.stderr)
+        assert "Traceback" not in run.stderr
+        return run
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([MESHQ, *arguments], env=self.environment, **options)
+
+
+@pytest.fixture
+def meshq() -> Iterator[Meshq]:
+    server = Server()
+    yield Meshq(server, server.start())
+    server.stop()
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+# Creating and running
+
+
+def test_create_prints_the_id_and_sends_all_fields(meshq: Meshq) -> None:
+    meshq.server.answer = lambda _: make_task()
+    run = meshq(
+        *("task", "create", "word_count", '{"text": "a b"}', "--queue", "q", "--max-attempts", "5"),
+        *("-H", "a=b", "-H", "c=d", "--request-id", "r-1"),
+    )
+    assert run.stdout == ID + "\n"
+    (request,) = meshq.server.requests
+    assert request.request_id == "r-1"
+    task = request.task
+    assert (task.type, task.queue, task.max_attempts) == ("word_count", "q", 5)
+    assert task.payload.struct_value["text"] == "a b"
+    assert dict(task.headers) == {"a": "b", "c": "d"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "kind", "value"),
+    [
+        (["three"], b"", "string_value", "three"),
+        (["3"], b"", "number_value", 3),
+        (["3", "--string"], b"", "string_value", "3"),
+        (["null"], b"", "null_value", 0),
+        (["-"], b"from stdin", "string_value", "from stdin"),
+        (["--file", "-"], b"[1]", "list_value", None),
+        ([], b"", None, None),
+    ],
+)
+def test_inputs(meshq: Meshq, arguments: list[str], stdin: bytes, kind: str | None, value: object) -> None:
+    meshq("task", "create", "t", *arguments, stdin=stdin)
+    task = meshq.server.requests[0].task
+    assert task.HasField("payload") is (kind is not None)
+    if kind:
+        assert task.payload.WhichOneof("kind") == kind
+    if value is not None and kind:
+        assert getattr(task.payload, kind) == value
+
+
+def test_data_from_a_file(meshq: Meshq, tmp_path: Path) -> None:
+    (tmp_path / "in.bin").write_bytes(b"\x00\xff")
+    meshq("task", "create", "t", "--data-file", str(tmp_path / "in.bin"), "--content-type", "x/y")
+    task = meshq.server.requests[0].task
+    assert (task.data, task.content_type) == (b"\x00\xff", "x/y")
+
+
+def test_run_prints_the_result(meshq: Meshq) -> None:
+    assert meshq("task", "run", "word_count", "word1 word2 word3").stdout == '{"word_count": 3}\n'
+    (shape,) = lines(meshq("--json", "task", "run", "word_count", "word1").stdout)
+    assert (shape["state"], shape["result"]) == ("SUCCEEDED", {"word_count": 3})
+
+
+def test_run_waits_for_an_existing_task(meshq: Meshq) -> None:
+    answers = iter([make_task(state="TASK_STATE_RUNNING"), SUCCEEDED])
+    meshq.server.answer = lambda _: next(answers)
+    assert meshq("task", "run", ID).stdout == '{"word_count": 3}\n'
+    assert [request.task_id for request in meshq.server.requests] == [ID, ID]
+
+
+def test_results_as_bytes_come_out_as_they_are(meshq: Meshq) -> None:
+    answer = make_task(state="TASK_STATE_SUCCEEDED", result_data="AP8=")
+    meshq.server.answer = lambda _: answer
+    assert meshq("task", "run", ID, stdin=b" ").stdout == "\x00\xff"
+
+
+@pytest.mark.parametrize("command", [("run", ID), ("create", "word_count", "--wait"), ("watch", ID)])
+def test_a_failed_task_is_told_on_stderr_with_code_1(meshq: Meshq, command: tuple[str, ...]) -> None:
+    meshq.server.answer = lambda _: FAILED
+    meshq.server.events = lambda _: iter([FAILED])
+    run = meshq("task", *command, code=1)
+    assert run.stderr == (
+        f"Error: Task {ID} (word_count) FAILED at attempt 3 of 3: ValueError: no words; "
+        f"`meshq task get {ID}` shows it all.\n"
+    )
+    run = meshq("task", *command, "--json", code=1)
+    assert run.stderr == ""
+    last = lines(run.stdout)[-1]
+    assert last.get("task", last)["error"]["type"] == "ValueError"
+
+
+def test_a_wait_that_takes_too_long(meshq: Meshq) -> None:
+    meshq.server.answer = lambda _: make_task(state="TASK_STATE_RUNNING")
+    run = meshq("task", "run", ID, "--timeout", "0.2", code=4)
+    assert f"still RUNNING; the task goes on; `meshq task watch {ID}` follows it." in run.stderr
+
+
+# Reading
+
+
+def test_get_shows_everything(meshq: Meshq) -> None:
+    run = meshq("task", "get", ID)
+    for part in (ID, "SUCCEEDED", "word1 word2 word3", '{"word_count": 3}', "w-1", "1.5 s"):
+        assert part in run.stdout
+    (shape,) = lines(meshq("task", "get", ID, "--json").stdout)
+    assert shape["start_time"] == "2026-01-31T12:00:01Z"
+
+
+def test_a_trace_is_shown_to_whoever_gets_the_task(meshq: Meshq) -> None:
+    meshq.server.answer = lambda _: FAILED
+    assert "Trace of the handler" in meshq("task", "get", ID).stdout
+
+
+def pages(request: Any) -> Any:
+    page = int(request.page_token or 0)
+    tasks = [make_task(task_id=f"0199aaaa-0000-7000-8000-{page * 1000 + i:012d}") for i in range(2)]
+    token = str(page + 1) if page < 2 else ""
+    return task_service_pb2.ListTasksResponse(tasks=tasks, next_page_token=token)
+
+
+def test_lists_filter_and_page(meshq: Meshq) -> None:
+    meshq.server.answer = pages
+    run = meshq(
+        *("task", "list", "--state", "failed", "-s", "RUNNING", "--type", "t", "--queue", "q", "--json"),
+        *("--since", "2026-01-01T00:00:00Z", "--until", "1h", "--limit", "3"),
+    )
+    assert len(lines(run.stdout)) == 3
+    request = meshq.server.requests[0]
+    assert list(request.states) == [task_pb2.TASK_STATE_FAILED, task_pb2.TASK_STATE_RUNNING]
+    assert (request.type, request.queue) == ("t", "q")
+    assert request.min_create_time.ToJsonString() == "2026-01-01T00:00:00Z"
+    assert request.HasField("max_create_time")
+    assert len(lines(meshq("task", "list", "--all", "--json").stdout)) == 6
+
+
+def test_people_are_told_that_there_is_more(meshq: Meshq) -> None:
+    meshq.server.answer = pages
+    run = meshq("task", "list", "-n", "2")
+    assert len(run.stdout.splitlines()) == 3
+    assert "There are more than 2" in run.stderr
+    assert meshq("task", "list", "-n", "6").stderr == ""
+
+
+def test_an_empty_list_is_told_on_stderr(meshq: Meshq) -> None:
+    meshq.server.answer = lambda _: task_service_pb2.ListTasksResponse()
+    run = meshq("task", "list")
+    assert (run.stdout, run.stderr) == ("", "There are no such tasks.\n")
+
+
+def test_a_closed_pipe_is_no_error(meshq: Meshq) -> None:
+    meshq.server.answer = lambda _: task_service_pb2.ListTasksResponse(
+        tasks=[make_task()] * 1_000, next_page_token="more"
+    )
+    command = f"'{MESHQ}' task list --all --json | head -1"
+    run = subprocess.run(
+        ["bash", "-c", command],
+        env=meshq.environment,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=True,
+    )
+    assert len(lines(run.stdout)) == 1
+    assert run.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part", "keys"),
+    [
+        ("queue list", "q-2", {"queue": "q-1"}),
+        ("queue get q-1", "q-1", {"queue": "q-1", "complete": True}),
+        ("worker list", "w-1", {"worker_id": "w-1", "mode": "SESSION", "slots": 4}),
+        ("worker get w-1", "word_count", {"task_types": ["word_count"]}),
+        ("service list", "meshq.management", {"service": "meshq.v1.TaskService", "instances": 2}),
+        ("instance list", "meshq.execution", {"instance_id": "e-1", "address": "127.0.0.1:7"}),
+        ("instance list --component meshq.gateway", "meshq.gateway", {"component": "meshq.gateway"}),
+        ("shard list", "100.0%", {"shard": "s-1", "ring_version": 7, "state": "ACTIVE"}),
+        ("version", "meshq 0", {}),
+    ],
+)
+def test_what_there_is(meshq: Meshq, arguments: str, part: str, keys: dict[str, Any]) -> None:
+    assert part in meshq(*arguments.split()).stdout
+    shape = lines(meshq(*arguments.split(), "--json").stdout)[0]
+    assert {key: shape[key] for key in keys} == keys
+
+
+# Ending
+
+
+def test_cancel_and_delete(meshq: Meshq) -> None:
+    meshq.server.answer = lambda _: make_task(state="TASK_STATE_CANCELLING")
+    assert meshq("task", "cancel", ID, "--reason", "late").stdout == f"Task {ID} is CANCELLING.\n"
+    assert meshq.server.requests[-1].reason == "late"
+    assert meshq("task", "delete", ID, "--force").stdout == f"Task {ID} is deleted.\n"
+    assert meshq.server.requests[-1].force
+    assert lines(meshq("task", "delete", ID, "--json").stdout)[0]["task_id"] == ID
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (
+            errors.NotFound(f"there is no task {ID}"),
+            3,
+            f"Cannot get task {ID}: there is no task {ID}; `meshq task",
+        ),
+        (errors.PreconditionFailed("it is RUNNING"), 5, "it is RUNNING; cancel it first"),
+        (errors.InvalidRequest.field("task_id", "must be a UUID"), 2, "\n  task_id: must be a UUID\n"),
+        (errors.InternalError("a fault"), 70, "a fault; the server's log says more."),
+    ],
+)
+def test_errors(meshq: Meshq, error: errors.MeshqError, code: int, says: str) -> None:
+    meshq.server.answer = lambda _: error
+    run = meshq("task", "get", ID, code=code)
+    assert run.stdout == ""
+    assert says in run.stderr
+    (shape,) = lines(meshq("task", "get", ID, "--json", code=code).stderr)
+    assert shape["error"]["exit_code"] == code
+    assert shape["error"]["reason"] == error.reason
+
+
+def test_nobody_answers(meshq: Meshq) -> None:
+    run = meshq("task", "get", ID, "--target", "127.0.0.1:1", "--timeout", "0.3", code=4)
+    assert "nothing answers at 127.0.0.1:1 (connection refused); check the address" in run.stderr
+
+
+# Watching
+
+
+def story(_: grpc.ServicerContext) -> Iterator[Any]:
+    yield make_task()
+    yield make_task(state="TASK_STATE_RUNNING", worker_id="w-1")
+    yield task_pb2.TaskProgress(attempt=1, fraction=0.5, message="half way")
+    yield task_pb2.Keepalive()
+    yield task_pb2.TaskOutput(attempt=1, stream="log", chunk=b"a line of output\n")
+    yield SUCCEEDED
+
+
+def test_watch_as_json_is_one_event_a_line(meshq: Meshq) -> None:
+    meshq.server.events = story
+    events = lines(meshq("task", "watch", ID, "--json").stdout)
+    assert [event["event"] for event in events] == ["task", "task", "progress", "output", "task"]
+    assert events[2]["progress"]["message"] == "half way"
+    assert events[3]["output"]["text"] == "a line of output\n"
+    assert events[4]["task"]["result"] == {"word_count": 3}
+
+
+def test_watch_in_a_pipe_is_one_line_an_event(meshq: Meshq) -> None:
+    meshq.server.events = story
+    assert meshq("task", "watch", ID).stdout.splitlines() == [
+        "PENDING, attempt 1 of 3",
+        "RUNNING, attempt 1 of 3, at w-1",
+        "50% half way",
+        "a line of output",
+        "SUCCEEDED, attempt 1 of 3, at w-1",
+        '{"word_count": 3}',
+    ]
+
+
+def until_gone(context: grpc.ServicerContext) -> Iterator[Any]:
+    """A task that runs for as long as somebody watches."""
+    yield make_task(state="TASK_STATE_RUNNING")
+    while context.is_active():
+        time.sleep(0.02)
+
+
+def test_events_are_written_as_they_happen_and_ctrl_c_is_quiet(meshq: Meshq) -> None:
+    meshq.server.events = until_gone
+    process = meshq.start("task", "watch", ID, "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert json.loads(process.stdout.readline())["task"]["state"] == "RUNNING"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE) == 130
+        assert process.stdout.read() == b""
+        assert process.stderr.read() == b""
+
+
+def test_watch_ends_with_its_timeout(meshq: Meshq) -> None:
+    meshq.server.events = until_gone
+    run = meshq("task", "watch", ID, "--timeout", "0.5", code=4)
+    assert "it has not ended after 0.5 s" in run.stderr
+
+
+def test_a_broken_watch_goes_on(meshq: Meshq) -> None:
+    streams: Iterator[list[Any]] = iter([[make_task(), errors.Unavailable("gone")], [make_task(), SUCCEEDED]])
+    meshq.server.events = lambda _: iter(next(streams))
+    states = [event["task"]["state"] for event in lines(meshq("task", "watch", ID, "--json").stdout)]
+    assert states == ["PENDING", "SUCCEEDED"]
+
+
+class Terminal:
+    """The command line on a terminal of its own."""
+
+    def __init__(self, meshq: Meshq, *arguments: str) -> None:
+        self.screen = b""
+        self._master, slave = pty.openpty()
+        self.process = meshq.start(
+            *arguments, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+        )
+        os.close(slave)
+
+    def read_until(self, pattern: str) -> str:
+        """All that was written, once the pattern is in it; None stands for the end."""
+        end = time.monotonic() + DEADLINE
+        while not re.search(pattern, self.text()):
+            assert time.monotonic() < end, self.text()
+            ready, _, _ = select.select([self._master], [], [], 0.1)
+            if ready and not self._read():
+                break
+        assert re.search(pattern, self.text()), self.text()
+        return self.text()
+
+    def read_all(self) -> str:
+        while self._read():
+            pass
+        return self.text()
+
+    def _read(self) -> bool:
+        try:
+            got = os.read(self._master, 65_536)
+        except OSError:  # Linux says so at the end
+            return False
+        self.screen += got
+        return bool(got)
+
+    def text(self) -> str:
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.screen.decode())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(DEADLINE)
+        os.close(self._master)
+
+
+def test_watch_on_a_terminal_is_live(meshq: Meshq) -> None:
+    steps = iter(range(10))
+
+    def events(context: grpc.ServicerContext) -> Iterator[Any]:
+        yield make_task(state="TASK_STATE_RUNNING", worker_id="w-1")
+        yield task_pb2.TaskProgress(attempt=1, fraction=0.5, message="half way")
+        yield task_pb2.TaskOutput(attempt=1, stream="log", chunk=b"evil \x1b]0;title\x07 line\n")
+        while next(steps, None) is not None and context.is_active():
+            time.sleep(0.05)
+        yield SUCCEEDED
+
+    meshq.server.events = events
+    with Terminal(meshq, "task", "watch", ID) as terminal:
+        text = terminal.read_until(r'\{"word_count": 3\}')
+        assert terminal.process.wait(DEADLINE) == 0
+        terminal.read_all()
+    for part in ("RUNNING", "half way", "50%", r"evil \x1b]0;title\x07 line"):
+        assert part in text
+    assert b"\x1b[?25l" in terminal.screen, "the cursor is hidden while the view is live"
+    assert terminal.screen.rindex(b"\x1b[?25h") > terminal.screen.rindex(b"\x1b[?25l"), "and shown at the end"
+    assert b"\x1b]0;" not in terminal.screen
+
+
+def test_ctrl_c_leaves_the_terminal_as_it_was(meshq: Meshq) -> None:
+    meshq.server.events = until_gone
+    with Terminal(meshq, "task", "watch", ID) as terminal:
+        terminal.read_until("RUNNING")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.process.wait(DEADLINE) == 130
+        text = terminal.read_all()
+    assert "Traceback" not in text
+    assert "Error" not in text
+    assert terminal.screen.rindex(b"\x1b[?25h") > terminal.screen.rindex(b"\x1b[?25l")
+
+
+def test_no_color_is_plain(meshq: Meshq) -> None:
+    for arguments, colored in ((["task", "get", ID], True), (["--no-color", "task", "get", ID], False)):
+        with Terminal(meshq, *arguments) as terminal:
+            terminal.read_until("SUCCEEDED")
+            assert terminal.process.wait(DEADLINE) == 0
+            terminal.read_all()
+        assert (b"\x1b[32m" in terminal.screen) is colored
+
+
+def test_a_queue_that_is_not_there(meshq: Meshq) -> None:
+    run = meshq("queue", "get", "q-9", code=3)
+    assert run.stderr == (
+        "Error: Cannot get queue q-9: there is no queue q-9; `meshq queue list` shows the queues there are.\n"
+    )
