@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -64,7 +64,7 @@ class ProcessPlan:
     command: tuple[str, ...]
     """For a server the program is in `server`, which knows how to be launched."""
     port: int = 0
-    """Where it serves."""
+    """Where it serves; for the gateway, the edge."""
     admin_port: int = 0
     """Where it says over HTTP whether it is healthy; 0 if it does not."""
     after: frozenset[str] = frozenset()
@@ -147,7 +147,7 @@ def make_plan(
             )
             for name in _numbered(Kind.EXECUTION, size.execution)
         ),
-        _component(Kind.GATEWAY, Kind.GATEWAY, ports, {**common, **_edge(edge)}),
+        replace(_component(Kind.GATEWAY, Kind.GATEWAY, ports, {**common, **_edge(edge)}), port=edge),
     ]
     workers = [_worker(name, clients) for name in _numbered(Kind.WORKER, size.workers)]
     return SystemPlan((*stores, *components, *workers), f"{LOOPBACK}:{edge}", shards, clients)
@@ -235,7 +235,7 @@ def _component(
 
 
 def _worker(name: str, clients: Mapping[str, str]) -> ProcessPlan:
-    command = _python("meshq.worker", "--target", _MESH, "--tasks", "meshq.tasks")
+    command = _python("meshq.worker", "--target", _MESH, "--tasks", "meshq.tasks", "--drain-timeout", "5")
     return ProcessPlan(name, Kind.WORKER, command, environment={**clients, "PYTHONUNBUFFERED": "1"})
 
 

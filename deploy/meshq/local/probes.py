@@ -26,11 +26,18 @@ def http_get(host: str, port: int, path: str) -> tuple[int, bytes]:
     try:
         connection.request("GET", path)
         response = connection.getresponse()
-        return response.status, response.read()
+        return response.status, _body(response)
     except (OSError, http.client.HTTPException):
         return 0, b""
     finally:
         connection.close()
+
+
+def _body(response: http.client.HTTPResponse) -> bytes:
+    try:
+        return response.read()
+    except http.client.IncompleteRead as cut:  # the status says enough
+        return cut.partial
 
 
 def etcd(host: str, port: int) -> bool:

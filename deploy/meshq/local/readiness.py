@@ -36,11 +36,7 @@ async def wait_ready(plan: ProcessPlan) -> None:
 
 
 def _healthy(plan: ProcessPlan) -> bool:
-    status, _ = probes.http_get(LOOPBACK, plan.admin_port, "/healthz")
-    return status == HTTPStatus.OK and (plan.kind is not Kind.GATEWAY or _edge_answers(plan))
-
-
-def _edge_answers(plan: ProcessPlan) -> bool:
-    host, _, port = plan.environment["MESHQ_GATEWAY_LISTEN"].rpartition(":")
-    status, _ = probes.http_get(host, int(port), "/")
-    return status != 0
+    # The gateway is asked at the edge, which knows whether the components behind it can be reached.
+    port = plan.port if plan.kind is Kind.GATEWAY else plan.admin_port
+    status, _ = probes.http_get(LOOPBACK, port, "/healthz")
+    return status == HTTPStatus.OK
