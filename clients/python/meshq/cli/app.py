@@ -8,8 +8,7 @@ from typing import Final
 import typer
 
 from meshq.cli import exits, mesh, queues, tasks, workers
-from meshq.cli.errors import Trouble
-from meshq.cli.exits import ExitCode
+from meshq.cli.errors import missing_extra
 from meshq.cli.options import remember
 
 GROUP: Final = "meshq.cli"
@@ -80,15 +79,3 @@ def _stand_in(name: str, extra: str, error: ImportError | None) -> Callable[[], 
         raise missing_extra(f"meshq {name}", extra, error)
 
     return command
-
-
-def missing_extra(what: str, extra: str, error: ImportError | None) -> Trouble:
-    """A command whose extra is not installed."""
-    return Trouble(
-        f"`{what}` needs packages that are not installed ({error.name or error})"
-        if error
-        else f"`{what}` needs packages that are not installed",
-        ExitCode.USAGE,
-        f"install them with `pip install 'meshq[{extra}]'`",
-        {"code": "MISSING_EXTRA", "extra": extra},
-    )

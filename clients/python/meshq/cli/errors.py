@@ -135,3 +135,15 @@ def internal(error: BaseException) -> Trouble:
         "please report it; MESHQ_TRACEBACK=1 in the environment shows where it happened",
         {"code": "INTERNAL"},
     )
+
+
+def missing_extra(what: str, extra: str, error: ImportError | None) -> Trouble:
+    """A command whose extra is not installed."""
+    return Trouble(
+        f"`{what}` needs packages that are not installed ({error.name or error})"
+        if error
+        else f"`{what}` needs packages that are not installed",
+        ExitCode.USAGE,
+        f"install them with `pip install 'meshq[{extra}]'`",
+        {"code": "MISSING_EXTRA", "extra": extra},
+    )

@@ -84,13 +84,13 @@ def shown(source: str) -> str:
     return "standard input" if source == STDIN else source
 
 
-def parse_headers(entries: Iterable[str]) -> dict[str, str]:
-    """The headers of `key=value` entries."""
+def parse_headers(entries: Iterable[str], what: str = "a header") -> dict[str, str]:
+    """The headers, or labels, of `key=value` entries."""
     headers: dict[str, str] = {}
     for entry in entries:
         key, separator, value = entry.partition("=")
         if not separator or not key:
-            raise typer.BadParameter(f"a header is written key=value, not {entry!r}")
+            raise typer.BadParameter(f"{what} is written key=value, not {entry!r}")
         headers[key] = value
     return headers
 

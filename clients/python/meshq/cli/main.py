@@ -11,6 +11,8 @@ from meshq.cli.errors import Trouble, internal, report
 from meshq.cli.exits import ExitCode
 
 PROGRAM = "meshq"
+TRACEBACK = "MESHQ_TRACEBACK"
+"""Set by whoever looks for a fault."""
 COMPLETION = "_MESHQ_COMPLETE"
 """Set by a shell that asks for completions; typer answers."""
 
@@ -29,19 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = _run(words)
         sys.stdout.flush()
-    except Trouble as trouble:
-        return report(trouble, json=json)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         _forget_stdout()
         return ExitCode.BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - whatever it is, a person reads a sentence
-        if os.environ.get("MESHQ_TRACEBACK"):
+        if os.environ.get(TRACEBACK):
             import traceback  # noqa: PLC0415
 
             traceback.print_exc()
-        return report(internal(error), json=json)
+        return report(error if isinstance(error, Trouble) else internal(error), json=json)
     return code
 
 
