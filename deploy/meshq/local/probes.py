@@ -9,6 +9,7 @@ import struct
 
 _TIMEOUT = 1.0
 _PROTOCOL_3 = 196608
+_LONGEST = 4096
 
 
 def tcp(host: str, port: int) -> bool:
@@ -54,13 +55,16 @@ def valkey(host: str, port: int) -> bool:
 def postgres(host: str, port: int, user: str = "meshq") -> bool:
     """PostgreSQL lets people in: a server that is still starting answers with an error instead."""
     names = b"user\0" + user.encode() + b"\0database\0postgres\0\0"
-    return _ask(host, port, struct.pack("!II", 8 + len(names), _PROTOCOL_3) + names)[:1] == b"R"
+    startup = struct.pack("!II", 8 + len(names), _PROTOCOL_3) + names
+    return _ask(host, port, startup, goodbye=b"X\0\0\0\4")[:1] == b"R"
 
 
-def _ask(host: str, port: int, question: bytes) -> bytes:
+def _ask(host: str, port: int, question: bytes, goodbye: bytes = b"") -> bytes:
     try:
         with socket.create_connection((host, port), timeout=_TIMEOUT) as connection:
             connection.sendall(question)
-            return connection.recv(64)
+            answer = connection.recv(_LONGEST)
+            connection.sendall(goodbye)
+            return answer
     except OSError:
         return b""
