@@ -98,8 +98,17 @@ def configure_logs(settings: ProcessSettings) -> None:
 def _rendering(log_format: str) -> list[structlog.typing.Processor]:
     remove = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     if log_format == "console":
-        return [remove, structlog.dev.ConsoleRenderer(timestamp_key="@timestamp", colors=sys.stderr.isatty())]
+        return [remove, _console()]
     return [remove, _elastic_fields, structlog.processors.JSONRenderer()]
+
+
+def _console() -> structlog.dev.ConsoleRenderer:
+    # Plain tracebacks: those with the values of variables show secrets.
+    return structlog.dev.ConsoleRenderer(
+        timestamp_key="@timestamp",
+        colors=sys.stderr.isatty(),
+        exception_formatter=structlog.dev.plain_traceback,
+    )
 
 
 class _Service:
