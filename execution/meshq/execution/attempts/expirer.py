@@ -1,8 +1,8 @@
 """Does what time asks for on each shard, and closes the leases whose workers have vanished.
 
-A received lease that ends is closed by recording LOST for its attempt. Only if that insert wins may there be
-another attempt; if it loses, the recorded end is reported again. The shard hands a lease out again when nobody has
-closed it within `CLOSING_MS`.
+A received lease that ends is closed by recording LOST for its attempt. Only if that insert wins may there
+be another attempt; if it loses, the recorded end is reported again. The shard hands a lease out again when
+nobody has closed it within `CLOSING_MS`.
 """
 
 from __future__ import annotations

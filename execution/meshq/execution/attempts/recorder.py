@@ -1,8 +1,8 @@
 """Records the ends of attempts, many in one statement.
 
 One statement is under way at a time; what arrives meanwhile goes with the next. Whatever is recorded
-afterwards - the end that was just inserted, or an earlier one that had won - is reported to the ledger, so that a
-report that an instance died over is made by the next one who asks.
+afterwards - the end that was just inserted, or an earlier one that had won - is reported to the ledger, so
+that a report that an instance died over is made by the next one who asks.
 """
 
 from __future__ import annotations
@@ -158,6 +158,6 @@ class Recorder:
 
 
 def _same(row: Ended, recorded: Ended) -> bool:
-    """Whether what is recorded came from the same lease. An attempt that was closed as LOST has lost its lease."""
+    """Whether what is recorded came from the same lease; one that was closed as LOST is no longer a lease."""
     same_lease = (row.epoch, row.number) == (recorded.epoch, recorded.number)
     return same_lease and (recorded.outcome != Outcome.LOST or row.outcome == Outcome.LOST)

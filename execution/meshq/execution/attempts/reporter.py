@@ -1,8 +1,8 @@
 """Tells the ledger what happened and applies its answers to the shards.
 
 Reports are repeated for ever: the ledger computes its answer from its own row, so a repeated report does no
-harm. The first report goes at once; while one is under way the next ones gather, and more go beside it only when
-there are many.
+harm. The first report goes at once; while one is under way the next ones gather, and more go beside it only
+when there are many.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ class Reporter:
         """Whether so many reports wait that no more results should be accepted."""
         return len(self._waiting) >= _MAX_WAITING
 
-    @property
-    def idle(self) -> bool:
-        """Whether everything was reported and applied."""
-        return not self._waiting and not self._calls
+    async def reported(self) -> None:
+        """Return when everything was reported and applied."""
+        while self._waiting or self._calls:
+            await asyncio.wait(self._calls or {asyncio.ensure_future(asyncio.sleep(0))})
 
     async def start(self) -> None:
         """Begin to report."""
@@ -185,7 +185,8 @@ def _applied(ended: Ended, directive: Directive) -> Applied | None:
     if kind is None:
         return None
     buried = tombstone(ended) if kind == "done" and ended.outcome else b"0 "
-    label = f"{ended.epoch}:{ended.number}"
+    # A mere start is no end of its lease: if the task is over, its holder is to be told.
+    label = f"{ended.epoch}:{ended.number}" if ended.outcome else ""
     return Applied(
         kind, ended.task_id, ended.attempt, label, directive.attempt, directive.not_before_ms, buried
     )

@@ -28,6 +28,7 @@ _NAMES: Final = {
     "WORKERS": "mq:workers",  # hash tenant/worker -> "session instance_key"
     "SESSION_WORKERS": "mq:session-workers",  # hash session -> tenant/worker
     "QUEUE": "mq:queue:",  # + tenant/queue: hash ready, delayed, leased
+    "TOTALS": "mq:totals",  # hash ready, delayed, leased
     "WAITING": "mq:waiting:",  # + class: set of instances that want a bell
     "BELL": "mq:bell:",  # + instance: pub/sub channel
     "POLL": "mq:poll:",  # + tenant/worker/request id: hash id -> lease

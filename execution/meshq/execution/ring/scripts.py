@@ -44,11 +44,12 @@ LEAVE: Final = _load("leave")
 RENEW_POLLED: Final = _load("renew_polled")
 RECALL: Final = _load("recall")
 DESCRIBE: Final = _load("describe")
+TOTALS: Final = _load("totals")
 OUTCOMES: Final = _load("outcomes")
 OPEN_EPOCH: Final = _load("open_epoch")
 RECOVERED: Final = _load("recovered")
 
 ALL: Final = (
     ENQUEUE, LEASE, RECEIVED, RELEASE, EXPIRE, APPLY, WITHDRAW, COMPARE, ADOPT, GREET, RENEW, LEAVE,
-    RENEW_POLLED, RECALL, DESCRIBE, OUTCOMES, OPEN_EPOCH, RECOVERED,
+    RENEW_POLLED, RECALL, DESCRIBE, TOTALS, OUTCOMES, OPEN_EPOCH, RECOVERED,
 )  # fmt: skip

@@ -197,6 +197,11 @@ class Shard:
         reply = await self._run(scripts.DESCRIBE, _LANES_LOOKED_AT, *scopes)
         return [Depth(*(int(figure) for figure in figures)) for figures in reply]
 
+    async def totals(self) -> Depth:
+        """The figures of all queues together."""
+        ready, delayed, leased = await self._run(scripts.TOTALS)
+        return Depth(ready, delayed, leased, 0)
+
     # -- leases ----------------------------------------------------------------------------------------
 
     async def expire(self, closing_ms: int) -> tuple[float | None, list[Closing]]:

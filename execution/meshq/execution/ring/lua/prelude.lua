@@ -136,11 +136,18 @@ end
 
 local function flush()
   flush_lanes()
+  local totals = {}
   for scope, fields in pairs(counts) do
     for field, by in pairs(fields) do
       if by ~= 0 then
         call('HINCRBY', KEY.QUEUE .. scope, field, by)
+        totals[field] = (totals[field] or 0) + by
       end
+    end
+  end
+  for field, by in pairs(totals) do
+    if by ~= 0 then
+      call('HINCRBY', KEY.TOTALS, field, by)
     end
   end
   if #buried > 0 then

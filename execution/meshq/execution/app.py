@@ -1,0 +1,178 @@
+"""Wires execution together; the only module that knows all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import grpc
+
+from meshq.execution.attempts.completions import Completions
+from meshq.execution.attempts.expirer import Expirer
+from meshq.execution.attempts.recorder import Recorder
+from meshq.execution.attempts.reporter import Reporter
+from meshq.execution.conversion.ledger import GrpcLedger
+from meshq.execution.conversion.results import lost, with_error_text
+from meshq.execution.inquiries import Inquiries
+from meshq.execution.intake import Intake
+from meshq.execution.news import NewsRoom
+from meshq.execution.postgres.attempts import AttemptStore
+from meshq.execution.postgres.database import Database
+from meshq.execution.postgres.partitions import PartitionKeeper
+from meshq.execution.postgres.ring import RingTable
+from meshq.execution.ring.doorbell import Doorbell
+from meshq.execution.ring.follower import RingFollower
+from meshq.execution.ring.keeper import Surroundings
+from meshq.execution.ring.shards import Shards
+from meshq.execution.servicers import attempt, dispatch, progress, ring, worker
+from meshq.execution.servicers.workers import Workers
+from meshq.execution.sessions.allocator import Allocator
+from meshq.execution.sessions.polls import Polls
+from meshq.execution.sessions.receipts import Receipts
+from meshq.execution.sessions.sessions import Sessions, Times
+from meshq.execution.settings import ExecutionSettings
+from meshq.internal.v1.attempt_service_pb2_grpc import add_AttemptServiceServicer_to_server
+from meshq.internal.v1.dispatch_service_pb2_grpc import add_DispatchServiceServicer_to_server
+from meshq.internal.v1.progress_service_pb2_grpc import add_ProgressServiceServicer_to_server
+from meshq.mesh.lifecycle import Background
+from meshq.mesh.process import App, ServedService
+from meshq.v1.ring_service_pb2_grpc import add_RingServiceServicer_to_server
+
+
+class Kit(Protocol):
+    """What is used of the mesh kit."""
+
+    settings: Any
+    instance_id: str
+    etcd: Any
+
+    def channel(self) -> grpc.aio.Channel:
+        """The mesh."""
+
+    def direct(self, address: str) -> grpc.aio.Channel:
+        """Straight to one process."""
+
+    def peers(self, component: str) -> Any:
+        """The processes of a component."""
+
+
+async def build(kit: Kit) -> App:
+    """The whole component, not started yet."""
+    execution = Execution(kit)
+    return execution.app()
+
+
+class Execution:
+    """The parts of execution."""
+
+    def __init__(self, kit: Kit) -> None:
+        settings = kit.settings
+        assert isinstance(settings, ExecutionSettings)
+        password = settings.shard_password.get_secret_value() if settings.shard_password else None
+        times = Times(
+            settings.lease_ttl, settings.heartbeat_interval, settings.delivery_timeout, settings.cancel_grace
+        )
+        self._instance_id = kit.instance_id
+        self._peers = kit.peers(ExecutionSettings.component)
+        self.database = Database(settings.database_url.get_secret_value())
+        self.attempts = AttemptStore(self.database)
+        ring_table = RingTable(self.database)
+        self.doorbell = Doorbell()
+        self.shards = Shards(kit.instance_id, self.doorbell, password)
+        self.follower = RingFollower(ring_table, kit.etcd, self.shards, settings.wanted_shards())
+        self.partitions = PartitionKeeper(self.database, settings.attempt_retention_days)
+        self.reporter = Reporter(GrpcLedger(kit.channel()), self.shards, self.attempts)
+        self.recorder = Recorder(self.attempts, self.reporter, with_error_text)
+        self.expirer = Expirer(self.shards, self.recorder, lost)
+        allocator = Allocator(self.shards, self.doorbell, int(times.delivery_timeout * 1000), times.lease_ms)
+        self.sessions = Sessions(
+            kit.instance_id,
+            self.shards,
+            allocator,
+            times,
+            ended=self.attempts.ended,
+            starts=self.reporter,
+            on_ended=self.expirer.wake,
+        )
+        self.polls = Polls(self.shards, self.doorbell, self.attempts.ended, self.reporter, times.lease_ms)
+        self.receipts = Receipts(self.shards)
+        self.doorbell.sessions = self.sessions
+        intake = Intake(self.shards, self.attempts, self.reporter, with_error_text)
+        inquiries = Inquiries(self.shards, self.attempts, self.reporter, with_error_text)
+        news = NewsRoom()
+        workers = Workers(kit.instance_id, self.sessions, self.polls, self._others, kit.direct)
+        self._worker = worker.WorkerServicer(
+            self.sessions,
+            self.polls,
+            receipts=self.receipts,
+            completions=Completions(self.recorder, self.shards),
+            news=news,
+            workers=workers,
+        )
+        self._dispatch = dispatch.DispatchServicer(intake, inquiries, workers)
+        self._progress = progress.ProgressServicer(news)
+        self._attempt = attempt.AttemptServicer(self.attempts, inquiries)
+        self._ring = ring.RingServicer(self.shards)
+        self.shards.surround(
+            Surroundings(
+                next_epoch=ring_table.next_epoch,
+                ended=self.attempts.ended,
+                live=self._live,
+                holders=self.sessions,
+                compare=self._dispatch.ask_for_comparison,
+                lease_ms=times.lease_ms,
+                poll_ms=times.lease_ms,
+            )
+        )
+
+    def app(self) -> App:
+        """What the process runs."""
+        return App(
+            services=[
+                ServedService(worker.NAME, self._worker.register),
+                _served(ring.NAME, add_RingServiceServicer_to_server, self._ring),
+                _served(dispatch.NAME, add_DispatchServiceServicer_to_server, self._dispatch),
+                _served(progress.NAME, add_ProgressServiceServicer_to_server, self._progress),
+                _served(attempt.NAME, add_AttemptServiceServicer_to_server, self._attempt),
+            ],
+            background=self._background(),
+            drain=self.drain,
+        )
+
+    def _background(self) -> list[Background]:
+        """In the order in which they start."""
+        return [
+            self.database,
+            self.partitions,
+            self.reporter,
+            self.recorder,
+            self.shards,
+            self.follower,
+            self.expirer,
+            self.receipts,
+            self.sessions,
+            self.polls,
+        ]
+
+    async def drain(self) -> None:
+        """Send workers and callers elsewhere; return when they have gone and all is reported."""
+        self.polls.drain()
+        await self.sessions.drain()
+        self._dispatch.drain()
+        self._progress.drain()
+        await self.reporter.reported()
+
+    def _live(self) -> list[str]:
+        return list(self._peers.instances)
+
+    def _others(self) -> dict[str, str]:
+        return {
+            name: instance.address
+            for name, instance in self._peers.instances.items()
+            if name != self._instance_id
+        }
+
+
+def _served(name: str, add: Callable[[Any, Any], None], servicer: Any) -> ServedService:
+    return ServedService(name, partial(add, servicer))

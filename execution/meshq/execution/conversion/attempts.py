@@ -1,0 +1,56 @@
+"""Recorded attempts as messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from meshq.contract.limits import MAX_FRAME_BYTES
+from meshq.execution.model import Ended
+from meshq.internal.v1 import attempt_service_pb2 as pb
+from meshq.v1.task_pb2 import Attempt, AttemptOutcome, TaskError
+from meshq.v1.worker_service_pb2 import Success
+
+Key = tuple[bytes, int]
+
+
+def outcomes_response(found: Iterable[tuple[Key, Ended]]) -> pb.BatchGetOutcomesResponse:
+    """The outcomes, cut at the size of a frame."""
+    response = pb.BatchGetOutcomesResponse()
+    size = 0
+    for (task_id, attempt), ended in found:
+        size += len(ended.success or b"") + len(ended.error or b"") + len(task_id)
+        if response.outcomes and size > MAX_FRAME_BYTES:
+            response.truncated = True
+            break
+        outcome = response.outcomes.add(
+            task_id=task_id, attempt=attempt, outcome=AttemptOutcome.ValueType(ended.outcome)
+        )
+        if ended.success is not None or ended.outcome == AttemptOutcome.ATTEMPT_OUTCOME_SUCCEEDED:
+            outcome.success.CopyFrom(Success.FromString(ended.success or b""))
+        if ended.error is not None:
+            outcome.error.CopyFrom(TaskError.FromString(ended.error))
+    return response
+
+
+def attempts_response(attempts: Iterable[Ended]) -> pb.ListAttemptsResponse:
+    """The attempts of one task."""
+    return pb.ListAttemptsResponse(attempts=[_attempt(ended) for ended in attempts])
+
+
+def _attempt(ended: Ended) -> Attempt:
+    return Attempt(
+        attempt=ended.attempt,
+        outcome=AttemptOutcome.ValueType(ended.outcome),
+        worker_id=ended.worker_id,
+        start_time=_timestamp(ended.start_ms),
+        end_time=_timestamp(ended.end_ms),
+        error=TaskError.FromString(ended.error) if ended.error else None,
+    )
+
+
+def _timestamp(milliseconds: int) -> Timestamp:
+    message = Timestamp()
+    message.FromMilliseconds(milliseconds)
+    return message

@@ -1,0 +1,162 @@
+"""What management asks of the shards by id: all of them are asked, and a silent one is not a no."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol, TypeVar
+
+from meshq.contract.errors import MeshqError
+from meshq.execution.model import Compared, Depth, Ended, Withdrawn
+from meshq.execution.ring.errors import ShardError
+from meshq.execution.ring.shard import Shard, ShardState
+from meshq.execution.ring.shards import Shards
+
+T = TypeVar("T")
+Key = tuple[bytes, int]
+
+_REMOVED: Final = 1
+_LEASED: Final = 2
+_UNKNOWN: Final = 3
+
+
+class Attempts(Protocol):
+    """Where ends are kept."""
+
+    async def get(self, keys: Sequence[Key]) -> dict[Key, Ended]:
+        """The recorded ends among some attempts."""
+
+
+class Reports(Protocol):
+    """Who tells the ledger."""
+
+    def add(self, ended: Ended) -> None:
+        """Report an end."""
+
+
+class Inquiries:
+    """See the module.
+
+    Args:
+        shards: Who is asked.
+        attempts: Knows which attempts have ended.
+        reports: Tells the ledger of those again.
+        with_error_text: Completes an end that was read from the database.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        attempts: Attempts,
+        reports: Reports,
+        with_error_text: Callable[[Ended], Ended],
+    ) -> None:
+        self._shards = shards
+        self._attempts = attempts
+        self._reports = reports
+        self._with_error_text = with_error_text
+
+    async def compare(self, keys: Sequence[Key]) -> list[Compared]:
+        """Say what the shards know of attempts; one that has ended is reported again and is present."""
+        answers = await self._ask_all(lambda shard: shard.compare(keys))
+        certain = all(answer is not None and not answer[0] for answer in answers)
+        known = [
+            any(answer is not None and answer[1][index] for answer in answers) for index in range(len(keys))
+        ]
+        missing = [key for key, is_known in zip(keys, known, strict=True) if not is_known]
+        over = await self._report_ended(missing)
+        absent = Compared.MISSING if certain and over is not None else Compared.UNCERTAIN
+        return [
+            Compared.PRESENT if is_known or (over is not None and key in over) else absent
+            for key, is_known in zip(keys, known, strict=True)
+        ]
+
+    async def withdraw(self, items: Sequence[tuple[bytes, int, str]]) -> list[Withdrawn]:
+        """Take tasks (id, attempt, reason) off the shards."""
+        answers = await self._ask_all(lambda shard: shard.withdraw(items))
+        certain = all(answer is not None for answer in answers) and self._settled()
+        found = [{answer[index] for answer in answers if answer is not None} for index in range(len(items))]
+        quiet = [item[:2] for item, states in zip(items, found, strict=True) if _LEASED not in states]
+        over = await self._report_ended(quiet)
+        states = []
+        for item, seen in zip(items, found, strict=True):
+            if _LEASED in seen:
+                states.append(Withdrawn.LEASED)
+            elif over is None:
+                states.append(Withdrawn.UNCERTAIN)
+            elif item[:2] in over:
+                states.append(Withdrawn.ENDED)
+            elif _REMOVED in seen:
+                states.append(Withdrawn.REMOVED)
+            else:
+                states.append(Withdrawn.UNKNOWN if certain else Withdrawn.UNCERTAIN)
+        return states
+
+    async def describe(self, tenant: str, queues: Sequence[str]) -> tuple[list[Depth], bool]:
+        """The figures of queues, summed over the shards, and whether all of them answered."""
+        scopes = [f"{tenant}/{queue}" for queue in queues]
+        answers = await self._ask_all(lambda shard: shard.describe(scopes))
+        heard = [answer for answer in answers if answer is not None]
+        depths = [_sum([answer[index] for answer in heard]) for index in range(len(queues))]
+        return depths, len(heard) == len(answers)
+
+    async def outcomes(self, keys: Sequence[Key]) -> list[tuple[Key, Ended]]:
+        """The recorded ends among some attempts, from tombstones where these hold them."""
+        found: dict[Key, Ended] = {}
+        answers = await self._ask_all(lambda shard: shard.outcomes([key[0] for key in keys]))
+        for answer in answers:
+            for key, text in zip(keys, answer or (), strict=False):
+                ended = _from_tombstone(key, text) if text else None
+                if ended is not None:
+                    found[key] = ended
+        missing = [key for key in keys if key not in found]
+        if missing:
+            found |= await self._attempts.get(missing)
+        return [(key, found[key]) for key in keys if key in found]
+
+    def _settled(self) -> bool:
+        return all(shard.state is ShardState.OPEN for shard in self._shards.all())
+
+    async def _ask_all(self, ask: Callable[[Shard], Awaitable[T]]) -> list[T | None]:
+        """The answer of every shard, None where it gave none."""
+
+        async def answer(shard: Shard) -> T | None:
+            try:
+                return await ask(shard)
+            except ShardError:
+                return None
+
+        shards = self._shards.all()
+        return await asyncio.gather(*(answer(shard) for shard in shards)) if shards else [None]
+
+    async def _report_ended(self, keys: Sequence[Key]) -> dict[Key, Ended] | None:
+        """Those of the attempts that have ended, reported again; None when that cannot be known now."""
+        if not keys:
+            return {}
+        try:
+            over = await self._attempts.get(keys)
+        except MeshqError:
+            return None
+        for ended in over.values():
+            self._reports.add(self._with_error_text(ended))
+        return over
+
+
+def _sum(depths: Sequence[Depth]) -> Depth:
+    oldest = [depth.oldest_ms for depth in depths if depth.oldest_ms]
+    return Depth(
+        sum(depth.ready for depth in depths),
+        sum(depth.delayed for depth in depths),
+        sum(depth.leased for depth in depths),
+        min(oldest, default=0),
+    )
+
+
+def _from_tombstone(key: Key, text: bytes) -> Ended | None:
+    """The end that a tombstone keeps: `attempt terminal outcome content`; None where it keeps none."""
+    attempt, _, outcome, content = text.split(b" ", 3)
+    number = int(outcome)
+    if int(attempt) != key[1] or not number:
+        return None
+    success, error = (content, None) if number == 1 else (None, content)
+    return Ended(key[0], key[1], "", number, 0, 0, "", 0, 0, success, error, "", "", "")

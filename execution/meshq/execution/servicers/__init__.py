@@ -1,0 +1,1 @@
+"""The gRPC services of execution; each translates and hands over."""

@@ -1,0 +1,73 @@
+"""`AttemptService`: what is recorded of attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+import grpc
+
+from meshq.execution.conversion.attempts import attempts_response, outcomes_response
+from meshq.execution.conversion.dispatch import check_ids, check_items
+from meshq.execution.inquiries import Inquiries
+from meshq.execution.model import Ended
+from meshq.internal.v1 import attempt_service_pb2 as pb
+from meshq.internal.v1.attempt_service_pb2_grpc import AttemptServiceServicer
+
+NAME: Final = "meshq.internal.v1.AttemptService"
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Attempts(Protocol):
+    """Where ends are kept."""
+
+    async def list(self, task_id: bytes) -> list[Ended]:
+        """All ended attempts of a task."""
+
+    async def delete(self, task_ids: Sequence[bytes]) -> None:
+        """Forget the attempts of tasks."""
+
+
+class AttemptServicer(AttemptServiceServicer):
+    """See the module.
+
+    Args:
+        attempts: The database.
+        inquiries: Looks at the tombstones first.
+    """
+
+    def __init__(self, attempts: Attempts, inquiries: Inquiries) -> None:
+        self._attempts = attempts
+        self._inquiries = inquiries
+
+    async def BatchGetOutcomes(  # noqa: N802
+        self,
+        request: pb.BatchGetOutcomesRequest,
+        context: Context,  # noqa: ARG002
+    ) -> pb.BatchGetOutcomesResponse:
+        """Return recorded ends with their results."""
+        check_items(len(request.keys), "keys")
+        check_ids((key.task_id for key in request.keys), "keys")
+        keys = [(key.task_id, key.attempt) for key in request.keys]
+        return outcomes_response(await self._inquiries.outcomes(keys) if keys else ())
+
+    async def ListAttempts(  # noqa: N802
+        self,
+        request: pb.ListAttemptsRequest,
+        context: Context,  # noqa: ARG002
+    ) -> pb.ListAttemptsResponse:
+        """Return all ended attempts of one task."""
+        check_ids([request.task_id], "task_id")
+        return attempts_response(await self._attempts.list(request.task_id))
+
+    async def DeleteAttempts(  # noqa: N802
+        self,
+        request: pb.DeleteAttemptsRequest,
+        context: Context,  # noqa: ARG002
+    ) -> pb.DeleteAttemptsResponse:
+        """Forget attempts and results."""
+        check_items(len(request.task_ids), "task_ids")
+        check_ids(request.task_ids, "task_ids")
+        await self._attempts.delete(request.task_ids)
+        return pb.DeleteAttemptsResponse()

@@ -1,0 +1,1 @@
+"""Workers: their sessions, their polls, and who gets which task."""

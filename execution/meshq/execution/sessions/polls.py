@@ -1,0 +1,368 @@
+"""Workers that poll: leases without a session, each with a deadline of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
+from time import monotonic
+from typing import Any, Final, NamedTuple, Protocol
+
+from meshq.contract.errors import MeshqError, Reason, Unavailable
+from meshq.contract.limits import MAX_FRAME_BYTES
+from meshq.execution.conversion.tokens import encode_token
+from meshq.execution.model import Ended, Lease
+from meshq.execution.ring.doorbell import Doorbell
+from meshq.execution.ring.errors import ShardError
+from meshq.execution.ring.shard import Held, Owner, Shard, Taken, poll_key
+from meshq.execution.ring.shards import Shards
+from meshq.execution.sessions.allocator import classes_of
+from meshq.execution.sessions.session import WorkerFacts
+from meshq.execution.sessions.sessions import adopt, started
+from meshq.mesh.lifecycle import Repeater
+
+_SAFETY_SECONDS: Final = 1.5
+_CLASSES_AT_ONCE: Final = 400
+_REMEMBER_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 1.0
+_STARTED_SECONDS: Final = 1.0
+
+_GOES_ON: Final = 1
+_UNKNOWN: Final = 2
+
+Key = tuple[bytes, int]
+
+
+class Poll(NamedTuple):
+    """What a worker asks for; times in seconds."""
+
+    facts: WorkerFacts
+    max_tasks: int
+    wait: float
+    lease_ttl: float
+    request_id: str
+
+
+class Polled(NamedTuple):
+    """A task that was leased by a poll."""
+
+    spec: bytes
+    token: bytes
+    attempt: int
+    ends_ms: int
+
+
+class Renewed(NamedTuple):
+    """What became of leases that were to be renewed: tokens to cancel with reasons, and lost tokens."""
+
+    cancels: list[tuple[bytes, str]]
+    lost: list[bytes]
+
+
+class PollingWorker:
+    """A worker that has polled this instance within the last minute.
+
+    Attributes:
+        leases: Tokens with the monotonic time until which they are taken to be held.
+    """
+
+    def __init__(self, facts: WorkerFacts) -> None:
+        self.facts = facts
+        self.first_seen = self.last_seen = monotonic()
+        self.leases: dict[bytes, float] = {}
+
+
+class Starts(Protocol):
+    """Who tells the ledger what has started."""
+
+    def add(self, ended: Ended) -> None:
+        """Report a start."""
+
+
+class _Patience:
+    """A waiting poll."""
+
+    def __init__(self) -> None:
+        self._rung = asyncio.Event()
+
+    def rung(self, shard: str) -> None:  # noqa: ARG002
+        self._rung.set()
+
+    def expect(self) -> None:
+        self._rung.clear()
+
+    async def wait(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._rung.wait()
+
+
+class Polls:
+    """See the module.
+
+    Args:
+        shards: The shards.
+        doorbell: Calls when there are tasks.
+        ended: Which of some attempts have ended.
+        starts: Gets starts of tasks that run for longer than a moment.
+        default_ms: How long a lease lives that was given by an epoch that is gone.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        doorbell: Doorbell,
+        ended: Callable[[Sequence[Key]], Awaitable[Collection[Key]]],
+        starts: Starts,
+        default_ms: int,
+    ) -> None:
+        self._shards = shards
+        self._doorbell = doorbell
+        self._ended = ended
+        self._starts = starts
+        self._default_ms = default_ms
+        self._workers: dict[tuple[str, str], PollingWorker] = {}
+        self._young: deque[tuple[float, PollingWorker, bytes, Lease]] = deque()
+        self._releasing: set[asyncio.Task[None]] = set()
+        self._waiting: set[_Patience] = set()
+        self._turn = 0
+        self._draining = False
+        self._repeater = Repeater("polls", self.run_once, _LOOK_SECONDS)
+
+    async def start(self) -> None:
+        """Begin to look after polling workers."""
+        await self._repeater.start()
+
+    async def stop(self) -> None:
+        """Look no more."""
+        self.drain()
+        await self._repeater.stop()
+        await asyncio.gather(*self._releasing, return_exceptions=True)
+
+    def drain(self) -> None:
+        """Answer waiting polls now, and others without waiting."""
+        self._draining = True
+        for patience in self._waiting:
+            patience.rung("")
+
+    # -- leasing ---------------------------------------------------------------------------------------
+
+    async def poll(self, poll: Poll) -> list[Polled]:
+        """Lease what there is, waiting for the first task.
+
+        Raises:
+            Unavailable: No shard answers.
+        """
+        worker = self._remember(poll.facts)
+        found = await self._recalled(poll) if poll.request_id else []
+        if not found:
+            found = await self._wait_for(poll)
+        now = monotonic()
+        for polled, lease in found:
+            worker.leases[polled.token] = now + poll.lease_ttl
+            self._young.append((now, worker, polled.token, lease))
+        worker.last_seen = now
+        return [polled for polled, _ in found]
+
+    async def _wait_for(self, poll: Poll) -> list[tuple[Polled, Lease]]:
+        facts = poll.facts
+        classes = classes_of(facts.tenant, facts.queues, facts.task_types)
+        deadline = monotonic() + poll.wait
+        patience = _Patience()
+        self._doorbell.wait_for(classes, patience)
+        self._waiting.add(patience)
+        try:
+            while True:
+                patience.expect()
+                found = await self._take(poll, classes)
+                left = deadline - monotonic()
+                if found or left <= 0 or self._draining:
+                    return found
+                await patience.wait(min(left, _SAFETY_SECONDS))
+        finally:
+            self._waiting.discard(patience)
+            self._doorbell.forget(classes, patience)
+
+    async def _take(self, poll: Poll, classes: list[str]) -> list[tuple[Polled, Lease]]:
+        """Ask the shards one after the other, beginning with another one each time."""
+        shards = self._shards.usable()
+        self._turn += 1
+        start = self._turn % len(shards) if shards else 0
+        found: list[tuple[Polled, Lease]] = []
+        answered = False
+        budget = MAX_FRAME_BYTES
+        for shard in shards[start:] + shards[:start]:
+            for at in range(0, len(classes), _CLASSES_AT_ONCE):
+                wanted = poll.max_tasks - len(found)
+                if wanted <= 0 or (found and budget <= 0):
+                    return found
+                try:
+                    part = await self._lease(shard, poll, classes[at : at + _CLASSES_AT_ONCE], wanted, budget)
+                except ShardError:
+                    break
+                answered = True
+                found += part
+                budget -= sum(len(polled.spec) for polled, _ in part)
+        if not answered:
+            raise Unavailable("No shard answers; poll again.", Reason.SHARD_UNAVAILABLE, retry_delay=1.0)
+        return found
+
+    async def _lease(
+        self, shard: Shard, poll: Poll, classes: list[str], wanted: int, budget: int
+    ) -> list[tuple[Polled, Lease]]:
+        facts = poll.facts
+        lease_ms = int(poll.lease_ttl * 1000)
+        key = poll_key(facts.tenant, facts.worker_id, poll.request_id) if poll.request_id else ""
+        call = asyncio.ensure_future(
+            shard.lease(
+                [Owner("", facts.worker_id, wanted)],
+                classes,
+                wanted=wanted,
+                wanted_bytes=budget,
+                lease_ms=lease_ms,
+                poll_key=key,
+            )
+        )
+        try:
+            taken = await asyncio.shield(call)
+        except asyncio.CancelledError:
+            if not key:
+                self._give_back_later(shard, facts.tenant, call)
+            raise
+        leases = _leases(shard, facts.tenant, taken)
+        return [
+            (Polled(spec, encode_token(lease), lease.attempt, lease.leased_ms + lease_ms), lease)
+            for lease, spec in leases
+        ]
+
+    def _give_back_later(self, shard: Shard, tenant: str, call: asyncio.Future[Taken]) -> None:
+        """The caller has gone while its lease call was under way; the tasks must not wait for it."""
+
+        async def give_back() -> None:
+            with suppress(ShardError):
+                leases = [lease for lease, _ in _leases(shard, tenant, await call)]
+                if leases:
+                    await shard.release(leases)
+
+        task = asyncio.create_task(give_back())
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
+
+    async def _recalled(self, poll: Poll) -> list[tuple[Polled, Lease]]:
+        """What an earlier call with the same request id has leased, on whichever instance it was."""
+        key = poll_key(poll.facts.tenant, poll.facts.worker_id, poll.request_id)
+        calls = (shard.recall(key) for shard in self._shards.usable())
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        return [
+            (Polled(spec, encode_token(lease), lease.attempt, ends_ms), lease)
+            for answer in answers
+            if not isinstance(answer, BaseException)
+            for lease, ends_ms, spec in answer
+        ]
+
+    # -- renewing --------------------------------------------------------------------------------------
+
+    async def renew(self, facts: WorkerFacts, leases: dict[bytes, Lease]) -> Renewed:
+        """Renew leases, by token.
+
+        Raises:
+            Unavailable: A shard that holds some of them does not answer.
+        """
+        by_shard: dict[str, dict[bytes, Lease]] = {}
+        for token, lease in leases.items():
+            by_shard.setdefault(lease.shard, {})[token] = lease
+        parts = await asyncio.gather(
+            *(self._renew_on(name, facts.worker_id, part) for name, part in by_shard.items())
+        )
+        renewed = Renewed([], [])
+        for part in parts:
+            renewed.cancels.extend(part.cancels)
+            renewed.lost.extend(part.lost)
+        self._note_renewed(facts, set(leases) - set(renewed.lost), renewed.lost)
+        return renewed
+
+    async def _renew_on(self, name: str, worker_id: str, leases: dict[bytes, Lease]) -> Renewed:
+        shard = self._shards.get(name)
+        if shard is None:
+            return Renewed([], list(leases))
+        renewed = Renewed([], [])
+        unknown: list[Held] = []
+        try:
+            answers = await shard.renew_polled(list(leases.values()))
+            for (token, lease), answer in zip(leases.items(), answers, strict=True):
+                item = Held(lease, "", worker_id, f"{lease.tenant}/-/-/")
+                self._sort_out(token, item, answer, renewed, unknown)
+            kept = await adopt(shard, unknown, self._ended, self._default_ms) if unknown else []
+        except (ShardError, MeshqError) as error:
+            raise Unavailable(
+                "A shard does not answer; send the heartbeat again.",
+                Reason.SHARD_UNAVAILABLE,
+                retry_delay=1.0,
+            ) from error
+        renewed.lost.extend(encode_token(item.lease) for item in unknown if item not in kept)
+        return renewed
+
+    @staticmethod
+    def _sort_out(token: bytes, item: Held, answer: list[Any], renewed: Renewed, unknown: list[Held]) -> None:
+        if answer[0] == _GOES_ON:
+            if len(answer) > 1:
+                renewed.cancels.append((token, answer[1].decode("utf-8", "replace")))
+        elif answer[0] == _UNKNOWN:
+            unknown.append(item)
+        else:
+            renewed.lost.append(token)
+
+    def _note_renewed(self, facts: WorkerFacts, kept: set[bytes], lost: list[bytes]) -> None:
+        worker = self._workers.get((facts.tenant, facts.worker_id))
+        if worker is None:
+            return
+        worker.last_seen = now = monotonic()
+        for token in kept:
+            worker.leases[token] = now + self._default_ms / 1000
+        for token in lost:
+            worker.leases.pop(token, None)
+
+    # -- who polls -------------------------------------------------------------------------------------
+
+    def completed(self, facts: WorkerFacts, tokens: Sequence[bytes]) -> None:
+        """Leases of a worker have ended."""
+        worker = self._workers.get((facts.tenant, facts.worker_id))
+        if worker is not None:
+            worker.last_seen = monotonic()
+            for token in tokens:
+                worker.leases.pop(token, None)
+
+    def workers(self) -> list[PollingWorker]:
+        """The workers that have polled within the last minute."""
+        return list(self._workers.values())
+
+    async def run_once(self) -> None:
+        """Forget workers that are gone, and report what runs."""
+        now = monotonic()
+        for key, worker in list(self._workers.items()):
+            worker.leases = {token: until for token, until in worker.leases.items() if until > now}
+            if worker.last_seen < now - _REMEMBER_SECONDS and not worker.leases:
+                del self._workers[key]
+        while self._young and self._young[0][0] <= now - _STARTED_SECONDS:
+            _, worker, token, lease = self._young.popleft()
+            if token in worker.leases:
+                self._starts.add(started(lease, worker.facts.worker_id))
+
+    def _remember(self, facts: WorkerFacts) -> PollingWorker:
+        key = (facts.tenant, facts.worker_id)
+        worker = self._workers.get(key)
+        if worker is None:
+            worker = self._workers[key] = PollingWorker(facts)
+        worker.facts = facts
+        worker.last_seen = monotonic()
+        return worker
+
+
+def _leases(shard: Shard, tenant: str, taken: Taken) -> list[tuple[Lease, bytes]]:
+    found = []
+    for at in range(0, len(taken.tasks), 6):
+        task_id, attempt, number, _, _, spec = taken.tasks[at : at + 6]
+        lease = Lease(task_id, attempt, taken.epoch, number, shard.name, tenant, taken.now_ms)
+        found.append((lease, spec))
+    return found

@@ -1,0 +1,204 @@
+"""One worker's session: what it may take, what it holds, and what is to be sent to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Final
+
+from meshq.contract.errors import MeshqError
+from meshq.contract.limits import MAX_FRAME_BYTES, STREAM_KEEPALIVE_SECONDS
+from meshq.execution.conversion.frames import PING_FRAME, assign_frames, lost_frame
+from meshq.execution.model import Lease
+
+_PING_SECONDS: Final = STREAM_KEEPALIVE_SECONDS * 0.75
+_MAX_FRAMES: Final = 1_000
+"""A worker that leaves so many frames, or a full frame's bytes, unread gets no more tasks until it reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFacts:
+    """What a worker says of itself."""
+
+    worker_id: str
+    tenant: str
+    task_types: tuple[str, ...]
+    queues: tuple[str, ...]
+    slots: int = 0
+    instance_key: bytes = b""
+    build_id: str = ""
+    user_agent: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    capabilities: frozenset[str] = frozenset()
+
+
+class HeldTask:
+    """A lease of a session.
+
+    Attributes:
+        lease: The lease.
+        lane: Its lane, as far as it is known.
+        received: Whether the worker has acknowledged it.
+    """
+
+    __slots__ = ("lane", "lease", "received")
+
+    def __init__(self, lease: Lease, lane: str, *, received: bool = False) -> None:
+        self.lease = lease
+        self.lane = lane
+        self.received = received
+
+
+class Session:
+    """See the module.
+
+    Args:
+        session_id: Begins with the instance's id and a slash, so that shards know whom to tell.
+        facts: The worker.
+
+    Attributes:
+        leases: What the worker holds, by token.
+        last_heard: When the last frame came, by the monotonic clock.
+        heard: Whether a frame came since the last renewal.
+        recording: How many results are being recorded.
+        leaving: Whether it gets no more tasks.
+        on_room: Called when there may be room again.
+    """
+
+    def __init__(self, session_id: str, facts: WorkerFacts) -> None:
+        self.id = session_id
+        self.facts = facts
+        self.leases: dict[bytes, HeldTask] = {}
+        self.connected_at = self.last_heard = monotonic()
+        self.heard = False
+        self.recording = 0
+        self.leaving = False
+        self.on_room: Callable[[], None] = lambda: None
+        self._granted = 0
+        self._assigned = 0
+        self._reserved = 0
+        self._frames: deque[bytes] = deque()
+        self._bytes = 0
+        self._closed = False
+        self._error: MeshqError | None = None
+        self._wake = asyncio.Event()
+        self._quiet = asyncio.Event()
+
+    # -- credit ----------------------------------------------------------------------------------------
+
+    @property
+    def room(self) -> int:
+        """How many tasks may be taken for it now."""
+        if self._closed or self.leaving or self._clogged:
+            return 0
+        return self._granted - self._assigned - self._reserved
+
+    @property
+    def alive(self) -> bool:
+        """Whether its stream is open."""
+        return not self._closed
+
+    def grant(self, total: int) -> None:
+        """The worker's cumulative credit; an older, lower one changes nothing."""
+        if total > self._granted:
+            self._granted = total
+            self.on_room()
+
+    def reserve(self, count: int) -> None:
+        """Set room aside for a lease call."""
+        self._reserved += count
+
+    def settle(self, reserved: int, assigned: int) -> None:
+        """A lease call is over: so many tasks came of it."""
+        self._reserved -= reserved
+        self._assigned += assigned
+
+    # -- leases ----------------------------------------------------------------------------------------
+
+    def assign(self, assignments: Iterable[tuple[bytes, bytes, HeldTask]]) -> None:
+        """Send tasks (specification, token, lease) to the worker."""
+        parts = []
+        for spec, token, held in assignments:
+            self.leases[token] = held
+            parts.append((spec, token, held.lease.attempt))
+        for frame in assign_frames(parts):
+            self.send(frame)
+
+    def lose(self, tokens: list[bytes]) -> None:
+        """Tell the worker which of its leases are gone."""
+        known = [token for token in tokens if self.leases.pop(token, None) is not None]
+        if known:
+            self.send(lost_frame(known))
+
+    # -- results ---------------------------------------------------------------------------------------
+
+    def note_recorded(self, count: int) -> None:
+        """So many of the results that were being recorded were answered."""
+        self.recording -= count
+        if self.recording <= 0:
+            self._quiet.set()
+
+    async def recorded(self) -> None:
+        """Return when all results were answered."""
+        while self.recording > 0:
+            self._quiet.clear()
+            await self._quiet.wait()
+
+    # -- frames ----------------------------------------------------------------------------------------
+
+    @property
+    def _clogged(self) -> bool:
+        return self._bytes > MAX_FRAME_BYTES or len(self._frames) > _MAX_FRAMES
+
+    def hear(self) -> None:
+        """A frame came."""
+        self.last_heard = monotonic()
+        self.heard = True
+
+    def send(self, frame: bytes) -> None:
+        """Queue a frame."""
+        if not self._closed:
+            self._frames.append(frame)
+            self._bytes += len(frame)
+            self._wake.set()
+
+    def open_with(self, welcome: bytes) -> None:
+        """Put Welcome before whatever was queued while the session was being opened."""
+        self._frames.appendleft(welcome)
+        self._bytes += len(welcome)
+        self._wake.set()
+
+    def close(self, error: MeshqError | None = None) -> None:
+        """Send what is queued and end the stream, with an error if there is one."""
+        if not self._closed:
+            self._closed = True
+            self._error = error
+            self._wake.set()
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        """What is to be sent, with a ping where there was silence; raises the error of `close`."""
+        while True:
+            while self._frames:
+                was_clogged = self._clogged
+                frame = self._frames.popleft()
+                self._bytes -= len(frame)
+                if was_clogged and not self._clogged:
+                    self.on_room()
+                yield frame
+            if self._closed:
+                break
+            if not await self._news():
+                yield PING_FRAME
+        if self._error is not None:
+            raise self._error
+
+    async def _news(self) -> bool:
+        self._wake.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PING_SECONDS):
+                await self._wake.wait()
+        return self._wake.is_set()
