@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+# Read by gRPC when it is loaded. Envoy is started by fork and exec at once, so gRPC need not get ready
+# for Python code in the child, and would write to the log that it cannot.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 from meshq.gateway.app import build
 from meshq.gateway.settings import GatewaySettings
 from meshq.mesh.process import run

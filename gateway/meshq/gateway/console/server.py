@@ -24,6 +24,7 @@ _HEADERS: Final = {
         "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; "
         "form-action 'none'; frame-ancestors 'none'"
     ),
+    "Server": "meshq",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }

@@ -11,6 +11,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from meshq.contract.errors import DeadlineExceeded, MeshqError, Reason, Unavailable
 from meshq.contract.limits import DEFAULT_PAGE_SIZE
 from meshq.contract.status import from_rpc_error
 from meshq.gateway.console.view import InstanceView, Listing, Overview, QueueView, ShardView, WorkerView
@@ -96,7 +97,16 @@ async def _tolerantly(ask: Callable[[], Awaitable[Listing[Item]]]) -> Listing[It
     try:
         return await ask()
     except grpc.RpcError as error:
-        return Listing(problem=from_rpc_error(error).message)
+        return Listing(problem=_in_words(from_rpc_error(error)))
+
+
+def _in_words(error: MeshqError) -> str:
+    """What people understand of an error that may be gRPC's own."""
+    if isinstance(error, DeadlineExceeded):
+        return f"No answer within {_CALL_SECONDS} seconds."
+    if isinstance(error, Unavailable) and error.reason is Reason.COMPONENT_UNAVAILABLE:
+        return "No instance answers."
+    return error.message
 
 
 def _instance(item: registry_service_pb2.Instance) -> InstanceView:

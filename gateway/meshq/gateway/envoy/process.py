@@ -113,6 +113,7 @@ class EnvoyProcess:
             *("--admin-address-path", str(self._admin_file)),
             *("--concurrency", str(self._workers)),
             *("--drain-time-s", str(round(self._drain_seconds)), "--drain-strategy", "immediate"),
+            *("--file-flush-interval-msec", "1000"),
             *("--log-level", "warning", "--log-format", _FORMAT),
             # It is for handing over to a second Envoy, and its shared memory would tie gateways together.
             "--disable-hot-restart",
