@@ -1,0 +1,110 @@
+"""grpcurl alone: every server explains itself, and a shell script is a client and a worker."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from meshq.local.system import System
+
+AT_EDGE = {
+    "meshq.v1.TaskService",
+    "meshq.v1.QueueService",
+    "meshq.v1.WorkerService",
+    "meshq.v1.RegistryService",
+    "meshq.v1.RingService",
+}
+OWN = {
+    "registry": {"meshq.v1.RegistryService"},
+    "management-1": {"meshq.v1.TaskService", "meshq.v1.QueueService", "meshq.internal.v1.LedgerService"},
+    "execution-1": {"meshq.v1.WorkerService", "meshq.v1.RingService", "meshq.internal.v1.DispatchService"},
+}
+
+Grpcurl = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def grpcurl(tool: Callable[[str], str], system: System) -> Grpcurl:
+    """Calls grpcurl, at the edge unless told otherwise."""
+    program = tool("grpcurl")
+
+    def call(*words: str, data: Any = None, address: str = "", code: int = 0) -> str:
+        given = ["-d", json.dumps(data)] if data is not None else []
+        command = [program, "-plaintext", "-max-time", "30", *given, address or system.edge, *words]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert run.returncode == code, (run.stdout, run.stderr)
+        return run.stdout + run.stderr
+
+    return call
+
+
+def test_the_edge_lists_and_describes_everything(grpcurl: Grpcurl) -> None:
+    assert set(grpcurl("list").split()) >= AT_EDGE
+    for service in AT_EDGE:
+        assert f"service {service.rpartition('.')[2]}" in grpcurl("describe", service)
+    assert "string task_id = 1;" in grpcurl("describe", "meshq.v1.Task").replace("  ", " ")
+
+
+@pytest.mark.parametrize("name", sorted(OWN))
+def test_each_component_lists_and_describes_its_own(grpcurl: Grpcurl, system: System, name: str) -> None:
+    address = system.processes[name].address
+    listed = set(grpcurl("list", address=address).split())
+    assert listed >= OWN[name] | {"grpc.health.v1.Health"}
+    for service in sorted(OWN[name]):
+        assert "rpc " in grpcurl("describe", service, address=address)
+    health = grpcurl("grpc.health.v1.Health/Check", data={}, address=address)
+    assert json.loads(health)["status"] == "SERVING"
+
+
+def test_a_shell_script_is_client_and_worker(grpcurl: Grpcurl) -> None:
+    task_type = f"shell_job_{uuid.uuid4().hex[:8]}"
+    task = {"type": task_type, "payload": {"greeting": "hello"}}
+    created = json.loads(grpcurl("meshq.v1.TaskService/CreateTask", data={"task": task}))
+    worker = {"worker_id": f"shell-{task_type}"}
+    poll = worker | {"task_types": [task_type], "wait_timeout": "20s", "lease_ttl": "30s"}
+    (leased,) = json.loads(grpcurl("meshq.v1.WorkerService/PollTasks", data=poll))["assignments"]
+    assert leased["task"]["taskId"] == created["taskId"]
+    assert leased["task"]["payload"] == {"greeting": "hello"}
+    assert leased["attempt"] == 1
+    token = leased["leaseToken"]
+    grpcurl("meshq.v1.WorkerService/HeartbeatTasks", data=worker | {"lease_tokens": [token]})
+    result = {"lease_token": token, "success": {"result": {"said": "hello"}}}
+    done = json.loads(grpcurl("meshq.v1.WorkerService/CompleteTasks", data=worker | {"results": [result]}))
+    assert done["acks"][0]["status"] == "RESULT_STATUS_ACCEPTED"
+    again = json.loads(grpcurl("meshq.v1.WorkerService/CompleteTasks", data=worker | {"results": [result]}))
+    assert again["acks"][0]["status"] == "RESULT_STATUS_ACCEPTED"
+    ended = json.loads(grpcurl("meshq.v1.TaskService/RunTask", data={"task_id": created["taskId"]}))
+    assert (ended["state"], ended["result"]) == ("TASK_STATE_SUCCEEDED", {"said": "hello"})
+    assert ended["workerId"] == worker["worker_id"]
+
+
+def test_a_shell_script_may_give_up_a_task(grpcurl: Grpcurl) -> None:
+    task_type = f"shell_job_{uuid.uuid4().hex[:8]}"
+    task = {"type": task_type, "max_attempts": 1}
+    created = json.loads(grpcurl("meshq.v1.TaskService/CreateTask", data={"task": task}))
+    poll = {"worker_id": "shell-2", "task_types": [task_type]}
+    (leased,) = json.loads(grpcurl("meshq.v1.WorkerService/PollTasks", data=poll))["assignments"]
+    failure = {"lease_token": leased["leaseToken"], "failure": {"error": {"type": "Tired", "message": "no"}}}
+    grpcurl("meshq.v1.WorkerService/CompleteTasks", data={"worker_id": "shell-2", "results": [failure]})
+    ended = json.loads(grpcurl("meshq.v1.TaskService/RunTask", data={"task_id": created["taskId"]}))
+    assert (ended["state"], ended["error"]["type"]) == ("TASK_STATE_FAILED", "Tired")
+
+
+def test_watching_streams(grpcurl: Grpcurl) -> None:
+    task = {"type": "word_count", "payload": "a b c"}
+    created = json.loads(grpcurl("meshq.v1.TaskService/CreateTask", data={"task": task}))
+    told = grpcurl("meshq.v1.TaskService/WatchTask", data={"task_id": created["taskId"]})
+    assert '"wordCount"' not in told
+    assert '"word_count": 3' in told
+
+
+def test_an_error_shows_its_details(grpcurl: Grpcurl) -> None:
+    told = grpcurl("meshq.v1.TaskService/GetTask", data={"task_id": "nonsense"}, code=67)  # 64 + code
+    assert "InvalidArgument" in told
+    assert "INVALID_FIELD" in told
+    assert "task_id" in told
