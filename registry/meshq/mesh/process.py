@@ -175,7 +175,12 @@ class Process:
         announcement = self._announcement(app, address)
         self._registration = Registration(self._kit.etcd, announcement, self._settings.lease_seconds)
         await self._registration.start()
-        _log.info("serving", address=address, admin=self._admin.address)
+        _log.info(
+            "serving",
+            address=address,
+            admin=self._admin.address,
+            channelz=self._admin.channelz_address,
+        )
 
     async def _built(self) -> App:
         try:
