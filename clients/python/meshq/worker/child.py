@@ -15,7 +15,8 @@ from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from meshq.v1.task_pb2 import Task
-from meshq.v1.worker_service_pb2 import Assignment, LeaseOutput, LeaseProgress
+from meshq.v1.worker_service_pb2 import Assignment, LeaseOutput, LeaseProgress, TaskResult
+from meshq.worker import outcomes
 from meshq.worker.jobs import Job, Stop, call
 from meshq.worker.registry import Handler, Place
 
@@ -76,30 +77,37 @@ class _Child:
 
     def run(self) -> None:
         while True:
-            job = self._job = self._job_of(self._calls.get())
-            self._pass_on_cancel()
-            result = call(job, self)
+            result = self._answer(self._calls.get())
             self._job = None
             if result is None or result.HasField("cancelled"):
                 self._say(Say.STOPPED, b"")
             else:
                 self._say(Say.RESULT, result.SerializeToString())
 
+    def _answer(self, message: Call) -> TaskResult | None:
+        try:
+            handler = self._handler(message)
+        except Exception as error:  # noqa: BLE001 - a module that cannot be imported raises anything
+            return outcomes.raised(message.token, error)
+        task = Task.FromString(message.task)
+        job = Job(Assignment(task=task, lease_token=message.token, attempt=message.attempt), handler)
+        job.claim()
+        self._job = job
+        self._pass_on_cancel()
+        return call(job, self)
+
+    def _handler(self, message: Call) -> Handler:
+        handler = self._handlers.get(message.type)
+        if handler is None:
+            function = pickle.loads(message.function)  # noqa: S301 - the worker's own words
+            handler = self._handlers[message.type] = Handler(message.type, function, Place.PROCESS)
+        return handler
+
     def _pass_on_cancel(self) -> None:
         # Called when either came, so that their order does not matter.
         job, cancel = self._job, self._cancel
         if job is not None and cancel is not None and job.token == cancel.token:
             job.ask_to_stop(Stop.CANCELLED, cancel.reason)
-
-    def _job_of(self, message: Call) -> Job:
-        handler = self._handlers.get(message.type)
-        if handler is None:
-            function = pickle.loads(message.function)  # noqa: S301 - the worker's own words
-            handler = self._handlers[message.type] = Handler(message.type, function, Place.PROCESS)
-        task = Task.FromString(message.task)
-        job = Job(Assignment(task=task, lease_token=message.token, attempt=message.attempt), handler)
-        job.claim()
-        return job
 
     def _say(self, what: Say, body: bytes) -> None:
         with self._lock:

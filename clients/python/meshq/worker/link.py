@@ -68,7 +68,7 @@ class Link:
                 return False
         self._thread.join(seconds)
         if self._pipe is not None and self._thread.is_alive():
-            self._pipe.close()
+            self._pipe.shut()
         return not self._thread.is_alive()
 
     def _serve(self) -> None:

@@ -64,10 +64,14 @@ class Pipe:
         except (OSError, ValueError):
             raise PipeClosed from None
 
-    def close(self) -> None:
-        """Close this end; a thread that reads gets PipeClosed."""
+    def shut(self) -> None:
+        """End the traffic from any thread; the one that reads gets PipeClosed and has to `close`."""
         with contextlib.suppress(OSError):  # The other end may have been first.
             self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close this end; for the thread that reads."""
+        self._reader.close()
         self._socket.close()
 
     def _send(self, kind: Kind, body: bytes) -> None:

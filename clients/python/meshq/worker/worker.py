@@ -265,8 +265,9 @@ class _Work:
         self._finished = True
         self._credit.paused = True
         self._drain()
-        self._outbox.stop()
+        self._outbox.flush()
         told = self._link.close("stopping", FAREWELL_SECONDS)
+        self._outbox.stop()
         self._threads.stop()
         if self._loop is not None:
             self._loop.stop(STOP_SECONDS)
@@ -341,6 +342,9 @@ class _Work:
             handler = self._registry.get(assignment.task.type)
             if handler is None:
                 self._outbox.end(_unknown(assignment))
+                continue
+            if self.ended.is_set():
+                self._outbox.end(outcomes.release(assignment.lease_token, "the worker stops"))
                 continue
             job = Job(assignment, handler)
             if self._board.add(job):

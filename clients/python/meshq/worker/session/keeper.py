@@ -271,7 +271,16 @@ class Keeper:
         self._assigned += len(tokens)
         self._leases.assign(tokens)
         self._send(pb.ConnectRequest(received=pb.Received(lease_tokens=tokens)).SerializeToString())
-        self._handlers.frame(body)
+        if self._closing is None:
+            self._handlers.frame(body)
+        else:
+            self._release(tokens)
+
+    def _release(self, tokens: list[bytes]) -> None:
+        """Give back what crossed the handlers' Goodbye."""
+        reason = pb.Release(reason=self._closing or "")
+        self._leases.report(pb.TaskResult(lease_token=token, release=reason) for token in tokens)
+        self._report_again(tokens)
 
     def _on_ack(self, frame: pb.ConnectResponse, _body: bytes) -> None:
         again = self._leases.acknowledge(frame.results_ack.acks)
