@@ -412,3 +412,17 @@ async def test_an_id_range_is_the_time_of_creation(ledger: PostgresLedger) -> No
 )
 def test_durability_is_what_the_settings_amount_to(found: tuple[bool, str, int], sound: bool) -> None:
     assert durability(*found).sound is sound
+
+
+async def test_instances_that_start_together_prepare_the_same_days(database: str) -> None:
+    pools = [Database(database, writers=2, readers=1) for _ in range(4)]
+    for one in pools:
+        await one.start()
+    ledgers = [PostgresLedger(one) for one in pools]
+    try:
+        for week in range(20):
+            created = await asyncio.gather(*(one.prepare_days(week * 7 * DAY_MS, 7) for one in ledgers))
+            assert len({name for names in created for name in names}) == 7
+    finally:
+        for one in pools:
+            await one.stop()

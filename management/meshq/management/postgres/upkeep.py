@@ -31,6 +31,7 @@ _NEXT_DUE: Final = (
 _REQUEST: Final = "UPDATE sweep_requests SET requested_ms = greatest(requested_ms, %(now)s::bigint)"
 _REQUESTED: Final = "SELECT requested_ms FROM sweep_requests"
 _DELETIONS: Final = "SELECT uuid_send(id) FROM deletions LIMIT %(limit)s::bigint"
+_LOCK_DAYS: Final = "SELECT pg_advisory_xact_lock(hashtext('meshq days of finished tasks'))"
 _FORGET: Final = "DELETE FROM deletions WHERE id = ANY (%(ids)s::uuid[])"
 _EXPIRE: Final = """
 DELETE FROM claims WHERE claim IN (
@@ -144,7 +145,10 @@ class Upkeep:
 
     async def _execute_ddl(self, command: sql.Composed) -> None:
         async def work(connection: LedgerConnection, _: bool) -> None:
-            await connection.execute(command)
+            # IF NOT EXISTS looks before it locks: two instances that start together would both create.
+            async with connection.transaction():
+                await connection.execute(_LOCK_DAYS)
+                await connection.execute(command)
 
         await self._database.write(work)
 
