@@ -150,7 +150,8 @@ def make_plan(
         replace(_component(Kind.GATEWAY, Kind.GATEWAY, ports, {**common, **_edge(edge)}), port=edge),
     ]
     workers = [_worker(name, clients) for name in _numbered(Kind.WORKER, size.workers)]
-    return SystemPlan((*stores, *components, *workers), f"{LOOPBACK}:{edge}", shards, clients)
+    processes = _in_order([*stores, *components, *workers])
+    return SystemPlan(processes, f"{LOOPBACK}:{edge}", shards, clients)
 
 
 def xds_bootstrap(registry: str) -> str:
@@ -167,6 +168,21 @@ def child_environment(plan: ProcessPlan, base: Mapping[str, str]) -> dict[str, s
     """What a process finds in its environment: ours, except settings that are meant for one process only."""
     inherited = {name: value for name, value in base.items() if name not in _PRIVATE}
     return {**_DEFAULTS, **inherited, **plan.environment}
+
+
+def _in_order(plans: Sequence[ProcessPlan]) -> tuple[ProcessPlan, ...]:
+    """Say what waits for what.
+
+    Everything bears to be started before what it needs, and most is. But making a PostgreSQL cluster takes a
+    while, in which those who need it would only take the processor from it. Likewise workers.
+    """
+    names = {kind: frozenset(plan.name for plan in plans if plan.kind is kind) for kind in Kind}
+    after = {
+        Kind.MANAGEMENT: names[Kind.POSTGRES],
+        Kind.EXECUTION: names[Kind.POSTGRES],
+        Kind.WORKER: names[Kind.EXECUTION],
+    }
+    return tuple(replace(plan, after=after.get(plan.kind, frozenset())) for plan in plans)
 
 
 def _numbered(kind: Kind, count: int) -> list[str]:
