@@ -45,10 +45,13 @@ def workers(channel: grpc.Channel) -> Any:
 
 def refused(call: Callable[..., Any], *arguments: Any, **options: Any) -> errors.MeshqError:
     """The error that a call, or the stream that it opens, is answered with."""
-    with pytest.raises(grpc.RpcError) as caught:
+
+    def answered() -> object:
         answer = call(*arguments, **options)
-        if isinstance(answer, Iterator):
-            list(answer)
+        return list(answer) if isinstance(answer, Iterator) else answer
+
+    with pytest.raises(grpc.RpcError) as caught:
+        answered()
     return from_rpc_error(caught.value)
 
 
