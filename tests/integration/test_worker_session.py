@@ -121,7 +121,7 @@ class Execution:
     def __init__(self) -> None:
         self.sessions: asyncio.Queue[Session] = asyncio.Queue()
         self.refuse: MeshqError | None = None
-        self.refused = 0
+        self.refused = asyncio.Event()
         self.keep: Callable[[bytes], bool] = lambda _token: True
         self.answer: Callable[[bytes], pb.ResultStatus.ValueType | None]
         self.answer = lambda _token: pb.RESULT_STATUS_ACCEPTED
@@ -135,7 +135,7 @@ class Execution:
     async def connect(self, request_iterator: Any, context: Any) -> AsyncIterator[pb.ConnectResponse]:
         hello = (await anext(request_iterator)).hello
         if self.refuse is not None:
-            self.refused += 1
+            self.refused.set()
             await abort(context, self.refuse)
         session = Session(hello)
         yield self._welcome(hello)
@@ -621,8 +621,7 @@ async def test_an_unavailable_server_is_tried_again(execution: Execution, start:
     execution.refuse = Unavailable("starting")
     session.drop()
     async with asyncio.timeout(DEADLINE):
-        while execution.refused < 2:
-            await asyncio.sleep(0.01)
+        await execution.refused.wait()
     execution.refuse = None
     assert (await execution.session()).hello.worker_id == session.hello.worker_id
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from typing import Self, TypeAlias
+from typing import Final, Self, TypeAlias
 
 import grpc
 import grpc.aio
 
 from meshq.client.ingest import Ingest
 from meshq.client.models import TaskSpec
-from meshq.contract.errors import Unavailable
+from meshq.contract.errors import InternalError, MeshqError, Unavailable
 from meshq.contract.status import from_rpc_error
 from meshq.v1.task_service_pb2 import IngestTasksRequest, IngestTasksResponse
+
+_WRITE_FAILED: Final = "Internal error from Core"
+"""What grpc.aio says when a stream ends in the middle of a write, before it learns what the server said;
+the next stream will tell."""
 
 IngestCall: TypeAlias = "grpc.aio.StreamStreamCall[IngestTasksRequest, IngestTasksResponse]"
 TaskSource: TypeAlias = Iterable[TaskSpec] | AsyncIterable[TaskSpec]
@@ -63,7 +67,7 @@ class Bulk:
             if not self.finished:
                 raise Unavailable("the stream ended before every frame was answered")
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
+            raise _stream_error(error) from None
         finally:
             writer.cancel()
             call.cancel()
@@ -96,6 +100,13 @@ class Bulk:
                 if not self._ingest.all_sent:
                     await self._to_send.wait()
             await call.done_writing()
+
+
+def _stream_error(error: grpc.RpcError) -> MeshqError:
+    found = from_rpc_error(error)
+    if isinstance(found, InternalError) and found.message == _WRITE_FAILED:
+        return Unavailable("the stream broke while it was written to")
+    return found
 
 
 async def _each(source: TaskSource) -> AsyncIterator[TaskSpec]:

@@ -1,0 +1,485 @@
+"""Both clients against a real gRPC server whose answers the tests write."""
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf.message import Message
+
+from meshq.client import (
+    Client,
+    RetryPolicy,
+    SyncClient,
+    Task,
+    TaskFailed,
+    TaskOutput,
+    TaskProgress,
+    TaskSpec,
+    TaskState,
+    TaskView,
+)
+from meshq.contract.errors import (
+    Aborted,
+    DeadlineExceeded,
+    InvalidRequest,
+    MeshqError,
+    NotFound,
+    Overloaded,
+    PreconditionFailed,
+    Reason,
+    Unavailable,
+)
+from meshq.contract.status import STATUS_KEY, to_status
+from meshq.v1 import (
+    queue_service_pb2,
+    registry_service_pb2,
+    ring_service_pb2,
+    task_pb2,
+    task_service_pb2,
+    worker_service_pb2,
+)
+
+QUICK = RetryPolicy(initial_delay=0.01, maximum_delay=0.05)
+DOWN = Unavailable("down", Reason.LEDGER_UNAVAILABLE, retry_delay=0.01)
+
+UNARY: dict[str, dict[str, type[Message]]] = {
+    "TaskService": {
+        "CreateTask": task_service_pb2.CreateTaskRequest,
+        "GetTask": task_service_pb2.GetTaskRequest,
+        "BatchGetTasks": task_service_pb2.BatchGetTasksRequest,
+        "ListTasks": task_service_pb2.ListTasksRequest,
+        "CancelTask": task_service_pb2.CancelTaskRequest,
+        "DeleteTask": task_service_pb2.DeleteTaskRequest,
+        "RunTask": task_service_pb2.RunTaskRequest,
+    },
+    "QueueService": {
+        "ListQueues": queue_service_pb2.ListQueuesRequest,
+        "GetQueue": queue_service_pb2.GetQueueRequest,
+    },
+    "WorkerService": {
+        "ListWorkers": worker_service_pb2.ListWorkersRequest,
+        "GetWorker": worker_service_pb2.GetWorkerRequest,
+    },
+    "RegistryService": {
+        "ListServices": registry_service_pb2.ListServicesRequest,
+        "ListInstances": registry_service_pb2.ListInstancesRequest,
+    },
+    "RingService": {"ListShards": ring_service_pb2.ListShardsRequest},
+}
+
+
+class Service:
+    """Answers unary calls from a script, and streams from functions; keeps every request."""
+
+    def __init__(self) -> None:
+        self.script: deque[Message | MeshqError] = deque()
+        self.requests: list[Any] = []
+        self.watches: deque[list[Message | MeshqError]] = deque()
+        self.ingest: Callable[[Any], AsyncIterator[Message | MeshqError]]
+        self.target = ""
+
+    async def answer(self, request: Any, context: Any) -> Message:
+        self.requests.append(request)
+        step = self.script.popleft()
+        if isinstance(step, MeshqError):
+            await abort(context, step)
+        assert isinstance(step, Message)
+        return step
+
+    async def watch(self, request: Any, context: Any) -> AsyncIterator[Message]:
+        self.requests.append(request)
+        for step in self.watches.popleft():
+            if isinstance(step, MeshqError):
+                await abort(context, step)
+            else:
+                yield step
+
+    async def take(self, frames: Any, context: Any) -> AsyncIterator[Message]:
+        async for step in self.ingest(frames):
+            if isinstance(step, MeshqError):
+                await abort(context, step)
+            else:
+                yield step
+
+    def handlers(self) -> list[Any]:
+        found: dict[str, dict[str, Any]] = {}
+        for service, methods in UNARY.items():
+            found[service] = {
+                name: grpc.unary_unary_rpc_method_handler(self.answer, request.FromString, encoded)
+                for name, request in methods.items()
+            }
+        found["TaskService"]["WatchTask"] = grpc.unary_stream_rpc_method_handler(
+            self.watch, task_service_pb2.WatchTaskRequest.FromString, encoded
+        )
+        found["TaskService"]["IngestTasks"] = grpc.stream_stream_rpc_method_handler(
+            self.take, task_service_pb2.IngestTasksRequest.FromString, encoded
+        )
+        return [
+            grpc.method_handlers_generic_handler(f"meshq.v1.{name}", rpcs) for name, rpcs in found.items()
+        ]
+
+
+def encoded(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+async def abort(context: Any, error: MeshqError) -> None:
+    status = to_status(error)
+    await context.abort(error.code, error.message, ((STATUS_KEY, status.SerializeToString()),))
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    server = grpc.aio.server()
+    found = Service()
+    server.add_generic_rpc_handlers(tuple(found.handlers()))
+    found.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    yield found
+    await server.stop(0)
+
+
+class Sync:
+    """The synchronous client behind the methods of the other one, each call in a thread."""
+
+    def __init__(self, client: SyncClient) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        if name in {"list", "watch", "create_many", "queues", "workers"}:
+            return lambda *args, **keywords: self._iterate(method, *args, **keywords)
+        return lambda *args, **keywords: asyncio.to_thread(method, *args, **keywords)
+
+    async def _iterate(self, method: Any, *args: Any, **keywords: Any) -> Any:
+        items = iter(method(*args, **keywords))
+        end = object()
+        while (item := await asyncio.to_thread(next, items, end)) is not end:
+            yield item
+
+
+@pytest.fixture(params=["async", "sync"])
+async def client(request: pytest.FixtureRequest, service: Service) -> AsyncIterator[Any]:
+    if request.param == "async":
+        async with Client(service.target, retry=QUICK, timeout=5.0) as found:
+            yield found
+    else:
+        with SyncClient(service.target, retry=QUICK, timeout=5.0) as other:
+            yield Sync(other)
+
+
+def task(state: str = "PENDING", **fields: Any) -> task_pb2.Task:
+    number = task_pb2.TaskState.Value(f"TASK_STATE_{state}")
+    return task_pb2.Task(task_id="id", type="t", queue="q", state=number, **fields)
+
+
+async def collected(items: Any) -> list[Any]:
+    return [item async for item in items]
+
+
+# Single calls
+
+
+async def test_create_sends_the_specification(service: Service, client: Any) -> None:
+    service.script.append(task())
+    found = await client.create("t", {"n": 1}, queue="q", headers={"a": "b"}, max_attempts=2, request_id="r1")
+    assert isinstance(found, Task)
+    assert (found.task_id, found.state) == ("id", TaskState.PENDING)
+    [request] = service.requests
+    assert request.request_id == "r1"
+    assert request.task.payload.struct_value.fields["n"].number_value == 1
+    assert (request.task.queue, dict(request.task.headers), request.task.max_attempts) == ("q", {"a": "b"}, 2)
+
+
+async def test_a_creation_is_repeated_with_the_same_request_id(service: Service, client: Any) -> None:
+    service.script += [DOWN, Overloaded("full", Reason.BACKLOG_FULL, retry_delay=0.01), task()]
+    await client.create("t", data=b"\x00", content_type="x/y")
+    assert len({request.request_id for request in service.requests}) == 1
+    assert len(service.requests) == 3
+    assert service.requests[0].task.data == b"\x00"
+
+
+async def test_errors_have_class_reason_and_fields(service: Service, client: Any) -> None:
+    service.script.append(InvalidRequest.field("task.type", "must not be empty"))
+    with pytest.raises(InvalidRequest) as caught:
+        await client.create("")
+    assert caught.value.reason is Reason.INVALID_FIELD
+    assert caught.value.violations[0].field == "task.type"
+    service.script.append(NotFound("no task id", Reason.TASK_NOT_FOUND, task_id="id"))
+    with pytest.raises(NotFound) as missing:
+        await client.get("id")
+    assert missing.value.metadata == {"task_id": "id"}
+
+
+async def test_deleting_is_not_repeated(service: Service, client: Any) -> None:
+    service.script += [DOWN, task("SUCCEEDED")]
+    with pytest.raises(Unavailable):
+        await client.delete("id", force=True)
+    assert len(service.requests) == 1
+    assert service.requests[0].force
+    service.script[0] = PreconditionFailed("open", Reason.TASK_NOT_ENDED)
+    with pytest.raises(PreconditionFailed):
+        await client.delete("id")
+
+
+async def test_an_absent_server_is_unavailable_within_the_timeout() -> None:
+    async with Client("127.0.0.1:1", retry=QUICK) as client:
+        with pytest.raises((Unavailable, DeadlineExceeded)):
+            await client.get("id", timeout=0.3)
+    with (
+        SyncClient("127.0.0.1:1", retry=RetryPolicy(maximum_attempts=1)) as other,
+        pytest.raises(Unavailable),
+    ):
+        other.get("id")
+
+
+async def test_reads(service: Service, client: Any) -> None:
+    service.script.append(task("SUCCEEDED"))
+    assert (await client.get("id", view=TaskView.BASIC)).succeeded
+    assert service.requests[-1].view == task_pb2.TASK_VIEW_BASIC
+    service.script.append(task_service_pb2.BatchGetTasksResponse(tasks=[task()], missing_task_ids=["other"]))
+    found = await client.get_many(["id", "other"])
+    assert ([item.task_id for item in found.tasks], found.missing) == (["id"], ("other",))
+    service.script.append(task("CANCELLING", cancel_reason="enough"))
+    assert (await client.cancel("id", "enough")).cancel_reason == "enough"
+
+
+async def test_lists_are_read_page_by_page(service: Service, client: Any) -> None:
+    service.script += [
+        task_service_pb2.ListTasksResponse(tasks=[task(), task()], next_page_token="more"),
+        DOWN,
+        task_service_pb2.ListTasksResponse(tasks=[task()]),
+    ]
+    found = await collected(client.list(states=[TaskState.PENDING], type="t", queue="q", page_size=2))
+    assert len(found) == 3
+    assert [request.page_token for request in service.requests] == ["", "more", "more"]
+    assert list(service.requests[0].states) == [task_pb2.TASK_STATE_PENDING]
+    service.script.append(task_service_pb2.ListTasksResponse(tasks=[task()], next_page_token="next"))
+    assert (await client.list_page("this", queue="q")).next_token == "next"
+
+
+async def test_the_mesh_is_shown(service: Service, client: Any) -> None:
+    queue = queue_service_pb2.Queue(queue="q", arrival_rate=1.5, complete=True)
+    queue.counts.pending = 3
+    service.script.append(queue_service_pb2.ListQueuesResponse(queues=[queue]))
+    [shown] = await collected(client.queues())
+    assert (shown.queue, shown.counts.pending, shown.oldest_pending_age) == ("q", 3, None)
+    service.script.append(queue)
+    assert (await client.queue("q")).arrival_rate == 1.5
+
+    worker = worker_service_pb2.Worker(
+        worker_id="w",
+        mode=worker_service_pb2.WORKER_MODE_SESSION,
+        state=worker_service_pb2.WORKER_STATE_ACTIVE,
+    )
+    service.script.append(worker_service_pb2.ListWorkersResponse(workers=[worker]))
+    assert [item.mode for item in await collected(client.workers())] == ["SESSION"]
+    service.script.append(worker)
+    assert (await client.worker("w")).state == "ACTIVE"
+
+    service.script.append(
+        registry_service_pb2.ListServicesResponse(
+            services=[registry_service_pb2.Service(service="s", component="c", instances=2)]
+        )
+    )
+    assert (await client.services())[0].instances == 2
+    service.script.append(
+        registry_service_pb2.ListInstancesResponse(
+            instances=[
+                registry_service_pb2.Instance(
+                    instance_id="i", state=registry_service_pb2.INSTANCE_STATE_STALE
+                )
+            ]
+        )
+    )
+    assert (await client.instances("c"))[0].state == "STALE"
+    service.script.append(
+        ring_service_pb2.ListShardsResponse(
+            ring_version=7,
+            shards=[ring_service_pb2.Shard(shard="s1", state=ring_service_pb2.SHARD_STATE_DRAINING)],
+        )
+    )
+    ring = await client.shards()
+    assert (ring.version, ring.shards[0].state) == (7, "DRAINING")
+
+
+# Waiting for an end
+
+
+async def test_run_waits_in_several_calls(service: Service, client: Any) -> None:
+    done = task("SUCCEEDED")
+    done.result.struct_value.fields["word_count"].number_value = 3
+    service.script += [DOWN, task("PENDING"), task("RUNNING"), done]
+    found = await client.run("word_count", "word1 word2 word3")
+    assert found.result == {"word_count": 3}
+    created, repeated, *waits = service.requests
+    assert created.request_id == repeated.request_id
+    assert [wait.task_id for wait in waits] == ["id", "id"]
+
+
+async def test_a_failure_is_an_answer_unless_checked(service: Service, client: Any) -> None:
+    failed = task("FAILED")
+    failed.error.type = "ValueError"
+    service.script += [failed, failed]
+    assert (await client.run(task_id="id")).error.type == "ValueError"
+    with pytest.raises(TaskFailed, match="ValueError"):
+        await client.run("t", check=True)
+
+
+async def test_run_gives_up_with_the_id(service: Service, client: Any) -> None:
+    service.script += [task("RUNNING")] * 2
+    with pytest.raises(DeadlineExceeded) as caught:
+        await client.run("t", timeout=0.0)
+    assert caught.value.metadata["task_id"] == "id"
+
+
+async def test_run_needs_a_type_or_an_id(client: Any) -> None:
+    for options in ({}, {"type": "t", "task_id": "id"}):
+        with pytest.raises(InvalidRequest, match="task_id"):
+            await client.run(**options)
+
+
+# Watching
+
+
+def event(**fields: Any) -> task_service_pb2.WatchTaskResponse:
+    return task_service_pb2.WatchTaskResponse(**fields)
+
+
+async def test_a_watch_goes_on_over_breaks_until_the_end(service: Service, client: Any) -> None:
+    progress = task_pb2.TaskProgress(attempt=1, fraction=0.5)
+    output = task_pb2.TaskOutput(attempt=1, stream="log", chunk=b"hello\n")
+    service.watches += [
+        [event(task=task("PENDING")), event(keepalive=task_pb2.Keepalive()), DOWN],
+        [event(task=task("PENDING")), event(progress=progress), Aborted("slow", Reason.WATCH_TOO_SLOW)],
+        [event(task=task("RUNNING")), event(output=output)],
+        [event(task=task("SUCCEEDED"))],
+    ]
+    events = await collected(client.watch("id"))
+    kinds = [item.state if isinstance(item, Task) else type(item) for item in events]
+    assert kinds == ["PENDING", TaskProgress, "RUNNING", TaskOutput, "SUCCEEDED"]
+    assert events[3].text == "hello\n"
+    assert len(service.requests) == 4
+
+
+async def test_a_watch_of_nothing_is_an_error(service: Service, client: Any) -> None:
+    service.watches.append([NotFound("no such task")])
+    with pytest.raises(NotFound):
+        await collected(client.watch("id"))
+
+
+# Bulk creation
+
+
+class Store:
+    """Takes frames as a server does: once for each request id. Breaks as told."""
+
+    def __init__(self, service: Service, breaks: tuple[int, ...] = (), refuse: str = "") -> None:
+        self.service = service
+        self.tasks: dict[str, list[str]] = {}
+        self.breaks = set(breaks)
+        self.refuse = refuse
+        self.taken = 0
+        self.streams = 0
+        service.ingest = self.ingest
+
+    async def ingest(self, frames: Any) -> AsyncIterator[Message | MeshqError]:
+        self.streams += 1
+        number = itertools.count()
+        async for frame in frames:
+            self.tasks.setdefault(frame.request_id, [task.type for task in frame.tasks])
+            self.taken += 1
+            if self.taken in self.breaks:
+                yield DOWN  # After it was stored, before it is answered.
+                return
+            yield task_service_pb2.IngestTasksResponse(
+                frame=next(number), results=map(self.result, frame.tasks)
+            )
+
+    def result(self, task: task_pb2.Task) -> task_service_pb2.CreateTaskResult:
+        if task.type == self.refuse:
+            status = to_status(InvalidRequest.field("task.type", "must be known"))
+            return task_service_pb2.CreateTaskResult(error=status)
+        return task_service_pb2.CreateTaskResult(task_id=f"id-{task.type}")
+
+
+async def test_many_are_created_in_order(service: Service, client: Any) -> None:
+    store = Store(service, refuse="t7")
+    created = await collected(client.create_many(TaskSpec(type=f"t{n}") for n in range(4_500)))
+    assert [item.index for item in created] == list(range(4_500))
+    assert [item.task_id for item in created[:3]] == ["id-t0", "id-t1", "id-t2"]
+    assert isinstance(created[7].error, InvalidRequest)
+    assert sum(item.error is not None for item in created) == 1
+    assert all(len(tasks) <= 1_000 for tasks in store.tasks.values())
+    assert store.streams == 1
+
+
+async def test_unanswered_frames_are_sent_again_and_make_nothing_twice(service: Service, client: Any) -> None:
+    store = Store(service, breaks=(1, 4, 9))
+    created = await collected(client.create_many((TaskSpec(type=f"t{n}") for n in range(10_000)), window=4))
+    assert [item.task_id for item in created] == [f"id-t{n}" for n in range(10_000)]
+    stored = [kind for tasks in store.tasks.values() for kind in tasks]
+    assert sorted(stored) == sorted(f"t{n}" for n in range(10_000))
+    assert store.streams == 4
+
+
+async def test_a_frame_that_is_refused_as_a_whole_is_an_error(service: Service, client: Any) -> None:
+    async def refuse(frames: Any) -> AsyncIterator[Message | MeshqError]:
+        await anext(frames)
+        yield InvalidRequest.field("tasks", "must not be these")
+
+    service.ingest = refuse
+    with pytest.raises(InvalidRequest, match="must not be these"):
+        await collected(client.create_many([TaskSpec(type="t")]))
+
+
+async def test_no_tasks_are_no_error(service: Service, client: Any) -> None:
+    Store(service)
+    assert await collected(client.create_many([])) == []
+
+
+async def test_a_slow_source_is_not_kept_waiting(service: Service) -> None:
+    Store(service)
+    told = asyncio.Event()
+
+    async def source() -> AsyncIterator[TaskSpec]:
+        for number in range(3):
+            yield TaskSpec(type=f"t{number}")
+            await told.wait()  # The next one comes only when this one was answered.
+            told.clear()
+
+    async with Client(service.target) as client, asyncio.timeout(10):
+        created = []
+        async for item in client.create_many(source()):
+            created.append(item.task_id)
+            told.set()
+    assert created == ["id-t0", "id-t1", "id-t2"]
+
+
+async def test_an_error_of_the_source_comes_after_what_was_created(service: Service, client: Any) -> None:
+    store = Store(service)
+
+    def source() -> Any:
+        yield TaskSpec(type="t0")
+        raise RuntimeError("the source broke")
+
+    with pytest.raises(RuntimeError, match="the source broke"):
+        await collected(client.create_many(source()))
+    assert len(store.tasks) <= 1
+
+
+async def test_leaving_a_bulk_creation_early_leaves_nothing_running(service: Service) -> None:
+    Store(service)
+    before = asyncio.all_tasks()
+    async with Client(service.target) as client:
+        items = client.create_many(TaskSpec(type="t") for _ in range(100_000))
+        async for item in items:
+            if item.index == 10:
+                break
+        await items.aclose()  # type: ignore[attr-defined]
+    assert {task for task in asyncio.all_tasks() - before if "Bulk" in repr(task)} == set()
