@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -40,6 +42,20 @@ def test_calls_go_on_without_the_registry() -> None:
     health = assess(ALL, overview, LIVE)
     assert (health.status, health.serves) == ("degraded", True)
     assert health.components["meshq.registry"]["problem"] == "No instance answers."
+
+
+def test_shards_that_do_not_answer_are_a_problem() -> None:
+    lost = replace(SHARD, state="UNREACHABLE")
+    health = assess(ALL, Overview(shards=Listing([SHARD, lost])), LIVE)
+    assert (health.status, health.components["meshq.execution"]["problem"]) == (
+        "degraded",
+        "1 of 2 shards do not answer.",
+    )
+
+
+def test_a_gateway_that_is_about_to_stop_takes_no_clients() -> None:
+    health = assess(ALL, Overview(), replace(LIVE, draining=True))
+    assert (health.status, health.serves) == ("draining", False)
 
 
 @pytest.mark.parametrize("edge", [DEAD, EnvoyState(live=True, routes=False, active_calls=0, restarts=0)])

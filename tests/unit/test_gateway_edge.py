@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,8 @@ from envoy.extensions.filters.http.grpc_json_transcoder.v3.transcoder_pb2 import
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
 )
-from google.protobuf import json_format
+from google.api import annotations_pb2
+from google.protobuf import descriptor_pool, json_format
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.rpc import error_details_pb2, status_pb2
@@ -28,7 +31,9 @@ from meshq.gateway.edge.descriptors import descriptor_set
 from meshq.gateway.edge.listener import Edge
 from meshq.gateway.edge.refusals import local_replies
 from meshq.gateway.edge.wrappers import seconds, socket_address
+from meshq.gateway.settings import GatewaySettings
 from meshq.mesh.contract_methods import public_services
+from meshq.mesh.settings import ProcessSettings
 
 NODE = EdgeNode("gateway-1", "zone-a", ("127.0.0.1:7400", "registry.example:7401"), max_connections=77)
 
@@ -216,3 +221,29 @@ def test_what_goes_away_by_itself_says_when_to_retry() -> None:
 def test_the_last_refusal_takes_whatever_is_left() -> None:
     last = local_replies(["meshq.v1.TaskService"]).mappers[-1].filter.status_code_filter.comparison
     assert last.value.default_value == 400
+
+
+def rest_methods() -> set[tuple[str, str]]:
+    """Each method with each way to call it, from the annotations of the contract."""
+    found = set()
+    for service in public_services():
+        for method in descriptor_pool.Default().FindServiceByName(service).methods:
+            rule = method.GetOptions().Extensions[annotations_pb2.http]
+            for binding in (rule, *rule.additional_bindings):
+                verb = binding.WhichOneof("pattern")
+                if verb is not None:
+                    name = f"{service.rpartition('.')[2]}.{method.name}"
+                    found.add((name, f"{verb.upper()} {getattr(binding, verb)}"))
+    return found
+
+
+def test_the_page_about_rest_lists_what_there_is() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "rest.md").read_text()
+    listed = set(re.findall(r"^\| `(\w+\.\w+)` \| `([A-Z]+ /\S+)` \|", page, re.MULTILINE))
+    assert listed == rest_methods()
+
+
+def test_the_page_about_rest_names_every_setting() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "rest.md").read_text()
+    own = GatewaySettings.model_fields.keys() - ProcessSettings.model_fields.keys()
+    assert [name for name in own if f"MESHQ_{name.upper()}" not in page] == []

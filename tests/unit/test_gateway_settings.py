@@ -48,6 +48,16 @@ def test_a_bad_address_is_refused_in_one_sentence(
     assert "MESHQ_GATEWAY_LISTEN" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["MESHQ_GATEWAY_TLS_KEY", "MESHQ_GATEWAY_TLS_CERTIFICATE"])
+def test_a_key_without_its_certificate_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, __file__)
+    with pytest.raises(SystemExit):
+        GatewaySettings.load()
+    assert capsys.readouterr().err.startswith("meshq: MESHQ_GATEWAY_TLS_KEY: must be set together")
+
+
 def test_the_setting_is_taken_as_it_is(tmp_path: Path) -> None:
     old = program(tmp_path / "bin", "1.2.3")
     assert find_envoy(str(old)) == old

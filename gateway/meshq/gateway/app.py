@@ -13,6 +13,7 @@ from meshq.gateway.console.sources import MeshSource
 from meshq.gateway.edge.bootstrap import EdgeNode, bootstrap
 from meshq.gateway.edge.descriptors import descriptor_set
 from meshq.gateway.edge.listener import Edge
+from meshq.gateway.edge.tls import Certificate
 from meshq.gateway.envoy.binary import EnvoyMissing, find_envoy
 from meshq.gateway.envoy.supervisor import EnvoySupervisor
 from meshq.gateway.names import CONSOLE_METADATA, EDGE_METADATA
@@ -83,10 +84,22 @@ def _bootstrap_builder(settings: GatewaySettings) -> Callable[[str], bootstrap_p
     )
 
     def built(listen: str) -> bootstrap_pb2.Bootstrap:
-        edge = Edge(listen, services, descriptors, settings.gateway_origins, settings.gateway_access_log)
+        edge = Edge(
+            listen=listen,
+            services=services,
+            descriptors=descriptors,
+            origins=settings.gateway_origins,
+            access_log=settings.gateway_access_log,
+            certificate=_certificate(settings),
+        )
         return bootstrap(node, edge)
 
     return built
+
+
+def _certificate(settings: GatewaySettings) -> Certificate | None:
+    chain, key = settings.gateway_tls_certificate, settings.gateway_tls_key
+    return Certificate(chain, key) if chain and key else None
 
 
 def _components(directory: InstanceDirectory) -> Iterator[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, FilePath, ValidationInfo, field_validator
 
 from meshq.gateway.names import COMPONENT
 from meshq.mesh.settings import Address, CommaSeparated, ProcessSettings
@@ -22,6 +23,10 @@ class GatewaySettings(ProcessSettings):
     """The edge: gRPC, gRPC-Web and REST on one port; port 0 takes a free one."""
     gateway_origins: CommaSeparated = ("*",)
     """The origins whose pages may call from a browser; `*` is any."""
+    gateway_tls_certificate: FilePath | None = None
+    """A PEM file with the certificate chain; with it the edge speaks TLS only."""
+    gateway_tls_key: FilePath | None = None
+    """A PEM file with the private key of the certificate."""
     gateway_access_log: str = "stdout"
     """Where Envoy writes a line of JSON for each call: `stdout`, a file, or `off`."""
     gateway_workers: Annotated[int, Field(ge=1, le=256)] = min(os.cpu_count() or 1, _MAX_WORKERS)
@@ -32,3 +37,10 @@ class GatewaySettings(ProcessSettings):
     """Where the console is served over HTTP; port 0 takes a free one."""
     bin_envoy: str | None = None
     """The `envoy` to run; by default one on PATH that is new enough, else the installed wheel's."""
+
+    @field_validator("gateway_tls_key")
+    @classmethod
+    def _goes_with_the_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if (value is None) != (info.data.get("gateway_tls_certificate") is None):
+            raise ValueError("must be set together with MESHQ_GATEWAY_TLS_CERTIFICATE, or neither")
+        return value

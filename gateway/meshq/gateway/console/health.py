@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from meshq.gateway.console.view import COMPONENTS, EXECUTION, MANAGEMENT, REGISTRY, Overview
+from meshq.gateway.console.view import COMPONENTS, EXECUTION, MANAGEMENT, REGISTRY, Overview, ShardView
 from meshq.gateway.envoy.supervisor import EnvoyState
 
 OK: Final = "ok"
 DEGRADED: Final = "degraded"
+DRAINING: Final = "draining"
 UNAVAILABLE: Final = "unavailable"
+
+UNREACHABLE: Final = "UNREACHABLE"
+"""The state of a shard that does not answer."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,8 @@ class Health:
 
     Attributes:
         status: `ok`; `degraded` when something does not answer though its processes are known;
-            `unavailable` when a process that every call needs is missing.
+            `draining` when the gateway is about to stop; `unavailable` when a process that every call
+            needs is missing.
         components: For each component how many instances are known and whether it answered.
         edge: How Envoy is.
     """
@@ -32,7 +37,7 @@ class Health:
     @property
     def serves(self) -> bool:
         """Whether clients can be sent here."""
-        return self.status != UNAVAILABLE
+        return self.status in (OK, DEGRADED)
 
 
 def assess(known: Iterable[str], overview: Overview, edge: EnvoyState) -> Health:
@@ -49,7 +54,7 @@ def assess(known: Iterable[str], overview: Overview, edge: EnvoyState) -> Health
     problems = {
         REGISTRY: overview.instances.problem,
         MANAGEMENT: overview.queues.problem,
-        EXECUTION: overview.shards.problem or overview.workers.problem,
+        EXECUTION: overview.shards.problem or _unreachable(overview.shards.items) or overview.workers.problem,
     }
     components = {
         component: {"instances": count, "problem": problems.get(component)}
@@ -64,7 +69,14 @@ def assess(known: Iterable[str], overview: Overview, edge: EnvoyState) -> Health
     return Health(_status(counts, problems, edge), components, state)
 
 
+def _unreachable(shards: Sequence[ShardView]) -> str | None:
+    lost = sum(shard.state == UNREACHABLE for shard in shards)
+    return f"{lost} of {len(shards)} shards do not answer." if lost else None
+
+
 def _status(counts: Mapping[str, int], problems: Mapping[str, str | None], edge: EnvoyState) -> str:
+    if edge.draining:
+        return DRAINING
     if not (counts[MANAGEMENT] and counts[EXECUTION] and edge.live and edge.routes):
         return UNAVAILABLE
     return DEGRADED if any(problems.values()) else OK

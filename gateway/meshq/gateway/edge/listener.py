@@ -24,6 +24,7 @@ from meshq.gateway.edge.access_log import access_logs
 from meshq.gateway.edge.filters import http_filters
 from meshq.gateway.edge.origin import call_origin
 from meshq.gateway.edge.refusals import local_replies
+from meshq.gateway.edge.tls import Certificate, tls_socket
 from meshq.gateway.edge.wrappers import no, number, seconds, socket_address, yes
 from meshq.gateway.names import EDGE_LISTENER, EDGE_ROUTES
 
@@ -50,6 +51,7 @@ class Edge:
         descriptors: Their encoded descriptor set.
         origins: The origins whose pages may call.
         access_log: `stdout`, a file, or `off`.
+        certificate: For TLS; None is plain text.
     """
 
     listen: str
@@ -57,6 +59,7 @@ class Edge:
     descriptors: bytes
     origins: Sequence[str]
     access_log: str
+    certificate: Certificate | None = None
 
 
 def ads() -> config_source_pb2.ConfigSource:
@@ -73,10 +76,14 @@ def edge_listener(edge: Edge) -> listener_pb2.Listener:
     manager = listener_components_pb2.Filter(
         name="envoy.filters.network.http_connection_manager", typed_config=packed(_manager(edge))
     )
+    certificate = edge.certificate
+    chain = listener_components_pb2.FilterChain(
+        filters=[manager], transport_socket=tls_socket(certificate) if certificate else None
+    )
     return listener_pb2.Listener(
         name=EDGE_LISTENER,
         address=socket_address(edge.listen),
-        filter_chains=[listener_components_pb2.FilterChain(filters=[manager])],
+        filter_chains=[chain],
         per_connection_buffer_limit_bytes=number(_BUFFER_BYTES),
         # With a port per worker thread a second process could take the same port without an error.
         enable_reuse_port=no(),

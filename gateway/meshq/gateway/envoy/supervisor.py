@@ -49,12 +49,14 @@ class EnvoyState:
         routes: Whether it knows where to send calls.
         active_calls: How many calls are under way.
         restarts: How often it was started again.
+        draining: Whether it is about to stop.
     """
 
     live: bool
     routes: bool
     active_calls: int
     restarts: int
+    draining: bool = False
 
 
 class EnvoySupervisor:
@@ -85,6 +87,7 @@ class EnvoySupervisor:
         self._workers = workers
         self._drain_seconds = drain_seconds
         self._restarts = 0
+        self._draining = False
         self._process: EnvoyProcess | None = None
         self._admin: EnvoyAdmin | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -108,6 +111,7 @@ class EnvoySupervisor:
 
     async def drain(self) -> None:
         """Tell callers to go elsewhere; returns when no call is under way any more."""
+        self._draining = True
         if self._admin is None:
             return
         try:
@@ -136,6 +140,7 @@ class EnvoySupervisor:
                     routes=await admin.has_routes(),
                     active_calls=await admin.active_calls(),
                     restarts=self._restarts,
+                    draining=self._draining,
                 )
             except AdminUnreachable:
                 pass
