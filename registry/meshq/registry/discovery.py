@@ -42,11 +42,14 @@ class DiscoveryServicer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # typ
         with self._publisher.changes.listening() as woken:
             reader = asyncio.create_task(_read(request_iterator, subscriptions, woken))
             try:
-                while not reader.done():
+                ended = False
+                while not ended:
+                    ended = reader.done()
                     woken.clear()
                     self._publisher.changes.check_open()
                     await self._send_due(subscriptions, context)
-                    await self._pause(subscriptions, woken)
+                    if not ended:
+                        await self._pause(subscriptions, woken)
                 await reader
             finally:
                 await cancelled(reader)
