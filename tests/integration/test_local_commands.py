@@ -110,3 +110,56 @@ def test_interrupt_during_start_leaves_nothing(data: Path, moment: str, detach: 
         assert up.returncode == 130
     assert not any(map(alive, children))
     refused("down", "--data", str(data))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+class TestWholeSystem:
+    """The real components, too."""
+
+    def test_detached_system_is_shown_and_stopped(self, data: Path) -> None:
+        started = meshq("up", "--data", str(data), "--port", "0", "--detach")
+        assert started.returncode == 0, started.stdout + started.stderr
+        assert f"meshq down --data {data}" in started.stdout
+        shown = meshq("status", "--data", str(data), "--json")
+        assert shown.returncode == 0
+        status = json.loads(shown.stdout)
+        assert status["running"]
+        assert status["ready"]
+        assert status["edge"] in started.stdout
+        assert {process["state"] for process in status["processes"]} == {"ready"}
+        left = [status["supervisor"], *descendants(status["supervisor"])]
+        assert len(left) > len(status["processes"])
+
+        assert "already" in refused("up", "--data", str(data), "--port", "0")
+        assert "already" in refused("up", "--data", str(data), "--port", "0", "--detach")
+        assert all(map(alive, left))
+
+        assert meshq("down", "--data", str(data)).returncode == 0
+        assert not any(map(alive, left))
+        refused("down", "--data", str(data))
+
+    def test_killed_supervisor_leaves_nothing_and_its_data_is_good(self, data: Path) -> None:
+        assert meshq("up", "--data", str(data), "--port", "0", "--detach").returncode == 0
+        supervisor = json.loads(meshq("status", "--data", str(data), "--json").stdout)["supervisor"]
+        left = descendants(supervisor)
+        os.kill(supervisor, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while any(map(alive, left)):
+            assert time.monotonic() < deadline, [pid for pid in left if alive(pid)]
+            time.sleep(0.05)
+        assert "No meshq runs" in refused("status", "--data", str(data))
+        again = meshq("up", "--data", str(data), "--port", "0", "--detach")
+        assert again.returncode == 0, again.stdout + again.stderr
+
+    def test_interrupt_stops_the_ready_system(self, data: Path) -> None:
+        words = [*COMMAND, "up", "--data", str(data), "--port", "0"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as up:
+            assert up.stdout is not None
+            while "meshq is ready" not in (line := up.stdout.readline()):
+                assert line, "it ended"
+            left = descendants(up.pid)
+            up.send_signal(signal.SIGINT)
+            up.communicate(timeout=100)
+            assert up.returncode == 0
+        assert not any(map(alive, left))
