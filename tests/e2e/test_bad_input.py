@@ -130,7 +130,7 @@ def test_no_such_task(tasks: Any, rest: Any) -> None:
     [
         ("page_size=-1", {"page_size": -1}, "page_size"),
         ("page_size=1001", {"page_size": 1_001}, "page_size"),
-        ("page_token=nonsense", {"page_token": "nonsense"}, "page_token"),
+        ("page_token=not+a+token", {"page_token": "not a token"}, "page_token"),
         ("queue=two+words", {"queue": "two words"}, "queue"),
     ],
 )

@@ -51,10 +51,8 @@ def test_curl_sends_json_as_a_form(rest: Any) -> None:
     assert answer.headers["content-type"] == "application/json"
 
 
-def test_the_list_pages(rest: Any, done: Any) -> None:
-    ids = [create(rest, queue="rest-list")["task_id"] for _ in range(5)]
-    for task_id in ids:
-        done(task_id)
+def test_the_list_pages(rest: Any) -> None:
+    ids = [create(rest, queue="rest-list")["task_id"] for _ in range(5)]  # nobody serves this queue
     seen: list[str] = []
     token = ""
     while True:

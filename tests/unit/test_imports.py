@@ -42,9 +42,11 @@ MAY_IMPORT: Mapping[str, set[str]] = {
 """The other parts that a part may import."""
 
 MAY_DRIVE: Mapping[str, str] = {
-    r"psycopg(_pool)?": r"(management|execution)\.postgres(\..+)?",
-    r"redis": r"execution\.ring(\..+)?",
-    r"pyetcd": r"(mesh|registry)\.etcd(\..+)?",
+    # The local system makes the databases of the PostgreSQL that it starts.
+    r"psycopg(_pool)?": r"((management|execution)\.postgres(\..+)?|local\.servers)",
+    r"(redis|hiredis|xxhash)": r"execution\.ring(\..+)?",
+    r"pyetcd": r"mesh\.etcd",
+    r"aiohttp": r"gateway\..+",
     r"(typer|rich)": r"(cli|local)\..+",
     r"(envoy|xds|udpa)": r"(registry|gateway)\..+",
     r"(pydantic|pydantic_settings|structlog|prometheus_client|uvloop)": (
@@ -53,8 +55,8 @@ MAY_DRIVE: Mapping[str, str] = {
 }
 """The modules, by what follows `meshq.`, that may import a library."""
 
-SEES_GENERATED = r"(servicers?|conversion|app|sources|stubs)"
-"""The modules and folders of a component that may import generated code."""
+SEES_GENERATED = r"(servicers?|conversion|app|stubs|console\.sources)(\..+)?"
+"""The modules of a component that may import generated code: those that serve and those that call."""
 
 Graph = dict[str, set[str]]
 Check = Callable[[Graph], list[str]]
@@ -122,8 +124,7 @@ def broken_models(found: Graph) -> list[str]:
     return [
         f"{module} imports {name}"
         for module, names in found.items()
-        if part_of(module) in COMPONENTS
-        and not any(re.fullmatch(SEES_GENERATED, step) for step in module.split(".")[2:])
+        if part_of(module) in COMPONENTS and not re.fullmatch(SEES_GENERATED, module.split(".", 2)[-1])
         for name in sorted(names)
         if part_of(name) in GENERATED
     ]
