@@ -19,7 +19,7 @@ local function guard()
     return redis.error_reply('EPOCH ' .. (meta[1] or 'none'))
   end
   if meta[3] == 'closed' then
-    return redis.error_reply('CLOSED')
+    return redis.error_reply('CLOSED the shard was taken out of the ring')
   end
   local known, given = tonumber(meta[2]), tonumber(ARGV[2])
   if given < known then

@@ -1,0 +1,233 @@
+"""Ends of attempts on a real PostgreSQL: the first one wins, and whatever is recorded is reported."""
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncIterator, Sequence
+
+import psycopg
+import pytest
+from fixtures.execution import wait_until
+
+from meshq.contract.errors import MeshqError, Reason, Unavailable
+from meshq.contract.ids import lowest_id, new_task_id
+from meshq.execution.attempts.recorder import Recorder
+from meshq.execution.conversion.results import lost, with_error_text
+from meshq.execution.model import Ended, Lease, Outcome, Status
+from meshq.execution.postgres.attempts import AttemptStore
+from meshq.execution.postgres.database import Database
+from meshq.execution.postgres.migrate import migrate, migrations
+from meshq.execution.postgres.partitions import PartitionKeeper
+from meshq.execution.postgres.ring import RingTable
+from meshq.execution.ring.hashring import RingShard
+from meshq.local.servers import Postgres
+
+
+@pytest.fixture
+async def store(database: str) -> AsyncIterator[Database]:
+    found = Database(database)
+    await found.start()
+    yield found
+    await found.stop()
+
+
+@pytest.fixture
+def attempts(store: Database) -> AttemptStore:
+    return AttemptStore(store)
+
+
+def end(task_id: bytes | None = None, attempt: int = 1, number: int = 1, **fields: object) -> Ended:
+    ended = Ended(
+        task_id or new_task_id().bytes, attempt, "default", Outcome.SUCCEEDED, 5, number, "w", 10, 20,
+        b"result", None, "", "", "shard-1",
+    )  # fmt: skip
+    return ended._replace(**fields)  # type: ignore[arg-type]
+
+
+class Reports:
+    def __init__(self) -> None:
+        self.full = False
+        self.added: list[Ended] = []
+
+    def add(self, ended: Ended) -> None:
+        self.added.append(ended)
+
+
+async def test_ends_are_read_as_they_were_written(attempts: AttemptStore) -> None:
+    rows = [end() for _ in range(500)] + [end(success=None, error=b"error", outcome=Outcome.FAILED)]
+    assert await attempts.insert(rows) == 501
+    assert await attempts.insert([*rows[:10], end()]) == 1
+    found = await attempts.get([row[:2] for row in rows])
+    assert found == {row[:2]: row._replace(shard="") for row in rows}
+    assert list(found) == [row[:2] for row in rows]
+    missing = (new_task_id().bytes, 1)
+    assert await attempts.ended([rows[3][:2], missing, (rows[3].task_id, 2)]) == {rows[3][:2]}
+    assert await attempts.get([]) == {}
+    assert await attempts.insert([]) == 0
+
+
+async def test_attempts_of_a_task_are_listed_and_forgotten(attempts: AttemptStore) -> None:
+    task_id = new_task_id().bytes
+    await attempts.insert([end(task_id, attempt, success=b"large" * 100) for attempt in (3, 1, 2)])
+    listed = await attempts.list(task_id)
+    assert [row.attempt for row in listed] == [1, 2, 3]
+    assert all(row.success is None for row in listed)
+    await attempts.delete([task_id])
+    assert await attempts.list(task_id) == []
+
+
+async def test_the_first_end_wins(attempts: AttemptStore) -> None:
+    reports = Reports()
+    recorder = Recorder(attempts, reports, with_error_text)
+    await recorder.start()
+    first = end(number=1)
+    rival = first._replace(number=2, success=b"rival", shard="shard-2")
+    assert await recorder.record([first]) == [Status.ACCEPTED]
+    assert await recorder.record([rival, first, end()]) == [
+        Status.LEASE_LOST,
+        Status.ACCEPTED,
+        Status.ACCEPTED,
+    ]
+    # The rival's shard hears of what is recorded, for it may hold the task under the rival's lease.
+    assert [(row.success, row.shard) for row in reports.added[:3]] == [
+        (b"result", "shard-1"),
+        (b"result", "shard-2"),
+        (b"result", "shard-1"),
+    ]
+    await recorder.stop()
+
+
+async def test_a_lost_attempt_is_lost_even_to_its_own_lease(attempts: AttemptStore) -> None:
+    reports = Reports()
+    recorder = Recorder(attempts, reports, with_error_text)
+    await recorder.start()
+    late = end()
+    lease = Lease(late.task_id, 1, late.epoch, late.number, "shard-1", "default", 10)
+    assert await recorder.record([lost(lease, "w", 30)]) == [Status.ACCEPTED]
+    assert await recorder.record([late]) == [Status.LEASE_LOST]
+    assert {row.outcome for row in reports.added} == {Outcome.LOST}
+    assert reports.added[1].error_type == "LOST"
+    # The other way round the recorded result is reported again, not the loss.
+    done = end()
+    lease = Lease(done.task_id, 1, done.epoch, done.number, "shard-1", "default", 10)
+    await recorder.record([done])
+    assert await recorder.record([lost(lease, "w", 30)]) == [Status.ACCEPTED]
+    assert reports.added[-1].outcome == Outcome.SUCCEEDED
+    await recorder.stop()
+
+
+async def test_ends_in_one_moment_share_a_statement(attempts: AttemptStore) -> None:
+    class Counting:
+        inserts = 0
+
+        async def insert(self, rows: Sequence[Ended]) -> int:
+            self.inserts += 1
+            return await attempts.insert(rows)
+
+        get = attempts.get
+
+    counting = Counting()
+    recorder = Recorder(counting, Reports(), with_error_text)
+    await recorder.start()
+    same = end()
+    frames = [[end() for _ in range(100)] + [same] for _ in range(30)]
+    statuses = await asyncio.gather(*(recorder.record(frame) for frame in frames))
+    assert {status for found in statuses for status in found} == {Status.ACCEPTED}
+    assert counting.inserts <= 4
+    await recorder.stop()
+
+
+async def test_nothing_is_recorded_while_too_much_is_unreported(attempts: AttemptStore) -> None:
+    reports = Reports()
+    reports.full = True
+    recorder = Recorder(attempts, reports, with_error_text)
+    await recorder.start()
+    assert await recorder.record([end()]) == [Status.TRY_LATER]
+    await recorder.stop()
+
+
+async def test_without_its_database_results_are_to_be_reported_later(
+    attempts: AttemptStore, postgres_server: Postgres
+) -> None:
+    recorder = Recorder(attempts, Reports(), with_error_text)
+    await recorder.start()
+    row = end()
+    postgres_server.kill()
+    try:
+        assert await recorder.record([row]) == [Status.TRY_LATER]
+        with pytest.raises(MeshqError) as caught:
+            await attempts.get([row[:2]])
+        assert isinstance(caught.value, Unavailable)
+        assert caught.value.reason is Reason.ATTEMPTS_UNAVAILABLE
+    finally:
+        postgres_server.start()
+        postgres_server.wait_ready()
+
+    async def recorded() -> bool:
+        return await recorder.record([row]) == [Status.ACCEPTED]
+
+    await wait_until(recorded, seconds=40)
+    await recorder.stop()
+
+
+async def test_stopping_answers_what_waits(attempts: AttemptStore) -> None:
+    recorder = Recorder(attempts, Reports(), with_error_text)
+    answers: list[list[Status]] = []
+    recorder.submit([end(), end()], answers.append)
+    await recorder.stop()
+    assert answers == [[Status.TRY_LATER, Status.TRY_LATER]]
+
+
+async def test_partitions_are_made_ahead_and_dropped_when_old(store: Database, database: str) -> None:
+    today = dt.date(2026, 5, 10)
+    keeper = PartitionKeeper(store, 3, lambda: today)
+    await keeper.run_once()
+    await keeper.run_once()
+    attempts = AttemptStore(store)
+    noon = dt.datetime(2026, 5, 10, 12, tzinfo=dt.UTC)
+    known = lowest_id(int(noon.timestamp() * 1000)).bytes
+    early = lowest_id(int((noon - dt.timedelta(days=40)).timestamp() * 1000)).bytes
+    assert await attempts.insert([end(known), end(early)]) == 2
+    async with await psycopg.AsyncConnection.connect(database) as connection:
+        cursor = await connection.execute("SELECT tableoid::regclass::text FROM attempts ORDER BY task_id")
+        assert [name for (name,) in await cursor.fetchall()] == ["attempts_default", "attempts_20260510"]
+    today = dt.date(2026, 5, 14)
+    await keeper.run_once()
+    assert await attempts.ended([(known, 1), (early, 1)]) == {(early, 1)}
+
+
+async def test_a_day_that_the_default_partition_holds_is_left_to_it(store: Database) -> None:
+    attempts = AttemptStore(store)
+    day = dt.date(2027, 1, 1)
+    noon = dt.datetime(2027, 1, 1, 12, tzinfo=dt.UTC)
+    row = end(lowest_id(int(noon.timestamp() * 1000)).bytes)
+    await attempts.insert([row])
+    await PartitionKeeper(store, 0, lambda: day).run_once()
+    assert await attempts.ended([row[:2]]) == {row[:2]}
+
+
+async def test_instances_that_start_together_make_one_version_of_the_ring(store: Database) -> None:
+    table = RingTable(store)
+    shards = [RingShard("a", "h:1"), RingShard("b", "h:2", 3)]
+    rings = await asyncio.gather(*(table.ensure_shards(shards) for _ in range(4)))
+    assert {ring.version for ring in rings} == {1}
+    assert (await table.load_ring()).shards == tuple(shards)
+    assert (await table.ensure_shards(shards[:1])).version == 1
+    moved = await table.ensure_shards([RingShard("a", "h:9")])
+    assert (moved.version, moved.shards) == (2, (RingShard("a", "h:9"), shards[1]))
+
+
+async def test_epochs_are_never_used_twice(store: Database) -> None:
+    table = RingTable(store)
+    epochs = await asyncio.gather(*(table.next_epoch() for _ in range(20)))
+    assert len(set(epochs)) == 20
+
+
+async def test_migrations_are_applied_once_and_newer_databases_refused(
+    store: Database, database: str
+) -> None:
+    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
+        assert await migrate(connection) == []
+        assert [step.number for step in migrations()] == list(range(1, len(migrations()) + 1))
+        await connection.execute("INSERT INTO migrations (number, name) VALUES (9999, 'later')")
+        with pytest.raises(MeshqError, match="9999"):
+            await migrate(connection)
