@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from meshq.registry.directory import Instance
 
-_TIMEOUT = 1.0
+_TIMEOUT = 2.0
 _NO_HEALTH_SERVICE = grpc.StatusCode.UNIMPLEMENTED
 
 
