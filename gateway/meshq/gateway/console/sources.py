@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -28,12 +30,19 @@ from meshq.v1 import (
 
 Item = TypeVar("Item")
 
-_CALL_SECONDS: Final = 1.5
+_CALL_SECONDS: Final = 3.5
+"""Longer than the three seconds that a component takes to find that another one does not answer."""
 _FRESH_SECONDS: Final = 1.0
+_PATIENCE_SECONDS: Final = 0.7
+_USABLE_SECONDS: Final = 20.0
+_KEPT_SECONDS: Final = 600.0
 
 
 class MeshSource:
     """Asks at most once a second, however many look at the console.
+
+    Who looks while an answer is late gets the one before, if it is not too old: probes of `/healthz` give
+    up early. What a part said last is kept while it does not answer.
 
     Args:
         channel: The mesh.
@@ -45,15 +54,21 @@ class MeshSource:
         self._queues = queue_service_pb2_grpc.QueueServiceStub(channel)
         self._workers = worker_service_pb2_grpc.WorkerServiceStub(channel)
         self._asking: asyncio.Task[Overview] | None = None
-        self._asked = 0.0
+        self._last: Overview | None = None
+        self._last_time = -math.inf
+        self._kept: dict[str, tuple[float, Listing[Any]]] = {}
 
     async def overview(self) -> Overview:
-        """The mesh as it is, or was a second ago."""
-        asking = self._asking
-        if asking is None or (asking.done() and time.monotonic() - self._asked > _FRESH_SECONDS):
-            self._asked = time.monotonic()
-            asking = self._asking = asyncio.create_task(self._ask(), name="overview of the mesh")
-        return await asyncio.shield(asking)
+        """The mesh as it is, or was a moment ago."""
+        if self._last is not None and self._age() < _FRESH_SECONDS:
+            return self._last
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask(), name="overview of the mesh")
+        usable = self._last is not None and self._age() < _USABLE_SECONDS
+        await asyncio.wait({self._asking}, timeout=_PATIENCE_SECONDS if usable else None)
+        if self._asking.done() or self._last is None:
+            return await self._asking
+        return self._last
 
     async def start(self) -> None:
         """There is nothing to begin: it asks when it is asked."""
@@ -64,14 +79,32 @@ class MeshSource:
             self._asking.cancel()
             await asyncio.gather(self._asking, return_exceptions=True)
 
+    def _age(self) -> float:
+        return time.monotonic() - self._last_time
+
     async def _ask(self) -> Overview:
         instances, shards, queues, workers = await asyncio.gather(
-            _tolerantly(self._list_instances),
-            _tolerantly(self._list_shards),
-            _tolerantly(self._list_queues),
-            _tolerantly(self._list_workers),
+            self._tolerantly("instances", self._list_instances),
+            self._tolerantly("shards", self._list_shards),
+            self._tolerantly("queues", self._list_queues),
+            self._tolerantly("workers", self._list_workers),
         )
-        return Overview(instances, shards, queues, workers)
+        self._last_time = time.monotonic()
+        self._last = Overview(instances, shards, queues, workers)
+        return self._last
+
+    async def _tolerantly(self, part: str, ask: Callable[[], Awaitable[Listing[Item]]]) -> Listing[Item]:
+        try:
+            listing = await ask()
+        except grpc.RpcError as error:
+            return self._without_answer(part, _in_words(from_rpc_error(error)))
+        self._kept[part] = (time.monotonic(), listing)
+        return listing
+
+    def _without_answer(self, part: str, problem: str) -> Listing[Any]:
+        then, kept = self._kept.get(part, (-math.inf, Listing()))
+        age = time.monotonic() - then
+        return replace(kept, problem=problem, age=age) if age < _KEPT_SECONDS else Listing(problem=problem)
 
     async def _list_instances(self) -> Listing[InstanceView]:
         request = registry_service_pb2.ListInstancesRequest()
@@ -91,13 +124,6 @@ class MeshSource:
         request = worker_service_pb2.ListWorkersRequest(page_size=DEFAULT_PAGE_SIZE)
         answer = await self._workers.ListWorkers(request, timeout=_CALL_SECONDS)
         return Listing([_worker(item) for item in answer.workers], more=bool(answer.next_page_token))
-
-
-async def _tolerantly(ask: Callable[[], Awaitable[Listing[Item]]]) -> Listing[Item]:
-    try:
-        return await ask()
-    except grpc.RpcError as error:
-        return Listing(problem=_in_words(from_rpc_error(error)))
 
 
 def _in_words(error: MeshqError) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
@@ -20,14 +20,16 @@ class Listing(Generic[Item]):
     """One part of the page.
 
     Attributes:
-        items: What there is.
+        items: What there is, or was when it last could be asked.
         problem: Why it could not be asked; None when it was.
         more: Whether there is more than is shown.
+        age: Seconds since the items were true, where they are old.
     """
 
     items: Sequence[Item] = ()
     problem: str | None = None
     more: bool = False
+    age: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -105,14 +107,3 @@ class Overview:
     shards: Listing[ShardView] = field(default_factory=Listing)
     queues: Listing[QueueView] = field(default_factory=Listing)
     workers: Listing[WorkerView] = field(default_factory=Listing)
-
-    @property
-    def problems(self) -> list[str]:
-        """What could not be asked, in words."""
-        parts: dict[str, Listing[Any]] = {
-            "The instances": self.instances,
-            "The shards": self.shards,
-            "The queues": self.queues,
-            "The workers": self.workers,
-        }
-        return [f"{name} are not available: {part.problem}" for name, part in parts.items() if part.problem]
