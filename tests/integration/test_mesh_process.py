@@ -102,6 +102,24 @@ def test_calls_under_way_are_finished(mesh: Mesh) -> None:
     assert process.wait() == 0
 
 
+def test_callers_that_vanish_leave_no_trace_in_the_log(mesh: Mesh) -> None:
+    process = mesh.component("a", TEST_FAULT="slow")
+    address = process.wait_logged("serving")["address"]
+    for _ in range(3):
+        channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+        stub: Any = task_service_pb2_grpc.TaskServiceStub(channel)
+        calls = [stub.GetTask.future(task_service_pb2.GetTaskRequest(), timeout=0.3) for _ in range(20)]
+        watches = [stub.WatchTask(task_service_pb2.WatchTaskRequest()) for _ in range(20)]
+        assert all(next(watch) is not None for watch in watches)
+        calls[0].exception()
+        for watch in watches[:10]:
+            watch.cancel()
+        # The others end in the middle, with their connection.
+        channel.close()
+    assert process.stop() == 0
+    assert process.problems == []
+
+
 def test_a_watch_of_health_does_not_delay_a_stop(mesh: Mesh) -> None:
     process = mesh.component("a")
     with grpc.insecure_channel(process.wait_logged("serving")["address"]) as channel:
