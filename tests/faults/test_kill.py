@@ -8,7 +8,7 @@ from faults.load import Load
 
 pytestmark = pytest.mark.timeout(400)
 
-COMPONENTS = ["management-1", "execution-1", "worker-1", "registry", "gateway"]
+COMPONENTS = ["management-1", "execution-1", "worker", "registry", "gateway"]
 
 
 @pytest.mark.parametrize("name", [*COMPONENTS, "shard-1", "etcd", "postgres"])
