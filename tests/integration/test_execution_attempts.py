@@ -186,13 +186,17 @@ async def test_partitions_are_made_ahead_and_dropped_when_old(store: Database, d
     noon = dt.datetime(2026, 5, 10, 12, tzinfo=dt.UTC)
     known = lowest_id(int(noon.timestamp() * 1000)).bytes
     early = lowest_id(int((noon - dt.timedelta(days=40)).timestamp() * 1000)).bytes
-    assert await attempts.insert([end(known), end(early)]) == 2
+    fresh = int(dt.datetime(2026, 5, 13, tzinfo=dt.UTC).timestamp() * 1000)
+    assert await attempts.insert([end(known), end(early), end(early, 2, end_ms=fresh)]) == 3
     async with await psycopg.AsyncConnection.connect(database) as connection:
         cursor = await connection.execute("SELECT tableoid::regclass::text FROM attempts ORDER BY task_id")
-        assert [name for (name,) in await cursor.fetchall()] == ["attempts_default", "attempts_20260510"]
+        assert [name for (name,) in await cursor.fetchall()] == [
+            *["attempts_default"] * 2,
+            "attempts_20260510",
+        ]
     today = dt.date(2026, 5, 14)
     await keeper.run_once()
-    assert await attempts.ended([(known, 1), (early, 1)]) == {(early, 1)}
+    assert await attempts.ended([(known, 1), (early, 1), (early, 2)]) == {(early, 2)}
 
 
 async def test_a_day_that_the_default_partition_holds_is_left_to_it(store: Database) -> None:

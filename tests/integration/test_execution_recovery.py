@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from fixtures.execution import Cluster, Dispatcher, FrameWorker, Instance, cluster, wait_until
 
+from meshq.execution.postgres.ring import RingTable
+from meshq.execution.ring.connection import open_connection
+from meshq.execution.ring.hashring import RingShard
 from meshq.execution.ring.shard import ShardState
 from meshq.internal.v1 import attempt_service_pb2 as attempt_pb
 from meshq.internal.v1 import dispatch_service_pb2 as dispatch_pb
@@ -342,3 +345,24 @@ async def test_a_new_shard_takes_its_part_and_old_tasks_stay_reachable(
         listed = await first.ring.ListShards(ring_pb.ListShardsRequest())
         assert listed.ring_version == 2
         assert sum(shard.share for shard in listed.shards) == pytest.approx(1)
+
+
+async def test_data_of_somebody_else_is_not_wiped(database: str, shards: dict[str, str]) -> None:
+    connection = await open_connection(shards["shard-2"], "somebody")
+    try:
+        await connection.call("SET", "their", "data")
+        async with cluster(database, {"shard-1": shards["shard-1"]}) as system:
+            instance = await system.start()
+            members = [RingShard(name, address) for name, address in shards.items()]
+            await RingTable(instance.execution.database).ensure_shards(members)
+            system.etcd.changed.set()
+            foreign = await wait_until(lambda: instance.execution.shards.get("shard-2"))
+            await wait_until(lambda: "not of meshq" in complaint(instance, "shard-2"))
+            assert not foreign.usable
+            assert await connection.call("GET", "their") == b"data"
+    finally:
+        connection.close()
+
+
+def complaint(instance: Instance, name: str) -> str:
+    return instance.execution.shards._keepers[name]._complaint

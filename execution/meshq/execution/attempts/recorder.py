@@ -127,6 +127,10 @@ class Recorder:
         except asyncio.CancelledError:
             self._batches.extendleft(reversed(batches))
             raise
+        except Exception as error:  # noqa: BLE001
+            _log.error("attempts could not be recorded", exc_info=error)
+            statuses = [Status.TRY_LATER] * sum(len(batch.rows) for batch in batches)
+            await asyncio.sleep(_PAUSE_AFTER_FAILURE)
         at = 0
         for batch in batches:
             batch.answer(statuses[at : at + len(batch.rows)])

@@ -30,6 +30,8 @@ _APPLY_PAUSE: Final = 0.2
 
 Key = tuple[bytes, int, bool]
 
+_ALL_SHARDS: Final = ""
+
 
 class Ledger(Protocol):
     """Who is told."""
@@ -59,7 +61,7 @@ class Reporter:
         self._shards = shards
         self._attempts = attempts
         self._waiting: dict[Key, Ended] = {}
-        self._under_way: set[Key] = set()
+        self._under_way: dict[Key, str] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._failures = 0
         self._running = False
@@ -87,12 +89,17 @@ class Reporter:
         await asyncio.gather(*self._calls, return_exceptions=True)
 
     def add(self, ended: Ended) -> None:
-        """Report an end, or a start (outcome 0), unless the same report is on its way."""
+        """Report an end, or a start (outcome 0), unless the same report for the same shard is on its way."""
         key = (ended.task_id, ended.attempt, ended.outcome > 0)
-        if key not in self._under_way:
-            self._waiting[key] = ended
-            if not self._calls or len(self._waiting) == _MANY:
-                self._go_on()
+        if self._under_way.get(key) == ended.shard:
+            return
+        waiting = self._waiting.get(key)
+        if waiting is not None and waiting.shard != ended.shard:
+            # Two shards hold the task under one attempt: the answer concerns both.
+            ended = ended._replace(shard=_ALL_SHARDS)
+        self._waiting[key] = ended
+        if not self._calls or len(self._waiting) == _MANY:
+            self._go_on()
 
     def _go_on(self) -> None:
         while self._running and self._waiting and self._room():
@@ -108,6 +115,8 @@ class Reporter:
 
     def _ended(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
+        if not call.cancelled() and (error := call.exception()) is not None:
+            _log.error("reporting failed; the leases keep what was not reported", exc_info=error)
         self._go_on()
 
     async def _tell_all(self) -> None:
@@ -118,11 +127,12 @@ class Reporter:
         if not keys:
             return
         reports = [self._waiting.pop(key) for key in keys]
-        self._under_way.update(keys)
+        self._under_way.update((key, ended.shard) for key, ended in zip(keys, reports, strict=True))
         try:
             directives = await self._answered(reports)
         finally:
-            self._under_way.difference_update(keys)
+            for key in keys:
+                self._under_way.pop(key, None)
         await self._apply(reports, directives)
 
     async def _answered(self, reports: list[Ended]) -> list[Directive]:
@@ -177,11 +187,11 @@ class Reporter:
             _log.warning("attempts of unknown tasks stay for now", reason=error.message)
 
 
-_KINDS: Final = {Action.DONE: "done", Action.GONE: "gone", Action.RUN: "run"}
+_KINDS: Final[dict[int, str]] = {Action.DONE: "done", Action.GONE: "gone", Action.RUN: "run"}
 
 
 def _applied(ended: Ended, directive: Directive) -> Applied | None:
-    kind = _KINDS.get(Action(directive.action)) if directive.action else None
+    kind = _KINDS.get(directive.action)
     if kind is None:
         return None
     buried = tombstone(ended) if kind == "done" and ended.outcome else b"0 "

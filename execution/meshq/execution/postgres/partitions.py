@@ -22,6 +22,7 @@ _DAYS_BACK: Final = 1
 _DAYS_AHEAD: Final = 3
 _LOCK: Final = 0x6D65_7368_7203
 _NAME: Final = re.compile(r"attempts_(\d{8})")
+_FORGET: Final = "DELETE FROM attempts_default WHERE end_ms < %s"
 _EXISTING: Final = """
 SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
 WHERE i.inhparent = 'attempts'::regclass
@@ -77,6 +78,9 @@ class PartitionKeeper:
 
     async def _drop_old(self, connection: Connection, existing: set[dt.date], today: dt.date) -> None:
         oldest = today - dt.timedelta(days=self._retention_days)
+        # The default partition has the ends of tasks that are older than the oldest other one.
+        midnight = dt.datetime(oldest.year, oldest.month, oldest.day, tzinfo=dt.UTC)
+        await connection.execute(_FORGET, (int(midnight.timestamp() * 1000),))
         for day in sorted(day for day in existing if day < oldest):
             await connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(_name(day))))
             _log.info("attempts dropped", day=day.isoformat())

@@ -28,6 +28,7 @@ _LOOK_SECONDS: Final = 1.0
 _RECOVERY_LOOK_SECONDS: Final = 0.1
 _ANSWER_SECONDS: Final = 3.0
 _MEMORY_MARK: Final = 0.85
+_ADOPT_SECONDS: Final = 30.0
 _ADOPT_AT_ONCE: Final = 500
 _POLICY: Final = "noeviction"
 
@@ -111,8 +112,7 @@ class Keeper:
     async def run_once(self) -> float:
         """Look at the shard once; returns the seconds until the next look."""
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                await self._look()
+            await self._look()
         except (ShardError, MeshqError, TimeoutError) as error:
             self._complain(str(error) or "it does not answer")
             self._drop()
@@ -121,16 +121,19 @@ class Keeper:
 
     async def _look(self) -> None:
         connection = await self._connected()
-        info = _parse_info(await connection.call("INFO", "server", "replication", "memory"))
-        meta = _parse_hash(await connection.call("HGETALL", keys.META))
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            info = _parse_info(await connection.call("INFO", "server", "replication", "memory"))
+            meta = _parse_hash(await connection.call("HGETALL", keys.META))
         self._judge(info)
         self._note_memory(info)
         identity = Identity(info["run_id"], info["master_replid"])
         if (meta.get("run_id"), meta.get("replication_id")) != identity:
             self.shard.detach()
-            await self._claim(connection, identity, meta.get("epoch", ""))
-            meta = _parse_hash(await connection.call("HGETALL", keys.META))
-        await self._use(connection, int(meta["epoch"]), meta["state"])
+            async with asyncio.timeout(_ADOPT_SECONDS):
+                await self._claim(connection, identity, meta.get("epoch", ""))
+                meta = _parse_hash(await connection.call("HGETALL", keys.META))
+        async with asyncio.timeout(_ADOPT_SECONDS):
+            await self._use(connection, int(meta["epoch"]), meta["state"])
 
     async def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:

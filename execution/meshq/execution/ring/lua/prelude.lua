@@ -6,7 +6,6 @@
 
 local call = redis.call
 local PRIORITY_BOOST_MS = 60000
-local TOMBSTONE_SECONDS = 130
 local POISON_DEATHS = 3
 
 local clock = call('TIME')
@@ -109,21 +108,22 @@ local function flush_lanes()
   entering = {}
 end
 
--- Tombstones: id -> "attempt terminal outcome content", in a bucket for each minute.
+-- Tombstones: id -> "attempt terminal outcome content", in a bucket for each minute that lives for two.
 local buried = {}
 local function bury(id, attempt, terminal, outcome)
   buried[#buried + 1] = id
   buried[#buried + 1] = attempt .. ' ' .. terminal .. ' ' .. outcome
 end
 
+local MINUTE = math.floor(NOW / 60000)
 local function bucket(age)
-  return KEY.TOMBSTONES .. string.format('%.0f', math.floor(NOW / 60000) - age)
+  return KEY.TOMBSTONES .. string.format('%.0f', MINUTE - age)
 end
 
 -- The tombstones of many ids, false where there is none.
 local function tombstones(ids)
   local found = {}
-  for age = 0, 2 do
+  for age = 0, 1 do
     local key = bucket(age)
     if #ids > 0 and call('EXISTS', key) == 1 then
       for index, value in ipairs(call('HMGET', key, unpack(ids))) do
@@ -153,7 +153,7 @@ local function flush()
   if #buried > 0 then
     local key = bucket(0)
     call('HSET', key, unpack(buried))
-    call('EXPIRE', key, TOMBSTONE_SECONDS)
+    call('PEXPIREAT', key, (MINUTE + 2) * 60000)
   end
 end
 
