@@ -87,9 +87,15 @@ class Creator:
 
     async def count_backlog(self) -> None:
         """Look how many tasks are open; between two looks only what was accepted here is added."""
-        if self._accepted_since or self._counted >= self._max_open_tasks:
-            self._accepted_since = 0
+        if not self._accepted_since and self._counted < self._max_open_tasks:
+            return
+        before = self._accepted_since
+        try:
             self._counted = await self._ledger.open_count()
+        except MeshqError as error:
+            _log.info("backlog not counted", reason=error.message)
+        else:
+            self._accepted_since -= before
 
     async def _write(self, submissions: Sequence[Submission]) -> list[Accepted | MeshqError]:
         # A name that comes twice in a group is won once; the others hear what the first was answered.

@@ -114,9 +114,11 @@ class Database:
 
     async def connect(self) -> LedgerConnection:
         """A connection outside of the pools, with no timeouts; the caller closes it."""
-        return await LedgerConnection.connect(
+        connection = await LedgerConnection.connect(
             self._url, autocommit=True, target_session_attrs="read-write", connect_timeout=10
         )
+        arrays.register(connection.adapters)
+        return connection
 
     async def write(self, work: Callable[[LedgerConnection, bool], Awaitable[T]]) -> T:
         """Do something on a hot connection.
@@ -148,7 +150,9 @@ class Database:
         while True:
             try:
                 async with pool.connection() as connection:
-                    return await work(connection, again)
+                    done = await work(connection, again)
+                heed_cancellation()
+                return done  # noqa: TRY300
             except _FAILURES as error:
                 if not (worth_retrying(error) and monotonic() < deadline):
                     raise _outcome(error) from error
@@ -199,6 +203,17 @@ class Database:
             _log.info("ledger durability", level=found.level)
         else:
             _log.warning("ledger durability is less than promised", level=found.level)
+
+
+def heed_cancellation() -> None:
+    """End the task if it was cancelled while a statement ran.
+
+    psycopg waits by `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that comes at the
+    moment the wait is over; the task would go on for ever, and whoever stops it would wait for ever.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def durability(flushes: bool, standbys: str, replicas: int) -> Durability:

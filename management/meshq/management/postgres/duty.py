@@ -8,7 +8,7 @@ from typing import Final
 
 import psycopg
 
-from meshq.management.postgres.database import Database, LedgerConnection
+from meshq.management.postgres.database import Database, LedgerConnection, heed_cancellation
 
 
 class HouseDuty:
@@ -47,6 +47,7 @@ class HouseDuty:
             self._trusted_until = monotonic() + self._TRUSTED_SECONDS
         except psycopg.Error:
             await self.stop()
+        heed_cancellation()
 
     async def start(self) -> None:
         """Nothing to begin: the connection is made when the duty is first asked for."""

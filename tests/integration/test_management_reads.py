@@ -1,0 +1,180 @@
+"""Reading tasks and queues, and what is said when PostgreSQL or execution is away."""
+
+import asyncio
+import uuid
+from typing import Any
+
+import grpc
+import pytest
+from fixtures.management import Node, cluster, report, until
+
+from meshq.contract.errors import InvalidRequest, MeshqError, NotFound, Reason, Unavailable
+from meshq.contract.status import from_rpc_error
+from meshq.local.servers import Postgres
+from meshq.v1 import queue_service_pb2, task_pb2, task_service_pb2
+
+SUCCEEDED = task_pb2.ATTEMPT_OUTCOME_SUCCEEDED
+
+
+async def failure(call: Any) -> MeshqError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return from_rpc_error(caught.value)
+
+
+async def listed(node: Node, **filters: object) -> list[str]:
+    """The ids of all pages."""
+    ids: list[str] = []
+    token = ""
+    while True:
+        request = task_service_pb2.ListTasksRequest(page_token=token, **filters)  # type: ignore[arg-type]
+        page = await node.tasks.ListTasks(request)
+        ids += [task.task_id for task in page.tasks]
+        if not (token := page.next_page_token):
+            return ids
+
+
+async def test_lists_go_page_by_page(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        tasks = [await node.create(queue="ab"[n % 2], type="t") for n in range(9)]
+        ids = [task.task_id for task in tasks][::-1]
+        assert await listed(node, page_size=4) == ids
+        assert await listed(node, page_size=1, queue="a") == ids[::2]
+        assert await listed(node, page_size=9) == ids
+        assert await listed(node, min_create_time=tasks[4].create_time, page_size=3) == ids[:5]
+        assert await listed(node, type="none") == []
+        page = await node.tasks.ListTasks(task_service_pb2.ListTasksRequest(page_size=2))
+        assert page.tasks[0].state == task_pb2.TASK_STATE_PENDING
+        other = task_service_pb2.ListTasksRequest(page_token=page.next_page_token, queue="a")
+        error = await failure(node.tasks.ListTasks(other))
+        assert isinstance(error, InvalidRequest)
+        assert error.violations[0].field == "page_token"
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (task_service_pb2.ListTasksRequest(page_size=-1), "page_size"),
+        (task_service_pb2.ListTasksRequest(page_size=1_001), "page_size"),
+        (task_service_pb2.ListTasksRequest(page_token="x"), "page_token"),
+        (task_service_pb2.ListTasksRequest(queue="?"), "queue"),
+        (task_service_pb2.ListTasksRequest(type="?"), "type"),
+        (task_service_pb2.ListTasksRequest(view=9), "view"),  # type: ignore[arg-type]
+        (task_service_pb2.ListTasksRequest(states=[99]), "states[0]"),  # type: ignore[list-item]
+    ],
+)
+async def test_a_bad_list_names_its_field(
+    database: str, request_: task_service_pb2.ListTasksRequest, field: str
+) -> None:
+    async with cluster(database) as system:
+        error = await failure(system.nodes[0].tasks.ListTasks(request_))
+        assert isinstance(error, InvalidRequest)
+        assert [item.field for item in error.violations] == [field]
+
+
+async def test_several_tasks_by_id(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        ids = [(await node.create(data=b"x")).task_id for _ in range(3)]
+        done = uuid.UUID(ids[1]).bytes
+        system.execution.record(done, 1, SUCCEEDED, "out")
+        await node.report(report(done, 1, SUCCEEDED))
+        missing = str(uuid.uuid4())
+        request = task_service_pb2.BatchGetTasksRequest(task_ids=[*ids[::-1], missing, ids[0].upper()])
+        found = await node.tasks.BatchGetTasks(request)
+        assert [task.task_id for task in found.tasks] == [*ids[::-1], ids[0]]
+        assert list(found.missing_task_ids) == [missing]
+        assert not any(task.data for task in found.tasks)
+        request.view = task_pb2.TASK_VIEW_FULL
+        full = (await node.tasks.BatchGetTasks(request)).tasks
+        assert [task.data for task in full] == [b"x"] * 4
+        assert full[1].result.string_value == "out"
+        for bad in ([], ["x"], [missing] * 1_001):
+            error = await failure(
+                node.tasks.BatchGetTasks(task_service_pb2.BatchGetTasksRequest(task_ids=bad))
+            )
+            assert isinstance(error, InvalidRequest)
+
+
+async def test_an_unknown_task_is_not_found(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        error = await failure(node.tasks.GetTask(task_service_pb2.GetTaskRequest(task_id=str(uuid.uuid4()))))
+        assert isinstance(error, NotFound)
+        error = await failure(node.tasks.GetTask(task_service_pb2.GetTaskRequest(task_id="1")))
+        assert isinstance(error, InvalidRequest)
+
+
+async def test_queues_show_what_ledger_and_shards_know(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        for name in ("b", "a", "c"):
+            await node.create(queue=name)
+        await until(lambda: len(system.execution.shard) == 3)
+        first = await node.queues.ListQueues(queue_service_pb2.ListQueuesRequest(page_size=2))
+        assert [queue.queue for queue in first.queues] == ["a", "b"]
+        rest = await node.queues.ListQueues(
+            queue_service_pb2.ListQueuesRequest(page_size=2, page_token=first.next_page_token)
+        )
+        assert [queue.queue for queue in rest.queues] == ["c"]
+        assert not rest.next_page_token
+        queue = rest.queues[0]
+        assert (queue.counts.open, queue.counts.pending, queue.complete) == (1, 3, True)
+        assert queue.arrival_rate > 0
+        system.execution.recovering = True
+        shown = await node.queues.GetQueue(queue_service_pb2.GetQueueRequest(queue="c"))
+        assert not shown.complete
+        error = await failure(node.queues.GetQueue(queue_service_pb2.GetQueueRequest(queue="none")))
+        assert error.reason == Reason.QUEUE_NOT_FOUND
+        for bad in (
+            node.queues.GetQueue(queue_service_pb2.GetQueueRequest(queue="?")),
+            node.queues.ListQueues(queue_service_pb2.ListQueuesRequest(page_size=-1)),
+            node.queues.ListQueues(queue_service_pb2.ListQueuesRequest(page_token="Pz8_")),
+        ):
+            assert isinstance(await failure(bad), InvalidRequest)
+
+
+async def test_a_result_is_not_withheld_silently(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        task_id = uuid.UUID((await node.create()).task_id).bytes
+        await node.report(report(task_id, 1, SUCCEEDED))
+        text = str(uuid.UUID(bytes=task_id))
+
+        system.execution.away = True
+        error = await failure(node.tasks.GetTask(task_service_pb2.GetTaskRequest(task_id=text)))
+        assert isinstance(error, Unavailable)
+        assert error.reason == Reason.COMPONENT_UNAVAILABLE
+        assert (await node.get(text)).state == task_pb2.TASK_STATE_SUCCEEDED
+
+
+async def test_a_restart_of_postgresql_is_survived(database: str, postgres_server: Postgres) -> None:
+    async with cluster(database, nodes=2) as system:
+        first, second = system.nodes
+        before = await first.create()
+        await asyncio.to_thread(postgres_server.stop)
+        request = task_service_pb2.CreateTaskRequest(task=task_pb2.Task(type="t"), request_id="r")
+        errors = await asyncio.gather(
+            failure(first.tasks.CreateTask(request)),
+            failure(first.tasks.GetTask(task_service_pb2.GetTaskRequest(task_id=before.task_id))),
+            failure(second.queues.ListQueues(queue_service_pb2.ListQueuesRequest())),
+        )
+        for error in errors:
+            assert isinstance(error, Unavailable)
+            assert error.reason == Reason.LEDGER_UNAVAILABLE
+            assert error.retry_delay
+        # Not on another thread: the server ends with the thread that started it.
+        postgres_server.start()
+        await asyncio.to_thread(postgres_server.wait_ready)
+
+        async def accepted() -> task_pb2.Task | None:
+            try:
+                return await first.tasks.CreateTask(request)
+            except grpc.aio.AioRpcError:
+                return None
+
+        task = await until(accepted, "the reconnection")
+        assert (await second.tasks.CreateTask(request)).task_id == task.task_id
+        assert (await second.get(before.task_id)).task_id == before.task_id
+        await until(lambda: len(system.execution.shard) == 2)
