@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from meshq.cli import render, watch
-from meshq.cli.output import printable
+from meshq.cli.output import Output, printable
 from meshq.client.models import (
     Instance,
     InstanceState,
@@ -132,6 +132,13 @@ def test_the_other_tables() -> None:
 )
 def test_spans(seconds: float, text: str) -> None:
     assert render.span(dt.timedelta(seconds=seconds)) == text
+
+
+def test_lines_in_a_pipe_have_no_blanks_at_their_end(capsys: pytest.CaptureFixture[str]) -> None:
+    Output().draw(render.tasks([make_task()], wide=True))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines == [line.rstrip() for line in lines]
 
 
 def test_control_characters_are_shown_and_not_obeyed() -> None:

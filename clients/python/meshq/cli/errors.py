@@ -81,11 +81,14 @@ def trouble_of(error: MeshqError, what: str, hints: dict[str, str]) -> Trouble:
     from meshq.contract.errors import InvalidRequest  # noqa: PLC0415  (grpc)
 
     violations = error.violations if isinstance(error, InvalidRequest) else ()
+    hint = hints.get(str(error.reason)) or _HINTS.get(str(error.reason), "")
     message = f"Cannot {what}"
     if violations:
         message += ": the request breaks a rule" if len(violations) == 1 else ": the request breaks rules"
     else:
-        message += f": {_plain_words(error.message)}"
+        # What a server advises after a semicolon is meant for programs; the hint is for this one.
+        told = error.message.partition("; ")[0] if hint and error.reason in _ADVISED else error.message
+        message += f": {_plain_words(told)}"
     details: dict[str, Any] = {"code": error.code.name, "reason": str(error.reason)}
     if error.metadata:
         details["metadata"] = dict(error.metadata)
@@ -94,18 +97,22 @@ def trouble_of(error: MeshqError, what: str, hints: dict[str, str]) -> Trouble:
     return Trouble(
         message,
         CODE_OF_STATUS.get(error.code.name, ExitCode.INTERNAL),
-        hints.get(str(error.reason)) or _HINTS.get(str(error.reason), ""),
+        hint,
         details,
         tuple((item.field, item.rule) for item in violations),
     )
 
 
 def _plain_words(text: str) -> str:
-    """What gRPC says about an address that nobody listens at, shorter; everything else as it is."""
+    """What gRPC says about an address that nobody listens at, shorter; all else as the end of a sentence."""
     match = _NO_CONNECTION.match(text)
-    return f"nothing answers at {match['address']} ({match['why'].strip().lower()})" if match else text
+    if match:
+        return f"nothing answers at {match['address']} ({match['why'].strip().lower()})"
+    return text[0].lower() + text[1:] if _ARTICLE.match(text) else text
 
 
+_ARTICLE = re.compile(r"(The|There|No|It|A|An|This) ")
+_ADVISED = {"TASK_NOT_ENDED"}
 _NO_CONNECTION = re.compile(
     r"failed to connect to all addresses.*?ipv[46]:(?:%5B)?(?P<address>\S+): .*?(?P<why>[^:]+)$", re.DOTALL
 )

@@ -55,8 +55,13 @@ class Output:
         sys.stderr.write(printable(sentence) + "\n")
 
     def draw(self, drawing: RenderableType) -> None:
-        """Print something drawn by rich."""
-        self.console.print(drawing)
+        """Print something drawn by rich; into a pipe without the blanks that fill its lines."""
+        if self.console.is_terminal:
+            self.console.print(drawing)
+            return
+        with self.console.capture() as captured:
+            self.console.print(drawing)
+        self.write("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def json_line(shape: Any) -> str:
