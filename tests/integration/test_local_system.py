@@ -33,7 +33,8 @@ http.server.HTTPServer((host, int(port)), Healthy).serve_forever()
 """
 SLEEP = "import time; time.sleep(600)"
 # What a component may have started: it shall not outlive the system.
-WITH_CHILD = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SLEEP!r}])"
+CHILD = f"subprocess.run([sys.executable, '-c', {SLEEP!r}])"
+WITH_CHILD = f"import subprocess, sys; print('connected', flush=True); {CHILD}"
 SMALL = Size(management=1, execution=1)
 
 

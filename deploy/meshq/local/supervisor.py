@@ -22,7 +22,7 @@ from meshq.local.child import Child, Guard
 from meshq.local.datadir import disk_full, log_of
 from meshq.local.errors import LocalError, StartFailed
 from meshq.local.plan import ProcessPlan, child_environment, in_stop_waves
-from meshq.local.readiness import wait_ready
+from meshq.local.readiness import probe_of, wait_ready
 from meshq.local.servers import Preparation, bound_to_parent
 
 _TRIES = 3
@@ -153,11 +153,12 @@ class Supervised:
             if (code := await self._prepare(preparation)) != 0 or not self._wanted:
                 return code
         command = server.launched() if server else bound_to_parent(self.plan.command)
-        return await self._watch(self._spawn(command))
+        probe = probe_of(self.plan, self.log)
+        return await self._watch(self._spawn(command), probe)
 
-    async def _watch(self, child: Child) -> int:
+    async def _watch(self, child: Child, probe: Callable[[], bool]) -> int:
         """Note when the process is ready, and return the code with which it ended."""
-        readiness = asyncio.create_task(wait_ready(self.plan))
+        readiness = asyncio.create_task(wait_ready(probe))
         end = asyncio.create_task(child.wait())
         try:
             await asyncio.wait({readiness, end}, return_when=asyncio.FIRST_COMPLETED)
