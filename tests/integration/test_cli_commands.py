@@ -439,7 +439,7 @@ def test_errors(meshq: Meshq, error: errors.MeshqError, code: int, says: str) ->
 
 def test_nobody_answers(meshq: Meshq) -> None:
     run = meshq("task", "get", ID, "--target", "127.0.0.1:1", "--timeout", "0.3", code=4)
-    assert "nothing answers at 127.0.0.1:1 (connection refused); check the address" in run.stderr
+    assert "no gRPC server answers at 127.0.0.1:1 (connection refused); check the address" in run.stderr
 
 
 # Watching

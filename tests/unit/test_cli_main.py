@@ -71,8 +71,29 @@ def test_a_refused_connection_is_told_in_plain_words() -> None:
         "Failed to connect to remote host: Connection refused"
     )
     sentence = trouble_of(errors.Unavailable(grpc_says), "list tasks", {}).sentence()
-    assert sentence.startswith("Cannot list tasks: nothing answers at 127.0.0.1:8080 (connection refused); ")
+    assert sentence.startswith(
+        "Cannot list tasks: no gRPC server answers at 127.0.0.1:8080 (connection refused); "
+    )
     assert "meshq up" in sentence
+
+
+@pytest.mark.parametrize(
+    ("grpc_says", "told"),
+    [
+        (
+            (
+                "errors resolving none:1: [field:hostname lookup error:address lookup failed for none:1: "
+                "Domain name not found]"
+            ),
+            "the address none:1 cannot be resolved (domain name not found)",
+        ),
+        ("The ledger is away.", "the ledger is away"),
+        ("PostgreSQL is away.", "PostgreSQL is away"),
+    ],
+)
+def test_what_servers_say_ends_the_sentence(grpc_says: str, told: str) -> None:
+    trouble = trouble_of(errors.Unavailable(grpc_says), "list tasks", {})
+    assert trouble.sentence().startswith(f"Cannot list tasks: {told}; ")
 
 
 def test_sentences_hold_nothing_that_a_terminal_obeys() -> None:

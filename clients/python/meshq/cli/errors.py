@@ -105,9 +105,10 @@ def trouble_of(error: MeshqError, what: str, hints: dict[str, str]) -> Trouble:
 
 def _plain_words(text: str) -> str:
     """What gRPC says about an address that nobody listens at, shorter; all else as the end of a sentence."""
-    match = _NO_CONNECTION.match(text)
-    if match:
-        return f"nothing answers at {match['address']} ({match['why'].strip().lower()})"
+    if match := _NO_CONNECTION.match(text):
+        return f"no gRPC server answers at {match['address']} ({match['why'].strip().lower()})"
+    if match := _NO_ADDRESS.match(text):
+        return f"the address {match['address']} cannot be resolved ({match['why'].strip().lower()})"
     return text[0].lower() + text[1:] if _ARTICLE.match(text) else text
 
 
@@ -116,6 +117,7 @@ _ADVISED = {"TASK_NOT_ENDED"}
 _NO_CONNECTION = re.compile(
     r"failed to connect to all addresses.*?ipv[46]:(?:%5B)?(?P<address>\S+): .*?(?P<why>[^:]+)$", re.DOTALL
 )
+_NO_ADDRESS = re.compile(r"errors resolving (?P<address>.+?): \[.*?(?P<why>[^:\]]+)(: )?\]?$", re.DOTALL)
 
 _HINTS = {
     "TASK_NOT_FOUND": "`meshq task list` shows the tasks there are",
