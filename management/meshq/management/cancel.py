@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from meshq.contract.errors import MeshqError, NotFound
+from meshq.contract.errors import MeshqError
 from meshq.contract.limits import MAX_FRAME_ITEMS
 from meshq.management.finish import Finisher
-from meshq.management.ledger import Ledger
+from meshq.management.ledger import Ledger, one_task
 from meshq.management.model.placement import OFF_THE_SHARDS, Withdrawn
 from meshq.management.model.reports import Finish
 from meshq.management.model.states import State
@@ -72,7 +72,7 @@ class Canceller:
                 await self._end([_attempt(row)])
             else:
                 await self._withdraw([_attempt(row)])
-        return await self._standing(task_id)
+        return await one_task(self._ledger, task_id, full=False)
 
     async def withdraw_again(self, touched_before_ms: int) -> None:
         """Repeat the withdrawal of everything that has been CANCELLING since before a time."""
@@ -95,12 +95,6 @@ class Canceller:
         await self._finisher.end(
             [Finish(item.task_id, item.attempt, State.CANCELLED, 0, now_ms) for item in attempts]
         )
-
-    async def _standing(self, task_id: TaskId) -> TaskRow:
-        row = (await self._ledger.get_tasks([task_id], full=False)).get(task_id)
-        if row is None:
-            raise NotFound("There is no such task.")
-        return row
 
 
 def _attempt(row: TaskRow) -> OpenAttempt:

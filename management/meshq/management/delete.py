@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from meshq.contract.errors import DeadlineExceeded, NotFound, PreconditionFailed
+from meshq.contract.errors import DeadlineExceeded, PreconditionFailed
 from meshq.contract.limits import MAX_FRAME_ITEMS
 from meshq.management.cancel import Canceller
-from meshq.management.ledger import Ledger
+from meshq.management.ledger import Ledger, one_task, task_missing
 from meshq.management.model.task import TaskId, TaskRow
 from meshq.management.watch.bus import Bus
 from meshq.management.watch.watchers import Watchers
 
 _REASON: Final = "the task is to be deleted"
-_MISSING: Final = "There is no such task."
 
 
 class Forgetter(Protocol):
@@ -53,9 +52,7 @@ class Deleter:
             PreconditionFailed: It is open, and `force` is not set.
             DeadlineExceeded: It was cancelled but has not ended in time.
         """
-        row = (await self._ledger.get_tasks([task_id], full=True)).get(task_id)
-        if row is None:
-            raise NotFound(_MISSING)
+        row = await one_task(self._ledger, task_id, full=True)
         if row.ended:
             return row
         if not force:
@@ -73,7 +70,7 @@ class Deleter:
             NotFound: Somebody else was faster.
         """
         if not await self._ledger.delete(task_id, self._now_ms()):
-            raise NotFound(_MISSING)
+            raise task_missing(task_id)
         self._bus.publish_gone([task_id])
 
 

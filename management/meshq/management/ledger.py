@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from meshq.contract.errors import NotFound
 from meshq.management.model.claims import Claim, Submission
 from meshq.management.model.reports import Finish, Retry, Start
 from meshq.management.model.task import OpenAttempt, QueueFigures, Sendable, TaskFilter, TaskId, TaskRow
@@ -120,3 +122,21 @@ class Duty(Protocol):
 
     async def hold(self) -> bool:
         """Take or keep it; whether this instance has it now."""
+
+
+def task_missing(task_id: TaskId, what: str = "There is no task") -> NotFound:
+    """The error that names a task which is not, or no longer, in the ledger."""
+    text = str(uuid.UUID(bytes=task_id))
+    return NotFound(f"{what} {text}.", task_id=text)
+
+
+async def one_task(ledger: Ledger, task_id: TaskId, *, full: bool) -> TaskRow:
+    """A task that is expected to be there.
+
+    Raises:
+        NotFound: There is no such task.
+    """
+    row = (await ledger.get_tasks([task_id], full=full)).get(task_id)
+    if row is None:
+        raise task_missing(task_id)
+    return row

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from meshq.contract.errors import InternalError, InvalidRequest, MeshqError
+from meshq.contract.errors import InternalError, InvalidRequest
 from meshq.contract.limits import DEFAULT_TENANT
 from meshq.contract.status import to_status
 from meshq.management.conversion import accept_content, new_task, text_id
 from meshq.management.create import Accepted
 from meshq.management.model.claims import Claim, ClaimKind, Submission, claim_name, fingerprint
-from meshq.management.model.task import NO_ID, NewTask, TaskId
+from meshq.management.model.task import NO_ID, NewTask
 from meshq.management.model.validation import check_frame, check_request_id
 from meshq.mesh import context
 from meshq.v1 import task_pb2, task_service_pb2
 
 TENANT = DEFAULT_TENANT
+
+_CreateTaskResult = task_service_pb2.CreateTaskResult
 
 
 class Frame(NamedTuple):
@@ -100,31 +102,20 @@ def results(checked: Frame, accepted: Accepted | None) -> list[task_service_pb2.
         checked: The batch.
         accepted: What became of the good tasks; None when there were none.
     """
-    entries = checked.entries
     earlier = accepted.earlier_ids if accepted else None
-    if earlier is not None:
-        ids = [earlier[start : start + 16] for start in range(0, len(earlier), 16)]
-        return [_earlier_result(*pair) for pair in zip(entries, ids, strict=True)]
     refused = accepted.refused if accepted else frozenset()
-    return [_result(entry, refused) for entry in entries]
-
-
-def _result(entry: NewTask | InvalidRequest, refused: frozenset[TaskId]) -> task_service_pb2.CreateTaskResult:
-    if isinstance(entry, InvalidRequest):
-        return _error_result(entry)
-    if entry.task_id in refused:
-        return _error_result(refusal())
-    return task_service_pb2.CreateTaskResult(task_id=text_id(entry.task_id))
-
-
-def _earlier_result(entry: NewTask | InvalidRequest, task_id: TaskId) -> task_service_pb2.CreateTaskResult:
-    if task_id == NO_ID:
-        return _error_result(entry if isinstance(entry, InvalidRequest) else refusal())
-    return task_service_pb2.CreateTaskResult(task_id=text_id(task_id))
-
-
-def _error_result(error: MeshqError) -> task_service_pb2.CreateTaskResult:
-    return task_service_pb2.CreateTaskResult(error=to_status(error))
+    answers = []
+    for index, entry in enumerate(checked.entries):
+        if earlier is not None:
+            task_id = earlier[16 * index : 16 * index + 16]
+        else:
+            task_id = entry.task_id if isinstance(entry, NewTask) and entry.task_id not in refused else NO_ID
+        if task_id != NO_ID:
+            answers.append(_CreateTaskResult(task_id=text_id(task_id)))
+        else:
+            error = entry if isinstance(entry, InvalidRequest) else refusal()
+            answers.append(_CreateTaskResult(error=to_status(error)))
+    return answers
 
 
 def refusal() -> InternalError:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import grpc
 
-from meshq.contract.errors import InvalidRequest, NotFound, Unavailable
+from meshq.contract.errors import InvalidRequest, Unavailable
 from meshq.contract.ids import parse_task_id
 from meshq.contract.limits import (
     DEFAULT_RUN_WAIT_SECONDS,
@@ -20,7 +20,7 @@ from meshq.management.cancel import Canceller
 from meshq.management.conversion import accepted_task, read_filter
 from meshq.management.create import Creator
 from meshq.management.delete import Deleter
-from meshq.management.ledger import Ledger
+from meshq.management.ledger import Ledger, one_task
 from meshq.management.model.claims import ClaimKind
 from meshq.management.model.pages import filter_digest, page_token, read_page_token
 from meshq.management.model.task import NewTask, TaskId, TaskRow
@@ -37,7 +37,6 @@ Context = grpc.aio.ServicerContext[Any, Any]
 _VIEWS: Final = frozenset(map(int, task_pb2.TaskView.values()))
 _VIEW_UNSPECIFIED: Final = int(task_pb2.TASK_VIEW_UNSPECIFIED)
 _VIEW_FULL: Final = int(task_pb2.TASK_VIEW_FULL)
-_MISSING: Final = "There is no such task."
 _DELETE_SECONDS: Final = 30.0
 _DEADLINE_MARGIN: Final = 0.5
 _RESULT_TRIES: Final = 10
@@ -78,7 +77,7 @@ class TaskServicer(task_service_pb2_grpc.TaskServiceServicer):
         task, task_id = await self._create(request.task, request.request_id)
         if task is not None:
             return accepted_task(task)
-        return await self._views.one(await self._row(task_id, full=True))
+        return await self._views.one(await one_task(self._ledger, task_id, full=True))
 
     async def BatchCreateTasks(  # noqa: N802
         self, request: task_service_pb2.BatchCreateTasksRequest, context: Context
@@ -104,7 +103,7 @@ class TaskServicer(task_service_pb2_grpc.TaskServiceServicer):
         del context
         task_id = parse_task_id(request.task_id).bytes
         full = _wants_full(request.view, default=True)
-        row = await self._row(task_id, full=full)
+        row = await one_task(self._ledger, task_id, full=full)
         return await self._views.one(row) if full else self._views.basic(row)
 
     async def BatchGetTasks(  # noqa: N802
@@ -213,12 +212,6 @@ class TaskServicer(task_service_pb2_grpc.TaskServiceServicer):
         if accepted.earlier_ids is not None:
             return None, accepted.earlier_ids
         return new, new.task_id
-
-    async def _row(self, task_id: TaskId, *, full: bool) -> TaskRow:
-        row = (await self._ledger.get_tasks([task_id], full=full)).get(task_id)
-        if row is None:
-            raise NotFound(_MISSING)
-        return row
 
     async def _view(self, rows: list[TaskRow], *, full: bool) -> list[task_pb2.Task]:
         return await self._views.full(rows) if full else [self._views.basic(row) for row in rows]

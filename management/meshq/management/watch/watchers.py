@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Final, TypeAlias
 
-from meshq.contract.errors import MeshqError, NotFound
+from meshq.contract.errors import MeshqError
 from meshq.contract.limits import MAX_FRAME_ITEMS, STREAM_KEEPALIVE_SECONDS
-from meshq.management.ledger import Ledger
+from meshq.management.ledger import Ledger, one_task, task_missing
 from meshq.management.model.states import newer
 from meshq.management.model.task import TaskId, TaskRow
 from meshq.management.watch.bus import Bus, Event, Gone, News, Subscription
@@ -23,8 +23,6 @@ from meshq.mesh.telemetry import logger
 _log = logger(__name__)
 
 _REREAD_SECONDS: Final = 10.0
-_MISSING: Final = "There is no such task."
-_DELETED: Final = "The task was deleted."
 
 Step: TypeAlias = TaskRow | News | None
 """A state, the first one with the specification; news; or None when nothing happened for a while."""
@@ -72,7 +70,7 @@ class Watchers:
             Aborted: The caller is too slow.
         """
         with self._bus.subscribe(task_id, news=True) as subscription:
-            row = await self._snapshot(task_id)
+            row = await one_task(self._ledger, task_id, full=True)
             yield row
             while not row.ended:
                 event = await subscription.next(self._keepalive)
@@ -91,7 +89,7 @@ class Watchers:
             NotFound: There is no such task, or it was deleted meanwhile.
         """
         with self._bus.subscribe(task_id, news=False) as subscription:
-            row = await self._snapshot(task_id)
+            row = await one_task(self._ledger, task_id, full=True)
             return await self._await_end(subscription, row, seconds)
 
     async def _await_end(self, subscription: Subscription, row: TaskRow, seconds: float) -> TaskRow:
@@ -104,12 +102,6 @@ class Watchers:
             _still_there(event)
         return row
 
-    async def _snapshot(self, task_id: TaskId) -> TaskRow:
-        row = (await self._ledger.get_tasks([task_id], full=True)).get(task_id)
-        if row is None:
-            raise NotFound(_MISSING)
-        return row
-
 
 def completed(event: TaskRow, known: TaskRow) -> TaskRow:
     """An event with what the snapshot knows and events do not carry."""
@@ -119,5 +111,5 @@ def completed(event: TaskRow, known: TaskRow) -> TaskRow:
 
 def _still_there(event: Event | None) -> News | None:
     if isinstance(event, Gone):
-        raise NotFound(_DELETED)
+        raise task_missing(event.task_id, "Meanwhile somebody has deleted task")
     return event if isinstance(event, News) else None
