@@ -145,11 +145,12 @@ async def test_without_restart_the_dead_stay_dead() -> None:
 
 
 async def test_second_start_keeps_ports_and_data_and_is_quick(data: Path) -> None:
-    async with system(data) as first:
+    port = free_port()
+    async with system(data, port=port) as first:
         addresses = {name: one.address for name, one in first.processes.items()}
     assert not SystemState.read(data).ready
     begin = time.monotonic()
-    async with system(data) as second:
+    async with system(data, port=port) as second:
         assert time.monotonic() - begin < 10
         assert {name: one.address for name, one in second.processes.items()} == addresses
 

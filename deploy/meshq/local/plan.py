@@ -230,7 +230,7 @@ def _edge(port: int) -> dict[str, str]:
 
 
 def _server(name: str, kind: Kind, server: Server) -> ProcessPlan:
-    return ProcessPlan(name, kind, tuple(server.command()), port=server.port, server=server)
+    return ProcessPlan(str(name), kind, tuple(server.command()), port=server.port, server=server)
 
 
 def _component(
