@@ -110,3 +110,11 @@ def test_plain_lines_say_each_state_once() -> None:
 
 def test_board_has_a_row_for_each_process() -> None:
     assert table({process.name: process for process in RUNNING.processes}, {"etcd": 0.5}).row_count == 1
+
+
+def test_a_disk_that_was_full_is_known_from_the_logs(tmp_path: Path) -> None:
+    datadir.create(tmp_path)
+    assert not datadir.was_full(tmp_path)
+    complaint = "FATAL: could not write to file: No space left on device\n"
+    datadir.log_of(tmp_path, "postgres").write_text(complaint)
+    assert datadir.was_full(tmp_path)

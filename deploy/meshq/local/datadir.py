@@ -16,6 +16,7 @@ NEEDED = 200 << 20
 _FULL = 8 << 20
 _LOCK = "lock"
 _OLD_LOGS = 3
+_COMPLAINT = os.strerror(errno.ENOSPC)
 
 
 def create(data: Path) -> Path:
@@ -56,10 +57,12 @@ def translated(data: Path) -> Iterator[None]:
         ) from error
 
 
-def is_full(data: Path) -> bool:
-    """Whether so little is left that a server may have ended because of it."""
+def was_full(data: Path) -> bool:
+    """Whether a server may have ended because nothing was left, even if its end has made room again."""
     try:
-        return shutil.disk_usage(data).free < _FULL
+        return shutil.disk_usage(data).free < _FULL or any(
+            _COMPLAINT in log.read_text(errors="replace") for log in (data / "logs").glob("*.log")
+        )
     except OSError:
         return False
 

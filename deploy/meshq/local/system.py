@@ -255,7 +255,7 @@ class System:
         try:
             await self._supervisor.wait_ready(READY_WITHIN)
         except LocalError:
-            if datadir.is_full(self.data):
+            if datadir.was_full(self.data):
                 raise datadir.disk_full(self.data) from None
             raise
 
