@@ -147,9 +147,7 @@ class Management:
             max_open_tasks=settings.max_open_tasks,
             lanes=settings.ledger_writers,
         )
-        self.finisher = Finisher(
-            self.ledger, self.commits.committed, self.now_ms, lanes=settings.ledger_writers
-        )
+        self.finisher = Finisher(self.ledger, self.commits, self.now_ms, lanes=settings.ledger_writers)
         self.canceller = Canceller(
             self.ledger, self.finisher, self._placement, self.commits.committed, self.now_ms
         )

@@ -15,7 +15,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshq.contract.errors import FieldViolation, InvalidRequest
 from meshq.contract.ids import ID_BYTES, new_task_id
-from meshq.contract.limits import DEFAULT_MAX_ATTEMPTS, DEFAULT_QUEUE, MAX_LEDGER_MESSAGE_LENGTH
+from meshq.contract.limits import (
+    DEFAULT_MAX_ATTEMPTS,
+    DEFAULT_QUEUE,
+    MAX_ATTEMPTS,
+    MAX_LEDGER_MESSAGE_LENGTH,
+    MAX_PAYLOAD_BYTES,
+)
 from meshq.internal.v1 import (
     attempt_service_pb2,
     commit_service_pb2,
@@ -40,6 +46,7 @@ from meshq.management.model.validation import (
     check_max_attempts,
     check_name,
     check_payload_size,
+    is_name,
     storable,
 )
 from meshq.v1 import queue_service_pb2, task_pb2, task_service_pb2
@@ -84,23 +91,40 @@ def accept_content(task: task_pb2.Task, path: str) -> bytes:
         for field in _WRITTEN_BY_SERVER:
             task.ClearField(field)
     task.DiscardUnknownFields()
-    violations: Violations = []
     if not task.queue:
         task.queue = DEFAULT_QUEUE
     if not task.max_attempts:
         task.max_attempts = DEFAULT_MAX_ATTEMPTS
+    has_headers = bool(task.headers)
+    # Only maps have no order of their own, and sorting them takes time.
+    sort_maps = has_headers or task.WhichOneof("input") == "payload"
+    content = task.SerializeToString(deterministic=sort_maps)
+    if has_headers or not _plainly_good(task, len(content)):
+        violations = _violations(task, path)
+        if violations:
+            raise InvalidRequest(violations)
+    return content
+
+
+def _plainly_good(task: task_pb2.Task, size: int) -> bool:
+    """Whether no rule can be broken; looks only at what is cheap to look at, as most tasks are plain."""
+    return (
+        size <= MAX_PAYLOAD_BYTES
+        and is_name(task.queue)
+        and is_name(task.type)
+        and 1 <= task.max_attempts <= MAX_ATTEMPTS
+        and not task.content_type
+    )
+
+
+def _violations(task: task_pb2.Task, path: str) -> Violations:
+    violations: Violations = []
     check_name(violations, f"{path}.queue", task.queue)
     check_name(violations, f"{path}.type", task.type)
     check_max_attempts(violations, f"{path}.max_attempts", task.max_attempts)
-    given = task.WhichOneof("input")
-    _check_input(violations, path, task, given)
-    has_headers = bool(task.headers)
-    if has_headers:
-        check_headers(violations, f"{path}.headers", task.headers)
-    if violations:
-        raise InvalidRequest(violations)
-    # Only maps have no order of their own, and sorting them takes time.
-    return task.SerializeToString(deterministic=has_headers or given == "payload")
+    _check_input(violations, path, task)
+    check_headers(violations, f"{path}.headers", task.headers)
+    return violations
 
 
 def _claims_to_know(task: task_pb2.Task) -> bool:
@@ -122,7 +146,8 @@ def _claims_to_know(task: task_pb2.Task) -> bool:
     )
 
 
-def _check_input(violations: Violations, path: str, task: task_pb2.Task, given: str | None) -> None:
+def _check_input(violations: Violations, path: str, task: task_pb2.Task) -> None:
+    given = task.WhichOneof("input")
     if given == "data":
         check_payload_size(violations, f"{path}.data", len(task.data))
     elif given == "payload":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from meshq.contract.errors import MeshqError
 from meshq.management.group import GroupWriter
@@ -34,12 +34,26 @@ _ROUNDS: Final = 8
 """How often a row may change between the look at it and the write, which takes a race each time."""
 
 
+class Commits(Protocol):
+    """Who is told of changes."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody wants to know."""
+
+    def committed(self, rows: Sequence[TaskRow]) -> None:
+        """Changes were committed."""
+
+    def committed_unseen(self, count: int) -> None:
+        """Changes were committed while nobody wanted them."""
+
+
 class Finisher:
     """Takes reports.
 
     Args:
         ledger: Where tasks end.
-        committed: Hears of every change, after its commit.
+        commits: Hears of every change, after its commit.
         now_ms: The clock.
         lanes: How many groups are written at a time.
     """
@@ -47,13 +61,13 @@ class Finisher:
     def __init__(
         self,
         ledger: Ledger,
-        committed: Callable[[Sequence[TaskRow]], None],
+        commits: Commits,
         now_ms: Callable[[], int],
         *,
         lanes: int = 2,
     ) -> None:
         self._ledger = ledger
-        self._committed = committed
+        self._commits = commits
         self._now_ms = now_ms
         self._writer = GroupWriter("finish", self._write, lanes=lanes)
         self.start = self._writer.start
@@ -78,8 +92,23 @@ class Finisher:
             The rows that were ended by this call.
         """
         ended = await self._ledger.finish(ends, self._now_ms()) if ends else []
-        self._committed(ended)
+        self._commits.committed(ended)
         return ended
+
+    async def _end_for(self, ends: Sequence[Finish]) -> Sequence[TaskId]:
+        """End tasks; what they look like then is read only where somebody wants to know."""
+        if not ends or self._commits.wanted:
+            return [row.task_id for row in await self.end(ends)]
+        ended = await self._ledger.finish_quietly(ends, self._now_ms())
+        await self._tell_late(ended)
+        return ended
+
+    async def _tell_late(self, ended: Sequence[TaskId]) -> None:
+        """Somebody may have come during the statement, and have read the rows just before its commit."""
+        if ended and self._commits.wanted:
+            self._commits.committed(list((await self._ledger.get_tasks(ended, full=False)).values()))
+        else:
+            self._commits.committed_unseen(len(ended))
 
     async def _write(self, groups: Sequence[Sequence[Report]]) -> list[list[Directive] | MeshqError]:
         reports = [report for group in groups for report in group]
@@ -99,8 +128,9 @@ class Finisher:
             if end is not None and report.task_id not in places:
                 places[report.task_id] = index
                 ends.append(end)
-        for row in await self.end(ends):
-            directives[places[row.task_id]] = DONE[State(row.state)]
+        done = {end.task_id: DONE[State(end.state)] for end in ends}
+        for task_id in await self._end_for(ends):
+            directives[places[task_id]] = done[task_id]
         return directives
 
     async def _decide_rest(self, reports: Sequence[Report], directives: list[Directive | None]) -> None:
@@ -127,7 +157,7 @@ class Finisher:
         # The directives are read from the rows in the next round, whoever wrote them.
         await self.end(list(finishes.values()))
         if retries:
-            self._committed(await self._ledger.retry(list(retries.values()), self._now_ms()))
+            self._commits.committed(await self._ledger.retry(list(retries.values()), self._now_ms()))
 
     async def _note_starts(self, reports: Sequence[Report], directives: list[Directive | None]) -> None:
         starts = {
@@ -136,7 +166,7 @@ class Finisher:
             if is_start(report)
         }
         if starts:
-            self._committed(await self._ledger.start_attempts(list(starts.values()), self._now_ms()))
+            self._commits.committed(await self._ledger.start_attempts(list(starts.values()), self._now_ms()))
             for index, report in enumerate(reports):
                 if is_start(report):
                     directives[index] = KEEP

@@ -47,6 +47,9 @@ class Ledger(Protocol):
     async def finish(self, ends: Sequence[Finish], now_ms: int) -> list[TaskRow]:
         """Move rows to their ends where id and attempt match; returns those that were moved."""
 
+    async def finish_quietly(self, ends: Sequence[Finish], now_ms: int) -> list[TaskId]:
+        """As `finish`, but returns only the ids: most ends interest nobody, and rows take time to read."""
+
     async def retry(self, retries: Sequence[Retry], now_ms: int) -> list[TaskRow]:
         """Begin next attempts where id and attempt match; returns the changed rows."""
 

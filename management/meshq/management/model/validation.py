@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from meshq.contract.errors import FieldViolation, InvalidRequest
 from meshq.contract.limits import (
@@ -27,9 +28,15 @@ Violations = list[FieldViolation]
 _SHOWN = 60
 
 
+@lru_cache(maxsize=4_096)
+def is_name(value: str) -> bool:
+    """Whether a queue or a task type may be called so; the same few come again and again."""
+    return NAME_PATTERN.fullmatch(value) is not None
+
+
 def check_name(violations: Violations, field: str, value: str) -> None:
     """A queue or a task type."""
-    if not NAME_PATTERN.fullmatch(value):
+    if not is_name(value):
         rule = NAME_RULE if value else "is required; it " + NAME_RULE
         violations.append(FieldViolation(field, f"{rule}{_but(value)}"))
 

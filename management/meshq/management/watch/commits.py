@@ -33,6 +33,7 @@ class CommitListener:
     """One other instance.
 
     Attributes:
+        interested: Whether commits are wanted now.
         ended: Whether nothing more will come.
     """
 
@@ -40,14 +41,14 @@ class CommitListener:
         self._log = log
         self._waiting: list[TaskRow] = []
         self._last = 0
-        self._interested = False
+        self.interested = False
         self._asked = False
         self.ended = False
         self._woken = asyncio.Event()
 
     def interest(self, *, interested: bool) -> None:
         """Whether commits are wanted; asking is answered by the latest number."""
-        self._interested = interested
+        self.interested = interested
         self._asked = self._asked or interested
         self._waiting.clear()
         self._woken.set()
@@ -59,7 +60,7 @@ class CommitListener:
 
     def put(self, rows: Sequence[TaskRow], sequence: int) -> None:
         """Add changes, the last of which has the number."""
-        if not self._interested:
+        if not self.interested:
             return
         if (self._waiting and self._last + len(rows) != sequence) or len(self._waiting) > _MAX_WAITING:
             # What was left out is seen as a gap.
@@ -104,6 +105,15 @@ class CommitLog:
         self._bus.publish_rows(rows)
         for listener in self._listeners:
             listener.put(rows, self.sequence)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody, here or elsewhere, wants to know what changes."""
+        return self._bus.busy or any(listener.interested for listener in self._listeners)
+
+    def committed_unseen(self, count: int) -> None:
+        """Changes were committed while nobody wanted them; they are only counted."""
+        self.sequence += count
 
     def listen(self) -> CommitListener:
         """A new listener, not interested yet."""

@@ -1,5 +1,6 @@
 -- Ends tasks: moves the rows whose id and attempt match. The DELETE is the arbiter: of two reports
--- of one attempt, and of a report and a cancellation, one finds the row. Returns what was moved.
+-- of one attempt, and of a report and a cancellation, one finds the row. What is returned of `moved` is
+-- written behind this.
 WITH moved AS (
     DELETE FROM open_tasks AS o
     USING unnest(
@@ -45,7 +46,3 @@ counted AS (
             decayed(c.completion_rate, excluded.updated_ms - c.updated_ms) + excluded.completion_rate,
         updated_ms = greatest(c.updated_ms, excluded.updated_ms)
 )
-SELECT
-    uuid_send(id), tenant, queue, type, state, attempt, max_attempts, ready_ms, start_ms, end_ms, worker_id,
-    error_type, error_message, cancel_reason, cancel_ms
-FROM moved
