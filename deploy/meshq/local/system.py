@@ -85,6 +85,8 @@ class System:
         try:
             self._open()
             assert self._supervisor is not None
+            for process in self._all().values():
+                self._observe(_state_of(process))  # in the order of the plan, before they overtake each other
             self._supervisor.start()
             await self._wait_ready()
         except BaseException:
