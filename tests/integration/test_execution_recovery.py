@@ -2,19 +2,25 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fixtures.execution import Cluster, Dispatcher, FrameWorker, Instance, cluster, wait_until
 
+from meshq.execution.postgres.database import Database
 from meshq.execution.postgres.ring import RingTable
 from meshq.execution.ring.connection import open_connection
+from meshq.execution.ring.doorbell import Doorbell
+from meshq.execution.ring.follower import ANNOUNCED_AT, RingFollower, announced_version, announcement
 from meshq.execution.ring.hashring import RingShard
+from meshq.execution.ring.keeper import Surroundings
 from meshq.execution.ring.shard import ShardState
+from meshq.execution.ring.shards import Shards
 from meshq.internal.v1 import attempt_service_pb2 as attempt_pb
 from meshq.internal.v1 import dispatch_service_pb2 as dispatch_pb
 from meshq.internal.v1 import ledger_service_pb2 as ledger_pb
 from meshq.local.servers import Valkey
+from meshq.mesh.etcd import EtcdClient
 from meshq.v1 import ring_service_pb2 as ring_pb
 from meshq.v1 import worker_service_pb2 as pb
 
@@ -318,10 +324,10 @@ async def test_a_shard_that_may_evict_is_refused(
 async def test_a_wiped_etcd_hears_of_the_ring_again(database: str, shards: dict[str, str]) -> None:
     async with cluster(database, shards) as system:
         await system.start()
-        await wait_until(lambda: "meshq.ring/current" in system.etcd.content)
+        await wait_until(lambda: "meshq-ring/current" in system.etcd.content)
         system.etcd.content.clear()
         system.etcd.changed.set()
-        await wait_until(lambda: "meshq.ring/current" in system.etcd.content)
+        await wait_until(lambda: "meshq-ring/current" in system.etcd.content)
 
 
 async def test_a_new_shard_takes_its_part_and_old_tasks_stay_reachable(
@@ -366,3 +372,32 @@ async def test_data_of_somebody_else_is_not_wiped(database: str, shards: dict[st
 
 def complaint(instance: Instance, name: str) -> str:
     return instance.execution.shards._keepers[name]._complaint
+
+
+async def test_the_ring_is_announced_in_a_real_etcd(etcd: str, database: str, shards: dict[str, str]) -> None:
+    store = Database(database)
+    await store.start()
+    client = EtcdClient([etcd])
+    known = Shards("e-1", Doorbell())
+    known.surround(cast("Surroundings", None))
+    follower = RingFollower(RingTable(store), client, known, [])
+    try:
+        await follower.start()
+        assert known.ring.version == 0
+        # Another program adds a shard that nobody listens on, and says so in etcd.
+        ring = await RingTable(store).ensure_shards([RingShard("later", "127.0.0.1:1", 2)])
+        await client.put(ANNOUNCED_AT, announcement(ring))
+        await wait_until(lambda: known.ring.version == 1)
+        await client.delete(ANNOUNCED_AT)
+
+        async def announced() -> bool:
+            entry = await client.get(ANNOUNCED_AT)
+            return entry is not None and announced_version(entry.value) == 1
+
+        await wait_until(announced)
+        assert announced_version(b"junk") == 0
+    finally:
+        await follower.stop()
+        await known.stop()
+        await client.close()
+        await store.stop()

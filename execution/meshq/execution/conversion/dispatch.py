@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from meshq.contract.errors import InvalidRequest
 from meshq.contract.ids import ID_BYTES
@@ -18,21 +19,30 @@ def queue_items(request: pb.DispatchRequest) -> list[QueueItem]:
 
 
 def _queue_item(item: pb.DispatchItem, index: int) -> QueueItem:
-    if len(item.task_id) != ID_BYTES or item.attempt < 1:
+    task_id = item.task_id
+    if len(task_id) != ID_BYTES or item.attempt < 1:
         raise InvalidRequest.field(f"items[{index}]", "must name a task and an attempt")
-    for name in ("tenant", "queue", "type"):
-        if not NAME_PATTERN.fullmatch(getattr(item, name)):
-            raise InvalidRequest.field(f"items[{index}].{name}", NAME_RULE)
+    lane = _class(item.tenant, item.queue, item.type)
+    if lane is None:
+        raise InvalidRequest.field(f"items[{index}]", f"its tenant, queue and type {NAME_RULE}")
+    routing_key = item.routing_key
     return QueueItem(
-        item.task_id,
+        task_id,
         item.attempt,
-        f"{item.tenant}/{item.queue}/{item.type}/{item.fairness_key}",
+        f"{lane}/{item.fairness_key}",
         item.ready_time_ms,
         item.priority,
         item.repeat,
-        item.routing_key.encode() or item.task_id,
+        routing_key.encode() if routing_key else task_id,
         item.task,
     )
+
+
+@lru_cache(maxsize=4_096)
+def _class(tenant: str, queue: str, task_type: str) -> str | None:
+    """The class of a lane; None when a name breaks its rule. Most items are of a few classes."""
+    names = (tenant, queue, task_type)
+    return "/".join(names) if all(NAME_PATTERN.fullmatch(name) for name in names) else None
 
 
 def check_items(count: int, field: str) -> None:

@@ -31,7 +31,25 @@ class Reported(NamedTuple):
     ended: Ended | None
 
 
-def reported(result: pb.TaskResult, worker_id: str, now_ms: int, field: str, *, strict: bool) -> Reported:
+class _End(NamedTuple):
+    """How an attempt ended, without which one it was."""
+
+    outcome: Outcome
+    success: bytes | None
+    error: bytes | None
+    error_type: str
+    error_message: str
+
+
+def reported(
+    result: pb.TaskResult,
+    worker_id: str,
+    now_ms: int,
+    field: str,
+    *,
+    strict: bool,
+    lease: Lease | None = None,
+) -> Reported:
     """The result that a worker reports.
 
     Args:
@@ -41,33 +59,33 @@ def reported(result: pb.TaskResult, worker_id: str, now_ms: int, field: str, *, 
         field: The path of the result in the request, for errors.
         strict: Refuse a result that is too large. Otherwise it is recorded as a failure, because a session
             cannot refuse one result without losing the others.
+        lease: What the token names, where that is known already.
 
     Raises:
         InvalidRequest: A field breaks its rule.
     """
-    lease = decode_token(result.lease_token, f"{field}.lease_token")
+    lease = lease or decode_token(result.lease_token, f"{field}.lease_token")
     kind = result.WhichOneof("outcome")
     if kind == "success":
-        ended = _success(result.success, lease, worker_id, f"{field}.success", strict=strict)
+        end = _success(result.success, field, strict=strict)
     elif kind == "failure":
-        ended = _failure(result.failure, lease, worker_id, f"{field}.failure")
+        end = _failure(result.failure, field)
     elif kind == "cancelled":
-        message = _text(result.cancelled.message, MAX_REASON_LENGTH, f"{field}.cancelled.message")
-        ended = _failed(lease, worker_id, Outcome.CANCELLED, TaskError(type=_CANCELLED, message=message))
+        message = _text(result.cancelled.message, f"{field}.cancelled.message")
+        end = _error(Outcome.CANCELLED, TaskError(type=_CANCELLED, message=message))
     elif kind == "release":
-        _text(result.release.reason, MAX_REASON_LENGTH, f"{field}.release.reason")
+        _text(result.release.reason, f"{field}.release.reason")
         return Reported(result.lease_token, lease, None)
     else:
         raise InvalidRequest.field(f"{field}.outcome", "must be success, failure, cancelled or release")
-    start_ms = _start_ms(result, lease, now_ms)
-    return Reported(result.lease_token, lease, ended._replace(start_ms=start_ms, end_ms=now_ms))
+    ended = _ended(lease, worker_id, _start_ms(result, lease, now_ms), now_ms, end)
+    return Reported(result.lease_token, lease, ended)
 
 
 def lost(lease: Lease, worker_id: str, now_ms: int) -> Ended:
     """The end of an attempt whose worker vanished."""
     error = TaskError(type="LOST", message="The worker vanished, or its lease ended, before it answered.")
-    ended = _failed(lease, worker_id, Outcome.LOST, error)
-    return ended._replace(start_ms=lease.leased_ms, end_ms=max(now_ms, lease.leased_ms))
+    return _ended(lease, worker_id, lease.leased_ms, now_ms, _error(Outcome.LOST, error))
 
 
 def with_error_text(ended: Ended) -> Ended:
@@ -78,46 +96,43 @@ def with_error_text(ended: Ended) -> Ended:
     return ended._replace(error_type=error.type, error_message=error.message[:MAX_LEDGER_MESSAGE_LENGTH])
 
 
-def _success(success: pb.Success, lease: Lease, worker_id: str, field: str, *, strict: bool) -> Ended:
+def _success(success: pb.Success, field: str, *, strict: bool) -> _End:
     size = len(success.data) if success.HasField("data") else success.result.ByteSize()
     if len(success.content_type) > MAX_CONTENT_TYPE_LENGTH:
         raise InvalidRequest.field(
-            f"{field}.content_type", f"must be at most {MAX_CONTENT_TYPE_LENGTH} characters"
+            f"{field}.success.content_type", f"must be at most {MAX_CONTENT_TYPE_LENGTH} characters"
         )
     if size > MAX_PAYLOAD_BYTES:
         part = "data" if success.HasField("data") else "result"
         rule = f"must be at most {MAX_PAYLOAD_BYTES} bytes encoded, not {size}"
         if strict:
-            raise InvalidRequest.field(f"{field}.{part}", rule)
-        error = TaskError(type=RESULT_TOO_LARGE, message=f"The result {rule}.")
-        return _failed(lease, worker_id, Outcome.FAILED, error)
-    return _end(lease, worker_id, Outcome.SUCCEEDED)._replace(success=success.SerializeToString())
+            raise InvalidRequest.field(f"{field}.success.{part}", rule)
+        return _error(Outcome.FAILED, TaskError(type=RESULT_TOO_LARGE, message=f"The result {rule}."))
+    return _End(Outcome.SUCCEEDED, success.SerializeToString(), None, "", "")
 
 
-def _failure(failure: pb.Failure, lease: Lease, worker_id: str, field: str) -> Ended:
-    error = failure.error
-    if not error.type:
-        raise InvalidRequest.field(f"{field}.error.type", "must not be empty")
-    return _failed(lease, worker_id, Outcome.FAILED, error)
+def _failure(failure: pb.Failure, field: str) -> _End:
+    if not failure.error.type:
+        raise InvalidRequest.field(f"{field}.failure.error.type", "must not be empty")
+    return _error(Outcome.FAILED, failure.error)
 
 
-def _failed(lease: Lease, worker_id: str, outcome: Outcome, error: TaskError) -> Ended:
+def _error(outcome: Outcome, error: TaskError) -> _End:
     kept = TaskError(
         type=_clean(error.type, MAX_ERROR_TYPE_LENGTH),
         message=_clean(error.message, MAX_ERROR_MESSAGE_LENGTH),
         traceback=_clean(error.traceback, MAX_TRACEBACK_LENGTH),
     )
-    return _end(lease, worker_id, outcome)._replace(
-        error=kept.SerializeToString(),
-        error_type=kept.type,
-        error_message=kept.message[:MAX_LEDGER_MESSAGE_LENGTH],
-    )
+    text = kept.message[:MAX_LEDGER_MESSAGE_LENGTH]
+    return _End(outcome, None, kept.SerializeToString(), kept.type, text)
 
 
-def _end(lease: Lease, worker_id: str, outcome: Outcome) -> Ended:
+def _ended(lease: Lease, worker_id: str, start_ms: int, now_ms: int, end: _End) -> Ended:
+    """The clocks of shards and instances differ a little; an end is never before its start."""
     return Ended(
-        lease.task_id, lease.attempt, lease.tenant, outcome, lease.epoch, lease.number, worker_id,
-        0, 0, None, None, "", "", lease.shard,
+        lease.task_id, lease.attempt, lease.tenant, end.outcome, lease.epoch, lease.number, worker_id,
+        start_ms, max(start_ms, now_ms), end.success, end.error, end.error_type, end.error_message,
+        lease.shard,
     )  # fmt: skip
 
 
@@ -126,9 +141,9 @@ def _clean(text: str, most: int) -> str:
     return text[:most].replace("\x00", "\ufffd")
 
 
-def _text(text: str, most: int, field: str) -> str:
-    if len(text) > most:
-        raise InvalidRequest.field(field, f"must be at most {most} characters")
+def _text(text: str, field: str) -> str:
+    if len(text) > MAX_REASON_LENGTH:
+        raise InvalidRequest.field(field, f"must be at most {MAX_REASON_LENGTH} characters")
     return text
 
 

@@ -19,7 +19,7 @@ from meshq.mesh.telemetry import logger
 
 _log = logger(__name__)
 
-ANNOUNCED_AT: Final = "meshq.ring/current"
+ANNOUNCED_AT: Final = "meshq-ring/current"
 _PREFIX: Final = "meshq.ring/"
 _LOOK_SECONDS: Final = 30.0
 

@@ -13,14 +13,15 @@ META: Final = "mq:meta"
 
 _NAMES: Final = {
     "META": META,
-    "TASK": "mq:task:",  # + id: hash: attempt, state, lane, ready, score, and while leased: lease, owner, ...
-    "SPEC": "mq:spec:",  # + id: the encoded specification
-    "LANE": "mq:lane:",  # + lane: sorted set id -> score
+    # + id: hash: attempt, state, lane, ready, score; while leased also lease, owner, leased, worker, ttl, cancel
+    "TASK": "mq:task:",
+    "SPEC": "mq:spec:",  # + id: the encoded specification; empty where it is not known
+    "LANE": "mq:lane:",  # + lane: sorted set id and attempt -> score
     "LANES": "mq:lanes:",  # + class: sorted set fairness key -> virtual time, only of lanes that hold tasks
     "CLOCKS": "mq:clocks",  # hash class -> virtual time of the last task taken
     "TYPES": "mq:types:",  # + tenant/queue: set of types that have ready tasks
     "DELAYED": "mq:delayed",  # sorted set id -> ready time
-    "DELIVERIES": "mq:deliveries",  # sorted set id -> deadline of what was not acknowledged
+    "DELIVERIES": "mq:deliveries",  # sorted set id and lease -> deadline of what was not acknowledged
     "POLLED": "mq:polled",  # sorted set id -> deadline of polled leases
     "CLOSING": "mq:closing",  # sorted set id -> when somebody else is to close the attempt
     "SESSIONS": "mq:sessions",  # sorted set session -> deadline

@@ -33,7 +33,7 @@ from meshq.execution.news import NewsRoom
 from meshq.execution.servicers.workers import Workers
 from meshq.execution.sessions.polls import Polls
 from meshq.execution.sessions.receipts import Receipts
-from meshq.execution.sessions.session import Session
+from meshq.execution.sessions.session import HeldTask, Session
 from meshq.execution.sessions.sessions import Sessions
 from meshq.v1 import worker_service_pb2 as pb
 
@@ -183,7 +183,7 @@ class WorkerServicer:
 
     def _results(self, session: Session, frame: pb.Results) -> None:
         check_count(len(frame.results), "results")
-        results = self._reported(frame.results, session.facts.worker_id, strict=False)
+        results = self._reported(frame.results, session.facts.worker_id, session.leases)
         if results:
             session.recording += len(results)
             self._completions.submit(results, partial(_acknowledge, session))
@@ -225,7 +225,7 @@ class WorkerServicer:
         check_count(len(request.results), "results", least=1)
         if request.ByteSize() > MAX_FRAME_BYTES + MAX_FRAME_ITEMS:
             raise InvalidRequest.field("results", f"must be at most {MAX_FRAME_BYTES} bytes encoded")
-        results = self._reported(request.results, facts.worker_id, strict=True)
+        results = self._reported(request.results, facts.worker_id)
         statuses = await self._completions.settle(results)
         acks = [(result.token, status) for result, status in zip(results, statuses, strict=True)]
         self._polls.completed(facts, [token for token, status in acks if status != Status.TRY_LATER])
@@ -264,12 +264,18 @@ class WorkerServicer:
         return {token: decode_token(token, field) for token, field in places}
 
     @staticmethod
-    def _reported(results: Sequence[pb.TaskResult], worker_id: str, *, strict: bool) -> list[Reported]:
+    def _reported(
+        results: Sequence[pb.TaskResult], worker_id: str, known: dict[bytes, HeldTask] | None = None
+    ) -> list[Reported]:
+        """What was reported; `known` are the leases of a session."""
         now_ms = int(time() * 1000)
-        return [
-            reported(result, worker_id, now_ms, f"results[{index}]", strict=strict)
-            for index, result in enumerate(results)
-        ]
+        found = []
+        for index, result in enumerate(results):
+            held = known.get(result.lease_token) if known else None
+            lease = held.lease if held else None
+            strict = known is None
+            found.append(reported(result, worker_id, now_ms, f"results[{index}]", strict=strict, lease=lease))
+        return found
 
     def _tell_progress(self, progress: Sequence[pb.LeaseProgress], field: str) -> None:
         check_count(len(progress), field)

@@ -17,7 +17,7 @@ from meshq.execution.ring.shards import Shards
 from meshq.execution.sessions.session import Session
 from meshq.mesh.lifecycle import Repeater
 
-_GATHER_SECONDS: Final = 0.01
+_GATHER_SECONDS: Final = 0.02
 _IDLE_SECONDS: Final = 3_600.0
 
 Receipt = tuple[Session, bytes, Lease]

@@ -14,8 +14,9 @@ local prefix = ARGV[1] .. ':'
 local poll_ms = tonumber(ARGV[3])
 
 local function hold(id, lease, session, worker, leased)
+  flush_removals()
   call('HSET', KEY.TASK .. id, 'state', 'leased', 'lease', lease, 'owner', session, 'worker', worker,
-    'received', 1, 'leased', leased)
+    'leased', leased)
   if session == '' then
     call('HSET', KEY.TASK .. id, 'ttl', poll_ms)
     call('ZADD', KEY.POLLED, NOW + poll_ms, id)
@@ -32,7 +33,7 @@ for at = 4, #ARGV, 7 do
   local task = call('HMGET', KEY.TASK .. id, 'attempt', 'state', 'lease', 'owner', 'lane', 'cancel')
   local kept = 0
   if task[3] == lease and task[2] == 'leased' then
-    detach(id, 'leased', task[5], task[4])
+    detach(id, attempt, 'leased', task[5], task[4], lease)
     hold(id, lease, session, worker, leased)
     count(parts(task[5]), 'leased', 1)
     kept = 1
@@ -40,11 +41,12 @@ for at = 4, #ARGV, 7 do
       tell('C', session, attempt, lease, leased, task[5], id, task[6])
     end
   elseif older and task[1] == attempt and (task[2] == 'ready' or task[2] == 'delayed') then
-    detach(id, task[2], task[5], '')
+    detach(id, attempt, task[2], task[5])
     hold(id, lease, session, worker, leased)
     count(parts(task[5]), 'leased', 1)
     kept = 1
   elseif older and not task[1] and not tombstones({id})[1] then
+    call('SET', KEY.SPEC .. id, '')
     call('HSET', KEY.TASK .. id, 'attempt', attempt, 'lane', lane, 'ready', leased, 'score', leased)
     hold(id, lease, session, worker, leased)
     count(parts(lane), 'leased', 1)

@@ -16,7 +16,7 @@ for at = 4, #ARGV do
     local class = scope .. '/' .. kind
     for _, fairness in ipairs(call('ZRANGE', KEY.LANES .. class, 0, tonumber(ARGV[3]) - 1)) do
       local head = call('ZRANGE', KEY.LANE .. class .. '/' .. fairness, 0, 0)
-      local ready = head[1] and tonumber(call('HGET', KEY.TASK .. head[1], 'ready') or nil)
+      local ready = head[1] and tonumber(call('HGET', KEY.TASK .. id_of(head[1]), 'ready') or nil)
       if ready and (not oldest or ready < oldest) then
         oldest = ready
       end

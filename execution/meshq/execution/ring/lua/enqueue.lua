@@ -17,40 +17,60 @@ for at = lanes_end + 1, #ARGV, WIDTH do
 end
 local dead = tombstones(ids)
 
+local scopes = {}
+for at = 4, lanes_end do
+  scopes[ARGV[at]] = parts(ARGV[at])
+end
+
+local function known_as(id, attempt)
+  local held = call('HGET', KEY.TASK .. id, 'attempt')
+  return held and tonumber(held) >= attempt
+end
+
+-- The shard has the task. If it is an older attempt, that one goes, with whatever lease it has.
+local function replaced(id, attempt, spec)
+  local task = call('HMGET', KEY.TASK .. id, 'attempt', 'state', 'lane', 'owner', 'lease', 'leased')
+  if task[1] and tonumber(task[1]) >= attempt then
+    return false
+  end
+  if task[1] then
+    detach(id, task[1], task[2], task[3], task[4], task[5])
+  end
+  if task[2] == 'leased' then
+    tell('L', task[4], task[1], task[5], task[6], task[3], id, '')
+  end
+  flush_removals()
+  call('DEL', KEY.TASK .. id)
+  call('SET', KEY.SPEC .. id, spec)
+  return true
+end
+
 local refused = {}
 for index, id in ipairs(ids) do
   local at = lanes_end + 1 + (index - 1) * WIDTH
   local attempt = tonumber(ARGV[at + 1])
   local lane, ready = ARGV[3 + tonumber(ARGV[at + 2])], ARGV[at + 3]
-  local known = call('HMGET', KEY.TASK .. id, 'attempt', 'state', 'lane', 'owner', 'lease', 'leased')
-  local skip = known[1] and tonumber(known[1]) >= attempt
-  if not skip and dead[index] then
-    local buried_attempt, terminal = string.match(dead[index], '^(%d+) (%d)')
-    skip = terminal == '1' or tonumber(buried_attempt) >= attempt
+  local tomb = dead[index]
+  if tomb then
+    local buried_attempt, terminal = string.match(tomb, '^(%d+) (%d)')
+    tomb = terminal == '1' or tonumber(buried_attempt) >= attempt
   end
-  if skip then
-    -- Nothing to do.
+  if tomb then
+    -- It has ended, or is to be cancelled.
   elseif ARGV[at + 5] == '1' and shard_state == 'recovering' then
-    refused[#refused + 1] = index
-  else
-    if known[1] then
-      detach(id, known[2], known[3], known[4])
-      if known[4] and known[4] ~= '' then
-        tell('L', known[4], known[1], known[5], known[6], known[3], id, '')
-      end
-      forget(id)
+    if not known_as(id, attempt) then
+      refused[#refused + 1] = index
     end
+  elseif call('SET', KEY.SPEC .. id, ARGV[at + 6], 'NX') or replaced(id, attempt, ARGV[at + 6]) then
     local score = tonumber(ready) - tonumber(ARGV[at + 4]) * PRIORITY_BOOST_MS
-    call('SET', KEY.SPEC .. id, ARGV[at + 6])
     local state = 'ready'
-    local scope = parts(lane)
     if tonumber(ready) > NOW then
       state = 'delayed'
       call('ZADD', KEY.DELAYED, ready, id)
     else
-      enter(lane, score, id)
+      enter(lane, score, id, attempt)
     end
-    count(scope, state, 1)
+    count(scopes[lane], state, 1)
     call('HSET', KEY.TASK .. id, 'attempt', attempt, 'state', state, 'lane', lane, 'ready', ready, 'score', score)
   end
 end

@@ -12,7 +12,7 @@ end
 local limit, closing_ms = tonumber(ARGV[3]), tonumber(ARGV[4])
 local more = 0
 local FIELDS = {
-  'attempt', 'state', 'lease', 'lane', 'ready', 'score', 'cancel', 'owner', 'worker', 'received', 'leased', 'died',
+  'attempt', 'state', 'lease', 'lane', 'ready', 'score', 'cancel', 'owner', 'worker', 'leased', 'died',
 }
 
 local function due(key)
@@ -27,21 +27,27 @@ if promote(limit) == limit then
   more = 1
 end
 
-for _, id in ipairs(due(KEY.DELIVERIES)) do
+for _, member in ipairs(due(KEY.DELIVERIES)) do
+  local id, lease = id_of(member), string.sub(member, ID_BYTES + 1)
   local task = call('HMGET', KEY.TASK .. id, unpack(FIELDS))
-  call('ZREM', KEY.DELIVERIES, id)
-  if task[2] == 'leased' and task[10] == '0' then
-    detach(id, 'leased', task[4], task[8])
-    tell('L', task[8], task[1], task[3], task[11], task[4], id, '')
+  call('ZREM', KEY.DELIVERIES, member)
+  if task[2] == 'leased' and task[3] == lease then
+    detach(id, task[1], 'leased', task[4], task[8], lease)
+    tell('L', task[8], task[1], lease, task[10], task[4], id, '')
     go_back(id, task[1], task[4], task[5], task[6], task[7])
   end
 end
 
 local closing = {-1, 0}
 local function close(id, task)
+  local worker = task[9]
+  if not worker then
+    worker = string.match(call('HGET', KEY.SESSION_WORKERS, task[8]) or '', '[^/]*$')
+    call('HSET', KEY.TASK .. id, 'worker', worker)
+  end
   local at = #closing
   closing[at + 1], closing[at + 2], closing[at + 3] = id, tonumber(task[1]), task[3]
-  closing[at + 4], closing[at + 5], closing[at + 6] = task[4], task[9], task[11]
+  closing[at + 4], closing[at + 5], closing[at + 6] = task[4], worker, task[10]
   call('HSET', KEY.TASK .. id, 'state', 'closing')
   call('ZADD', KEY.CLOSING, NOW + closing_ms, id)
 end
@@ -53,12 +59,12 @@ local function end_lease(id, died)
   if task[2] ~= 'leased' then
     return
   end
-  local deaths = (tonumber(task[12]) or 0) + died
-  if task[10] == '1' or deaths >= POISON_DEATHS then
-    call('ZREM', KEY.DELIVERIES, id)
+  local received = call('ZREM', KEY.DELIVERIES, id .. task[3]) == 0
+  local deaths = (tonumber(task[11]) or 0) + died
+  if received or deaths >= POISON_DEATHS then
     close(id, task)
   else
-    detach(id, 'leased', task[4], task[8])
+    detach(id, task[1], 'leased', task[4], task[8], task[3])
     if died > 0 then
       call('HSET', KEY.TASK .. id, 'died', deaths)
     end

@@ -72,8 +72,8 @@ local number = tonumber(call('HGET', KEY.META, 'leases') or 0)
 local amount, full = 0, false
 
 -- Makes the lease of one task. False when its specification would not fit any more.
-local function take(id, scope, index)
-  local spec = call('GET', KEY.SPEC .. id)
+local function take(member, spec, scope, index)
+  local id, attempt = id_of(member), tonumber(string.sub(member, ID_BYTES + 1))
   if not spec then
     forget(id)
     count(scope, 'ready', -1)
@@ -88,25 +88,46 @@ local function take(id, scope, index)
   number = number + 1
   local owner_index = next_owner()
   local owner = owners[owner_index]
-  local task = call('HMGET', KEY.TASK .. id, 'attempt', 'deliveries')
-  local fields = {
-    'state', 'leased', 'lease', epoch .. ':' .. number, 'owner', owner.session, 'worker', owner.worker,
-    'received', session_ms == 0 and 1 or 0, 'leased', NOW, 'deliveries', (tonumber(task[2]) or 0) + 1,
-  }
+  local lease = epoch .. ':' .. number
   if session_ms == 0 then
-    fields[#fields + 1] = 'ttl'
-    fields[#fields + 1] = lease_ms
+    call('HSET', KEY.TASK .. id, 'state', 'leased', 'lease', lease, 'owner', '', 'leased', NOW,
+      'worker', owner.worker, 'ttl', lease_ms)
+  else
+    call('HSET', KEY.TASK .. id, 'state', 'leased', 'lease', lease, 'owner', owner.session, 'leased', NOW)
   end
-  call('HSET', KEY.TASK .. id, unpack(fields))
   deadlines[#deadlines + 1] = NOW + lease_ms
-  deadlines[#deadlines + 1] = id
+  deadlines[#deadlines + 1] = session_ms == 0 and id or id .. lease
   owner.ids[#owner.ids + 1] = id
   count(scope, 'ready', -1)
   count(scope, 'leased', 1)
   local at = #taken
-  taken[at + 1], taken[at + 2], taken[at + 3] = id, tonumber(task[1]), number
+  taken[at + 1], taken[at + 2], taken[at + 3] = id, attempt, number
   taken[at + 4], taken[at + 5], taken[at + 6] = owner_index, index, spec
   return true
+end
+
+-- Takes some of the members of a lane, which come with their scores, and says how many. Specifications are
+-- read together, as many as will probably fit.
+local function take_some(members, limit, scope, index)
+  local passed, at, size = 0, 1, 4
+  while at <= #members and not full do
+    local specs = {}
+    for position = at, math.min(at + 2 * size - 2, #members), 2 do
+      specs[#specs + 1] = KEY.SPEC .. id_of(members[position])
+    end
+    specs = call('MGET', unpack(specs))
+    local read = 0
+    for _, spec in ipairs(specs) do
+      if (passed > 0 and limit and tonumber(members[at + 1]) > limit) or not take(members[at], spec, scope, index) then
+        return passed
+      end
+      read = read + (spec and #spec or 0)
+      passed = passed + 1
+      at = at + 2
+    end
+    size = math.max(1, math.min(200, math.floor(budget * #specs / math.max(read, 1))))
+  end
+  return passed
 end
 
 while amount < wanted and not full do
@@ -122,16 +143,7 @@ while amount < wanted and not full do
   end
   local scope = parts(chosen.lane)
   local members = call('ZRANGE', KEY.LANE .. chosen.lane, 0, quota - 1, 'WITHSCORES')
-  local passed = 0
-  for at = 1, #members, 2 do
-    if passed > 0 and limit and tonumber(members[at + 1]) > limit then
-      break
-    end
-    if not take(members[at], scope, chosen.index) then
-      break
-    end
-    passed = passed + 1
-  end
+  local passed = take_some(members, limit, scope, chosen.index)
   if passed > 0 then
     call('ZREMRANGEBYRANK', KEY.LANE .. chosen.lane, 0, passed - 1)
     call('HSET', KEY.CLOCKS, chosen.class, chosen.time + passed - 1)

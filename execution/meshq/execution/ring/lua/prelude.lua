@@ -1,8 +1,11 @@
 -- Shared by all scripts: it stands before each of them, behind the table KEY.
 --
 -- A lane is "tenant/queue/type/fairness key"; its class is the part before the fairness key and its
--- scope "tenant/queue". A lease is "epoch:number". Changes of lanes, counters and tombstones are collected
--- and written by flush(), so that a frame costs one command per lane and not one per task.
+-- scope "tenant/queue". A lease is "epoch:number". Members of lanes are the id and the attempt, members of
+-- the deliveries the id and the lease, so that popping and acknowledging need not look at the task.
+--
+-- A command costs more than what it does, so removals, changes of lanes, counters and tombstones are collected
+-- and written by flush(): a frame costs a few commands per task and not a dozen.
 
 local call = redis.call
 local PRIORITY_BOOST_MS = 60000
@@ -29,9 +32,14 @@ local function guard()
   return nil, meta[3]
 end
 
+local known_parts = {}
 local function parts(lane)
-  local scope, kind, fairness = string.match(lane, '^([^/]*/[^/]*)/([^/]*)/(.*)$')
-  return scope, kind, fairness
+  local known = known_parts[lane]
+  if not known then
+    known = {string.match(lane, '^([^/]*/[^/]*)/([^/]*)/(.*)$')}
+    known_parts[lane] = known
+  end
+  return known[1], known[2], known[3]
 end
 
 local counts = {}
@@ -45,14 +53,43 @@ local function count(scope, field, by)
 end
 
 local entering = {}
-local function enter(lane, score, id)
+local function enter(lane, score, id, attempt)
   local members = entering[lane]
   if not members then
     members = {}
     entering[lane] = members
   end
   members[#members + 1] = score
-  members[#members + 1] = id
+  members[#members + 1] = id .. attempt
+end
+
+local ID_BYTES = 16
+local function id_of(member)
+  return string.sub(member, 1, ID_BYTES)
+end
+
+-- Removals: from sorted sets, from sets, of keys.
+local unsorted, unset, deleted, forgotten = {}, {}, {}, {}
+local function collect(removals, key, member)
+  local members = removals[key]
+  if not members then
+    members = {}
+    removals[key] = members
+  end
+  members[#members + 1] = member
+end
+
+local function flush_removals()
+  for key, members in pairs(unsorted) do
+    call('ZREM', key, unpack(members))
+  end
+  for key, members in pairs(unset) do
+    call('SREM', key, unpack(members))
+  end
+  if #deleted > 0 then
+    call('DEL', unpack(deleted))
+  end
+  unsorted, unset, deleted, forgotten = {}, {}, {}, {}
 end
 
 -- A lane that ran empty leaves the index; a class without lanes is forgotten.
@@ -135,6 +172,7 @@ local function tombstones(ids)
 end
 
 local function flush()
+  flush_removals()
   flush_lanes()
   local totals = {}
   for scope, fields in pairs(counts) do
@@ -158,13 +196,13 @@ local function flush()
 end
 
 -- Take a task out of wherever its state has put it; its hash stays.
-local function detach(id, state, lane, owner)
+local function detach(id, attempt, state, lane, owner, lease)
   local scope = parts(lane)
   if state == 'ready' then
     if entering[lane] then
       flush_lanes()
     end
-    call('ZREM', KEY.LANE .. lane, id)
+    call('ZREM', KEY.LANE .. lane, id .. attempt)
     prune(lane)
     count(scope, 'ready', -1)
   elseif state == 'delayed' then
@@ -172,23 +210,25 @@ local function detach(id, state, lane, owner)
     count(scope, 'delayed', -1)
   else
     if state == 'closing' then
-      call('ZREM', KEY.CLOSING, id)
+      collect(unsorted, KEY.CLOSING, id)
     elseif owner == '' then
-      call('ZREM', KEY.POLLED, id)
+      collect(unsorted, KEY.POLLED, id)
     else
-      call('ZREM', KEY.DELIVERIES, id)
-      call('SREM', KEY.SESSION .. owner, id)
+      collect(unsorted, KEY.DELIVERIES, id .. lease)
+      collect(unset, KEY.SESSION .. owner, id)
     end
     count(scope, 'leased', -1)
   end
 end
 
 local function forget(id)
-  call('DEL', KEY.TASK .. id, KEY.SPEC .. id)
+  local at = #deleted
+  deleted[at + 1], deleted[at + 2] = KEY.TASK .. id, KEY.SPEC .. id
+  forgotten[id] = true
 end
 
 -- Make a detached task ready, or delayed until its time.
-local function queue_up(id, lane, ready, score)
+local function queue_up(id, attempt, lane, ready, score)
   local scope = parts(lane)
   if tonumber(ready) > NOW then
     call('HSET', KEY.TASK .. id, 'state', 'delayed')
@@ -196,12 +236,12 @@ local function queue_up(id, lane, ready, score)
     count(scope, 'delayed', 1)
   else
     call('HSET', KEY.TASK .. id, 'state', 'ready')
-    enter(lane, score, id)
+    enter(lane, score, id, attempt)
     count(scope, 'ready', 1)
   end
 end
 
-local LEASE_FIELDS = {'lease', 'owner', 'worker', 'received', 'leased', 'ttl', 'cancel'}
+local LEASE_FIELDS = {'lease', 'owner', 'worker', 'leased', 'ttl', 'cancel'}
 
 -- Give a detached task back to its lane as the same attempt. One that is to be cancelled is dropped and
 -- leaves a tombstone; one that was adopted without its specification is left to the ledger's comparison.
@@ -209,11 +249,11 @@ local function go_back(id, attempt, lane, ready, score, cancel)
   if cancel then
     forget(id)
     bury(id, attempt, 1, '0 ')
-  elseif call('EXISTS', KEY.SPEC .. id) == 0 then
+  elseif call('STRLEN', KEY.SPEC .. id) == 0 then
     forget(id)
   else
     call('HDEL', KEY.TASK .. id, unpack(LEASE_FIELDS))
-    queue_up(id, lane, ready, score)
+    queue_up(id, attempt, lane, ready, score)
   end
 end
 
@@ -222,11 +262,11 @@ local function promote(limit)
   local due = call('ZRANGEBYSCORE', KEY.DELAYED, '-inf', NOW, 'LIMIT', 0, limit)
   for _, id in ipairs(due) do
     call('ZREM', KEY.DELAYED, id)
-    local task = call('HMGET', KEY.TASK .. id, 'lane', 'score')
+    local task = call('HMGET', KEY.TASK .. id, 'lane', 'score', 'attempt')
     if task[1] then
       local scope = parts(task[1])
       call('HSET', KEY.TASK .. id, 'state', 'ready')
-      enter(task[1], task[2], id)
+      enter(task[1], task[2], id, task[3])
       count(scope, 'delayed', -1)
       count(scope, 'ready', 1)
     end

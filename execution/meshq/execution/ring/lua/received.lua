@@ -9,16 +9,15 @@ if bad then
 end
 local lost, arrived = {}, {}
 for at = 3, #ARGV, 3 do
-  local id = ARGV[at]
-  local task = call('HMGET', KEY.TASK .. id, 'lease', 'owner', 'state', 'received')
-  if task[1] ~= ARGV[at + 1] or task[2] ~= ARGV[at + 2] or task[3] ~= 'leased' then
-    lost[#lost + 1] = (at - 3) / 3 + 1
-  elseif task[4] ~= '1' then
-    call('HSET', KEY.TASK .. id, 'received', 1)
-    arrived[#arrived + 1] = id
-  end
+  arrived[#arrived + 1] = ARGV[at] .. ARGV[at + 1]
 end
-if #arrived > 0 then
-  call('ZREM', KEY.DELIVERIES, unpack(arrived))
+if #arrived > 0 and call('ZREM', KEY.DELIVERIES, unpack(arrived)) < #arrived then
+  -- Some were not waiting for this: acknowledged before, or gone.
+  for at = 3, #ARGV, 3 do
+    local task = call('HMGET', KEY.TASK .. ARGV[at], 'lease', 'owner', 'state')
+    if task[1] ~= ARGV[at + 1] or task[2] ~= ARGV[at + 2] or task[3] ~= 'leased' then
+      lost[#lost + 1] = (at - 3) / 3 + 1
+    end
+  end
 end
 return lost

@@ -12,7 +12,7 @@ for at = 3, #ARGV, 2 do
   local id = ARGV[at]
   local task = call('HMGET', KEY.TASK .. id, 'lease', 'state', 'attempt', 'lane', 'ready', 'score', 'cancel', 'owner')
   if task[1] == ARGV[at + 1] and task[2] == 'leased' then
-    detach(id, 'leased', task[4], task[8])
+    detach(id, task[3], 'leased', task[4], task[8], task[1])
     go_back(id, task[3], task[4], task[5], task[6], task[7])
     states[#states + 1] = 1
   else

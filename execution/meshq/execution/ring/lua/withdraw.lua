@@ -13,8 +13,10 @@ for at = 3, #ARGV, 3 do
   local id, attempt, reason = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local task = call('HMGET', KEY.TASK .. id, 'attempt', 'state', 'lane', 'owner', 'lease', 'leased')
   local state = 3
-  if task[2] == 'ready' or task[2] == 'delayed' then
-    detach(id, task[2], task[3], '')
+  if forgotten[id] then
+    state = 1
+  elseif task[2] == 'ready' or task[2] == 'delayed' then
+    detach(id, task[1], task[2], task[3])
     forget(id)
     state = 1
   elseif task[2] then
