@@ -54,8 +54,9 @@ def test_admin_shows_metrics_health_and_channelz(mesh: Mesh) -> None:
         health: Any = health_pb2_grpc.HealthStub(channel)
         status = health.Check(health_pb2.HealthCheckRequest(service="meshq.v1.TaskService")).status
         assert status == health_pb2.HealthCheckResponse.SERVING
-    assert get(entry["admin"], "/healthz")[0] == 200
-    assert get(entry["admin"], "/elsewhere")[0] == 404
+    assert get(entry["admin"], "/healthz") == (200, "serving\n")
+    # Longer than the answer before: each has a length of its own.
+    assert get(entry["admin"], "/elsewhere") == (404, "there is /metrics and /healthz\n")
     code, metrics = get(entry["admin"], "/metrics")
     assert code == 200
     handled = [line for line in metrics.splitlines() if line.startswith("grpc_server_handled_total{")]

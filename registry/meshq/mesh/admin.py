@@ -18,7 +18,8 @@ from prometheus_client import make_wsgi_app
 from meshq.mesh.channels import SERVER_OPTIONS
 from meshq.mesh.server import CannotListen, listen
 
-_TEXT = [("Content-Type", "text/plain; charset=utf-8")]
+# To be copied for each answer: the server adds to the list it is given.
+_TEXT = (("Content-Type", "text/plain; charset=utf-8"),)
 _StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 
@@ -77,9 +78,9 @@ class AdminServer:
             return answer
         if path == "/healthz":
             healthy = self._healthy()
-            start_response("200 OK" if healthy else "503 Service Unavailable", _TEXT)
+            start_response("200 OK" if healthy else "503 Service Unavailable", list(_TEXT))
             return [b"serving\n" if healthy else b"not serving\n"]
-        start_response("404 Not Found", _TEXT)
+        start_response("404 Not Found", list(_TEXT))
         return [b"there is /metrics and /healthz\n"]
 
 

@@ -6,4 +6,5 @@ from meshq.mesh.process import run
 from meshq.registry.app import build
 from meshq.registry.settings import RegistrySettings
 
-run(RegistrySettings.load(), build)
+if __name__ == "__main__":
+    run(RegistrySettings.load(), build)
