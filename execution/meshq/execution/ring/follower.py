@@ -20,7 +20,8 @@ from meshq.mesh.telemetry import logger
 _log = logger(__name__)
 
 ANNOUNCED_AT: Final = "meshq-ring/current"
-_PREFIX: Final = "meshq.ring/"
+_PREFIX: Final = "meshq-ring/"
+"""Outside of `meshq.`, below which the registry finds the processes of the mesh."""
 _LOOK_SECONDS: Final = 30.0
 
 
