@@ -215,7 +215,7 @@ async def test_a_task_that_is_being_moved_is_never_missing(ledger: PostgresLedge
     async def read() -> None:
         while not done.is_set():
             assert len(await ledger.get_tasks(ids, full=False)) == 200
-            page = await ledger.list_tasks(TaskFilter("default"), None, 1_000, full=False)
+            page = await ledger.list_tasks(TaskFilter("default"), None, 1_000)
             assert len(page) == 200
 
     readers = [asyncio.create_task(read()) for _ in range(2)]
@@ -231,7 +231,7 @@ async def test_pages_are_stable_while_tasks_come_and_end(ledger: PostgresLedger)
     await ledger.finish([finish(item) for item in items[::2]], NOW)
     seen: list[bytes] = []
     before = None
-    while page := await ledger.list_tasks(TaskFilter("default"), before, 7, full=False):
+    while page := await ledger.list_tasks(TaskFilter("default"), before, 7):
         seen += [row.task_id for row in page]
         before = seen[-1]
         await ledger.insert([of(task(), task())], NOW)
@@ -256,7 +256,7 @@ async def test_all_filters_must_hold(ledger: PostgresLedger, wanted: TaskFilter,
     items = [task(queue="a"), task(queue="b", type="u"), task(queue="a", type="u")]
     await ledger.insert([of(*items)], NOW)
     await ledger.finish([finish(items[2])], NOW)
-    found = {row.task_id for row in await ledger.list_tasks(wanted, None, 10, full=False)}
+    found = {row.task_id for row in await ledger.list_tasks(wanted, None, 10)}
     assert found == {items[index].task_id for index in expected}
 
 
@@ -402,8 +402,8 @@ async def test_an_id_range_is_the_time_of_creation(ledger: PostgresLedger) -> No
     assert lowest_id(made_ms).bytes <= item.task_id < lowest_id(made_ms + 1).bytes
     inside = TaskFilter("default", min_create_ms=made_ms, max_create_ms=made_ms + 1)
     outside = TaskFilter("default", min_create_ms=made_ms + 1)
-    assert len(await ledger.list_tasks(inside, None, 5, full=False)) == 1
-    assert await ledger.list_tasks(outside, None, 5, full=False) == []
+    assert len(await ledger.list_tasks(inside, None, 5)) == 1
+    assert await ledger.list_tasks(outside, None, 5) == []
 
 
 @pytest.mark.parametrize(

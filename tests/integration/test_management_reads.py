@@ -97,6 +97,21 @@ async def test_several_tasks_by_id(database: str) -> None:
             assert isinstance(error, InvalidRequest)
 
 
+async def test_full_views_are_bounded_by_bytes(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        ids = [(await node.create(data=bytes([n]) * (1 << 20))).task_id for n in range(12)]
+        assert await listed(node, page_size=12, view=task_pb2.TASK_VIEW_FULL) == ids[::-1]
+        request = task_service_pb2.ListTasksRequest(page_size=12, view=task_pb2.TASK_VIEW_FULL)
+        page = await node.tasks.ListTasks(request)
+        assert 1 <= len(page.tasks) < 8
+        assert all(len(task.data) == 1 << 20 for task in page.tasks)
+        batch = task_service_pb2.BatchGetTasksRequest(task_ids=ids, view=task_pb2.TASK_VIEW_FULL)
+        assert isinstance(await failure(node.tasks.BatchGetTasks(batch)), InvalidRequest)
+        batch.view = task_pb2.TASK_VIEW_BASIC
+        assert len((await node.tasks.BatchGetTasks(batch)).tasks) == 12
+
+
 async def test_an_unknown_task_is_not_found(database: str) -> None:
     async with cluster(database) as system:
         (node,) = system.nodes

@@ -68,10 +68,8 @@ class Ledger(Protocol):
     async def get_tasks(self, task_ids: Sequence[TaskId], *, full: bool) -> dict[TaskId, TaskRow]:
         """The tasks of these ids that exist."""
 
-    async def list_tasks(
-        self, wanted: TaskFilter, before: TaskId | None, limit: int, *, full: bool
-    ) -> list[TaskRow]:
-        """Tasks with ids below `before`, the newest first."""
+    async def list_tasks(self, wanted: TaskFilter, before: TaskId | None, limit: int) -> list[TaskRow]:
+        """Tasks with ids below `before`, the newest first, without their specifications."""
 
     async def list_queues(
         self, tenant: str, *, after: str, limit: int, name: str = "", now_ms: int

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any, Final, NamedTuple, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, errors
 from psycopg_pool import AsyncConnectionPool, PoolClosed, TooManyRequests
 
 from meshq.contract.errors import MeshqError
@@ -31,6 +31,17 @@ _SLOT_LOCK: Final = 0x6D71_01
 _SLOTS: Final = 4_096
 _PAUSE: Final = 0.05
 _FAILURES: Final = (psycopg.Error, PoolClosed, TooManyRequests)
+
+_CONNECTION: Final[dict[str, Any]] = {
+    "autocommit": True,
+    "target_session_attrs": "read-write",
+    "connect_timeout": 5,
+    # A server that vanished without a word is noticed within seconds.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
 
 _SETTINGS: Final = """
 SELECT
@@ -114,9 +125,7 @@ class Database:
 
     async def connect(self) -> LedgerConnection:
         """A connection outside of the pools, with no timeouts; the caller closes it."""
-        connection = await LedgerConnection.connect(
-            self._url, autocommit=True, target_session_attrs="read-write", connect_timeout=10
-        )
+        connection = await LedgerConnection.connect(self._url, **_CONNECTION)
         arrays.register(connection.adapters)
         return connection
 
@@ -150,7 +159,7 @@ class Database:
         while True:
             try:
                 async with pool.connection() as connection:
-                    done = await work(connection, again)
+                    done = await _on_primary(connection, work(connection, again))
                 heed_cancellation()
                 return done  # noqa: TRY300
             except _FAILURES as error:
@@ -165,7 +174,7 @@ class Database:
         return AsyncConnectionPool(
             self._url,
             connection_class=LedgerConnection,
-            kwargs={"autocommit": True, "target_session_attrs": "read-write", "connect_timeout": 5},
+            kwargs=_CONNECTION,
             min_size=size,
             max_size=size,
             timeout=self._patience,
@@ -203,6 +212,15 @@ class Database:
             _log.info("ledger durability", level=found.level)
         else:
             _log.warning("ledger durability is less than promised", level=found.level)
+
+
+async def _on_primary(connection: LedgerConnection, work: Awaitable[T]) -> T:
+    try:
+        return await work
+    except errors.ReadOnlySqlTransaction:
+        # The server is no longer the primary; the pool looks for the one that is.
+        await connection.close()
+        raise
 
 
 def heed_cancellation() -> None:

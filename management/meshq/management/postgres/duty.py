@@ -21,6 +21,7 @@ class HouseDuty:
     _LOCK: Final = 0x6D65_7368_7102
     _TRUSTED_SECONDS: Final = 10.0
     """For how long the lock is believed to be held before the connection is tried again."""
+    _ASK_SECONDS: Final = 5.0
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -33,7 +34,11 @@ class HouseDuty:
         """See `Duty.hold`."""
         async with self._one_at_a_time:
             if not (self._held and monotonic() < self._trusted_until):
-                await self._ask()
+                try:
+                    async with asyncio.timeout(self._ASK_SECONDS):
+                        await self._ask()
+                except TimeoutError:
+                    await self.stop()
             return self._held
 
     async def _ask(self) -> None:

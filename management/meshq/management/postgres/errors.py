@@ -12,6 +12,8 @@ from meshq.contract.errors import DeadlineExceeded, InternalError, MeshqError, R
 
 RETRY_DELAY: Final = 1.0
 
+_BROKEN: Final = (psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction)
+
 
 def refuses_rows(error: psycopg.Error) -> bool:
     """Whether the rows are to blame, so that halving them finds the bad one."""
@@ -25,7 +27,7 @@ def worth_retrying(error: Exception) -> bool:
     """
     if isinstance(error, PoolTimeout | PoolClosed | TooManyRequests | errors.QueryCanceled):
         return False
-    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return isinstance(error, _BROKEN)
 
 
 def translated(error: Exception) -> MeshqError:
@@ -35,7 +37,7 @@ def translated(error: Exception) -> MeshqError:
             "The ledger took too long to answer; narrow the filters, for example by time.",
             retry_delay=RETRY_DELAY,
         )
-    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | PoolClosed | TooManyRequests):
+    if isinstance(error, (*_BROKEN, PoolClosed, TooManyRequests)):
         return Unavailable(
             "The ledger does not answer; retry with the same request_id.",
             Reason.LEDGER_UNAVAILABLE,

@@ -34,9 +34,7 @@ class Reads:
         rows = await self._fetch(_GET, {"ids": uuids(task_ids), "full": full, "oldest": oldest})
         return {row[0]: TaskRow(*row) for row in rows}
 
-    async def list_tasks(
-        self, wanted: TaskFilter, before: TaskId | None, limit: int, *, full: bool
-    ) -> list[TaskRow]:
+    async def list_tasks(self, wanted: TaskFilter, before: TaskId | None, limit: int) -> list[TaskRow]:
         """See `Ledger.list_tasks`."""
         lowest = lowest_id(wanted.min_create_ms or 0)
         highest = _HIGHEST if wanted.max_create_ms is None else lowest_id(wanted.max_create_ms)
@@ -50,7 +48,6 @@ class Reads:
             "states": list(wanted.states) or None,
             "type": wanted.type,
             "queue": wanted.queue,
-            "full": full,
             "limit": limit,
         }
         return [TaskRow(*row) for row in await self._fetch(_LIST, parameters)]

@@ -13,6 +13,7 @@ from meshq.contract.ids import parse_task_id
 from meshq.contract.limits import (
     DEFAULT_RUN_WAIT_SECONDS,
     DEFAULT_TASK_PAGE_SIZE,
+    MAX_FRAME_BYTES,
     MAX_RUN_WAIT_SECONDS,
     STREAM_KEEPALIVE_SECONDS,
 )
@@ -40,6 +41,8 @@ _VIEW_FULL: Final = int(task_pb2.TASK_VIEW_FULL)
 _DELETE_SECONDS: Final = 30.0
 _DEADLINE_MARGIN: Final = 0.5
 _RESULT_TRIES: Final = 10
+_FULL_AT_A_TIME: Final = 25
+"""Tasks whose input and output are read together; so many of the largest are 50 MiB."""
 
 
 class TaskServicer(task_service_pb2_grpc.TaskServiceServicer):
@@ -114,9 +117,14 @@ class TaskServicer(task_service_pb2_grpc.TaskServiceServicer):
         check_count("task_ids", len(request.task_ids))
         full = _wants_full(request.view, default=False)
         ids = [parse_task_id(text, f"task_ids[{i}]").bytes for i, text in enumerate(request.task_ids)]
-        rows = await self._ledger.get_tasks(ids, full=full)
+        rows = await self._ledger.get_tasks(ids, full=False)
         missing = [text for text, id_ in zip(request.task_ids, ids, strict=True) if id_ not in rows]
-        tasks = await self._view([rows[id_] for id_ in ids if id_ in rows], full=full)
+        known = [rows[id_] for id_ in ids if id_ in rows]
+        tasks = await self._view(known, full=full)
+        if len(tasks) < len(known):
+            raise InvalidRequest.field(
+                "task_ids", f"name tasks of more than {MAX_FRAME_BYTES} bytes; ask for fewer at a time"
+            )
         return task_service_pb2.BatchGetTasksResponse(tasks=tasks, missing_task_ids=missing)
 
     async def ListTasks(  # noqa: N802
@@ -129,10 +137,9 @@ class TaskServicer(task_service_pb2_grpc.TaskServiceServicer):
         wanted = read_filter(request, TENANT)
         digest = filter_digest(wanted)
         before = read_page_token(request.page_token, digest) if request.page_token else None
-        rows = await self._ledger.list_tasks(wanted, before, size + 1, full=full)
-        page = rows[:size]
-        following = page_token(page[-1].task_id, digest) if len(rows) > size else ""
-        tasks = await self._view(page, full=full)
+        rows = await self._ledger.list_tasks(wanted, before, size + 1)
+        tasks = await self._view(rows[:size], full=full)
+        following = page_token(rows[len(tasks) - 1].task_id, digest) if len(rows) > len(tasks) else ""
         return task_service_pb2.ListTasksResponse(tasks=tasks, next_page_token=following)
 
     async def CancelTask(  # noqa: N802
@@ -214,7 +221,21 @@ class TaskServicer(task_service_pb2_grpc.TaskServiceServicer):
         return new, new.task_id
 
     async def _view(self, rows: list[TaskRow], *, full: bool) -> list[task_pb2.Task]:
-        return await self._views.full(rows) if full else [self._views.basic(row) for row in rows]
+        """Messages of rows; FULL ones only as many as fit into an answer, but at least one."""
+        if not full:
+            return [self._views.basic(row) for row in rows]
+        tasks: list[task_pb2.Task] = []
+        size = 0
+        for start in range(0, len(rows), _FULL_AT_A_TIME):
+            part = rows[start : start + _FULL_AT_A_TIME]
+            found = await self._ledger.get_tasks([row.task_id for row in part], full=True)
+            # What was deleted since is shown as it was.
+            for task in await self._views.full([found.get(row.task_id, row) for row in part]):
+                size += task.ByteSize()
+                if tasks and size > MAX_FRAME_BYTES:
+                    return tasks
+                tasks.append(task)
+        return tasks
 
 
 def _wants_full(view: int, *, default: bool) -> bool:

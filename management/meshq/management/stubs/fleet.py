@@ -105,7 +105,8 @@ async def _keep_up(link: Link, name: str) -> None:
             await link.run()
         except (StreamLost, grpc.RpcError, TimeoutError) as error:
             failures = 1 if clock() - began > _STEADY_SECONDS else failures + 1
-            _log.info("stream lost", stream=name, reason=_reason(error), failures=failures)
+            tell = _log.info if failures == 1 else _log.debug
+            tell("stream lost", stream=name, reason=_reason(error), failures=failures)
         except Exception:  # noqa: BLE001
             failures += 1
             _log.exception("stream broken", stream=name)

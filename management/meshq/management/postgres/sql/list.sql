@@ -2,7 +2,7 @@
 (
     SELECT
         uuid_send(id), tenant, queue, type, state, attempt, max_attempts, ready_ms, start_ms, NULL::bigint,
-        worker_id, error_type, error_message, cancel_reason, cancel_ms, CASE WHEN %(full)s::boolean THEN spec END
+        worker_id, error_type, error_message, cancel_reason, cancel_ms
     FROM open_tasks
     WHERE
         id >= %(lowest)s::uuid AND id < %(highest)s::uuid AND tenant = %(tenant)s::text
@@ -16,7 +16,7 @@ UNION ALL
 (
     SELECT
         uuid_send(id), tenant, queue, type, state, attempt, max_attempts, ready_ms, start_ms, end_ms,
-        worker_id, error_type, error_message, cancel_reason, cancel_ms, CASE WHEN %(full)s::boolean THEN spec END
+        worker_id, error_type, error_message, cancel_reason, cancel_ms
     FROM finished_tasks
     WHERE
         id >= %(lowest)s::uuid AND id < %(highest)s::uuid AND end_ms >= %(oldest)s::bigint
