@@ -24,7 +24,7 @@ def get(address: str, path: str) -> tuple[int, str]:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         with error:
-            return error.code, ""
+            return error.code, error.read().decode()
 
 
 def get_task(channel: grpc.Channel, **options: Any) -> str:
