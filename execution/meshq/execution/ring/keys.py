@@ -13,7 +13,7 @@ META: Final = "mq:meta"
 
 _NAMES: Final = {
     "META": META,
-    # + id: hash: attempt, state, lane, ready, score; while leased also lease, owner, leased, worker, ttl, cancel
+    # + id: hash: attempt, state, lane, ready, score; while leased lease, owner, leased, worker, ttl, cancel
     "TASK": "mq:task:",
     "SPEC": "mq:spec:",  # + id: the encoded specification; empty where it is not known
     "LANE": "mq:lane:",  # + lane: sorted set id and attempt -> score
