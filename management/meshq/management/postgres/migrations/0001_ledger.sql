@@ -22,7 +22,7 @@ CREATE TABLE open_tasks (
     error_type text,
     error_message text,
     cancel_reason text,
-    spec bytea STORAGE EXTERNAL NOT NULL
+    spec bytea NOT NULL
 ) WITH (
     -- Rows come and go by the thousand each second: clean up after a fixed number of dead rows, not
     -- after a share of a table whose size says nothing, and without pausing.
@@ -35,6 +35,8 @@ CREATE TABLE open_tasks (
     autovacuum_vacuum_cost_delay = 0,
     fillfactor = 90
 );
+
+ALTER TABLE open_tasks ALTER COLUMN spec SET STORAGE EXTERNAL;
 
 -- What waits for a time: the promoter looks for what is due soon.
 CREATE INDEX open_tasks_due ON open_tasks (ready_ms, id) WHERE state IN (2, 5);
@@ -58,9 +60,12 @@ CREATE TABLE finished_tasks (
     error_type text,
     error_message text,
     cancel_reason text,
-    spec bytea STORAGE EXTERNAL NOT NULL,
+    spec bytea NOT NULL,
     PRIMARY KEY (id, end_ms)
 ) PARTITION BY RANGE (end_ms);
+
+-- Before the first partition, as partitions take it over.
+ALTER TABLE finished_tasks ALTER COLUMN spec SET STORAGE EXTERNAL;
 
 CREATE TABLE finished_tasks_default PARTITION OF finished_tasks DEFAULT;
 
@@ -73,8 +78,10 @@ CREATE TABLE claims (
     claim text PRIMARY KEY,
     create_ms bigint NOT NULL,
     fingerprint bigint NOT NULL,
-    task_ids bytea STORAGE EXTERNAL NOT NULL
+    task_ids bytea NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 50000);
+
+ALTER TABLE claims ALTER COLUMN task_ids SET STORAGE EXTERNAL;
 
 CREATE INDEX claims_age ON claims (create_ms);
 
