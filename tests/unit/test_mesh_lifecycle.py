@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from meshq.mesh.lifecycle import Repeater, StopSignals, backoff
+from meshq.mesh.lifecycle import Repeater, StopSignals, backoff, cancelled
 
 
 async def test_repeater_runs_at_once_and_when_woken() -> None:
@@ -97,3 +97,24 @@ async def test_errors_of_bounded_work_reach_the_caller() -> None:
 
     with pytest.raises(ValueError, match="no"):
         await StopSignals().bounded(fail(), 5)
+
+
+async def test_a_task_that_swallows_its_cancellation_is_cancelled_again() -> None:
+    swallowed = 0
+
+    async def stubborn() -> None:
+        nonlocal swallowed
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if swallowed:
+                    raise
+                swallowed += 1
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await cancelled(task)
+    assert swallowed == 1
+    assert task.cancelled()

@@ -7,7 +7,7 @@ import random
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Final, Protocol
 
 from meshq.mesh.telemetry import logger
 
@@ -15,6 +15,8 @@ _log = logger(__name__)
 
 _FIRST_BACKOFF = 0.2
 _MAX_BACKOFF = 10.0
+
+_CANCEL_AGAIN_SECONDS: Final = 0.2
 
 
 class Background(Protocol):
@@ -85,10 +87,16 @@ def backoff(failures: int, *, first: float = _FIRST_BACKOFF, most: float = _MAX_
 
 
 async def cancelled(task: asyncio.Task[None]) -> None:
-    """Cancel a task of one's own and wait until it is over."""
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    """Cancel a task of one's own and wait until it is over.
+
+    It is cancelled again until it is: before Python 3.12 `asyncio.wait_for`, and whatever is built on it,
+    swallows a cancellation that comes at the moment its wait ends.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=_CANCEL_AGAIN_SECONDS)
+    if not task.cancelled():
+        task.result()
 
 
 class StopSignals:
