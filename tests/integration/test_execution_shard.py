@@ -10,7 +10,7 @@ import pytest
 from fixtures.execution import opened_shard, wait_until
 
 from meshq.contract.ids import new_task_id
-from meshq.execution.model import Lease, QueueItem
+from meshq.execution.model import Lease, Over, QueueItem
 from meshq.execution.ring import keys
 from meshq.execution.ring.doorbell import Doorbell
 from meshq.execution.ring.errors import EpochChanged, RingOutdated, ShardClosed, ShardFull
@@ -112,13 +112,18 @@ async def everything(shard: Shard) -> set[bytes]:
     return set(await shard._connection.call("KEYS", "*"))
 
 
-async def settled(shard: Shard, closing_ms: int = 10_000) -> list[Any]:
+async def settled(shard: Shard, closing_ms: int = 10_000) -> list[Over]:
     """Expire until something is to be closed."""
-    return list(await wait_until(lambda: closing_of(shard, closing_ms)))
+    return list(await wait_until(lambda: expired(shard, closing_ms)))
 
 
-async def closing_of(shard: Shard, closing_ms: int) -> list[Any]:
-    return (await shard.expire(closing_ms))[1]
+async def expired(shard: Shard, closing_ms: int = 10_000) -> list[Over]:
+    """Expire, take back what was not acknowledged, and return what is to be closed."""
+    over = (await shard.expire(closing_ms))[1]
+    returning = [found.lease for found in over if found.returning]
+    if returning:
+        await shard.take_back(returning)
+    return [found for found in over if not found.returning]
 
 
 async def test_tasks_come_out_in_the_order_of_their_times(shard: Shard) -> None:
@@ -343,7 +348,7 @@ async def test_received_leases_live_with_their_session(shard: Shard) -> None:
     shard._doorbell.sessions = heard
 
     async def back() -> bool:
-        await shard.expire(1_000)
+        await expired(shard)
         return await figures(shard) == (1, 0, 1)
 
     await wait_until(back)
@@ -367,10 +372,36 @@ async def test_ended_sessions_are_handed_out_until_somebody_has_closed_them(shar
     # What was not acknowledged went back and costs no attempt.
     assert await figures(shard) == (1, 0, 2)
     assert {found.lease for found in await settled(shard, 60_000)} == {found.lease for found in closing}
-    assert (await shard.expire(1_000))[1] == []
+    assert await expired(shard) == []
     await shard.apply([done(found.lease, "run", next_attempt=2, not_before_ms=now_ms()) for found in closing])
     taken = await lease(shard, 3)
     assert sorted(taken.tasks[1::6]) == [1, 2, 2]
+
+
+async def test_an_unacknowledged_delivery_waits_until_somebody_has_looked_for_its_end(shard: Shard) -> None:
+    await queued(shard, 3)
+    held = leases(shard, await lease(shard, 3, delivery_ms=1))
+    over = (await wait_until(lambda: over_of(shard)))[:3]
+    assert all(found.returning for found in over)
+    assert await figures(shard) == (0, 0, 3)
+    # A worker that comes back with its lease keeps it; an end that was found is applied; the last goes back.
+    back = Held(held[0], "e-1/x-2", "w", f"{CLASS}/")
+    assert await shard.adopt([back], 1_000) == [True]
+    await shard.apply([done(held[1])])
+    await shard.take_back(held)
+    assert await figures(shard) == (1, 0, 1)
+    assert ids(await lease(shard, 3)) == [held[2].task_id]
+    # One that is withdrawn meanwhile is dropped.
+    (fourth,) = await queued(shard, 1)
+    (found,) = leases(shard, await lease(shard, 1, delivery_ms=1))
+    await wait_until(lambda: over_of(shard))
+    assert await shard.withdraw([(fourth, 1, "stop")]) == [2]
+    await shard.take_back([found])
+    assert await shard.withdraw([(fourth, 1, "stop")]) == [3]
+
+
+async def over_of(shard: Shard) -> list[Over]:
+    return (await shard.expire(60_000))[1]
 
 
 async def test_a_task_that_kills_its_workers_before_they_answer_costs_attempts_in_the_end(
@@ -387,7 +418,7 @@ async def test_a_task_that_kills_its_workers_before_they_answer_costs_attempts_i
 
 
 async def ended_session(shard: Shard, session: str) -> list[Any] | None:
-    closing = (await shard.expire(60_000))[1]
+    closing = await expired(shard, 60_000)
     assert shard._connection
     gone = await shard._connection.call("ZSCORE", "mq:sessions", session) is None
     return [closing] if gone else None
@@ -400,7 +431,7 @@ async def test_a_session_that_leaves_proves_nothing(shard: Shard) -> None:
         await shard.greet([(session, "default/w", b"k")], 60_000)
         assert len(ids(await lease(shard, 1, session=session))) == 1
         await shard.leave([session])
-        assert (await shard.expire(1_000))[1] == []
+        assert await expired(shard) == []
     assert await figures(shard) == (1, 0, 0)
 
 
@@ -460,7 +491,7 @@ async def test_the_other_holder_of_an_ended_attempt_is_told(shard: Shard) -> Non
     (first,) = leases(shard, await lease(shard, 1, delivery_ms=1))
 
     async def again() -> list[Lease]:
-        await shard.expire(1_000)
+        await expired(shard)
         return leases(shard, await lease(shard, 1, session="e-1/x-2"))
 
     (second,) = await wait_until(again)

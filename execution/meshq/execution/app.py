@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import grpc
 
 from meshq.execution.attempts.completions import Completions
-from meshq.execution.attempts.expirer import Expirer
+from meshq.execution.attempts.expirer import Expirer, Makers
 from meshq.execution.attempts.recorder import Recorder
 from meshq.execution.attempts.reporter import Reporter
 from meshq.execution.conversion.ledger import GrpcLedger
@@ -84,7 +84,9 @@ class Execution:
         self.partitions = PartitionKeeper(self.database, settings.attempt_retention_days)
         self.reporter = Reporter(GrpcLedger(kit.channel()), self.shards, self.attempts)
         self.recorder = Recorder(self.attempts, self.reporter, with_error_text)
-        self.expirer = Expirer(self.shards, self.recorder, lost)
+        self.expirer = Expirer(
+            self.shards, self.recorder, self.attempts, self.reporter, Makers(lost, with_error_text)
+        )
         allocator = Allocator(self.shards, self.doorbell, int(times.delivery_timeout * 1000), times.lease_ms)
         self.sessions = Sessions(
             kit.instance_id,

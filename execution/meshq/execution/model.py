@@ -145,11 +145,16 @@ class Directive(NamedTuple):
     not_before_ms: int
 
 
-class Closing(NamedTuple):
-    """A lease that has ended without an answer."""
+class Over(NamedTuple):
+    """A lease that has ended without an answer that the shard knows of.
+
+    Attributes:
+        returning: Whether its delivery was never acknowledged, so that the task goes back.
+    """
 
     lease: Lease
     worker_id: str
+    returning: bool
 
 
 class Depth(NamedTuple):

@@ -1,31 +1,62 @@
-"""Does what time asks for on each shard, and closes the leases whose workers have vanished.
+"""Does what time asks for on each shard, and settles the leases that are over.
 
-A received lease that ends is closed by recording LOST for its attempt. Only if that insert wins may there
-be another attempt; if it loses, the recorded end is reported again. The shard hands a lease out again when
-nobody has closed it within `CLOSING_MS`.
+An acknowledged lease that ends is closed by recording LOST for its attempt. Only if that insert wins may
+there be another attempt; if it loses, the recorded end is reported again. A delivery that was not
+acknowledged goes back, unless its attempt has ended all the same: then its end is reported. The shard hands a
+lease out again when nobody has settled it within `CLOSING_MS`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import time
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
+from meshq.contract.errors import MeshqError
 from meshq.contract.limits import MAX_FRAME_ITEMS
 from meshq.execution.attempts.recorder import Recorder
-from meshq.execution.model import Closing, Ended, Lease
+from meshq.execution.model import Ended, Lease
 from meshq.execution.ring.errors import ShardError
+from meshq.execution.ring.shard import Shard
 from meshq.execution.ring.shards import Shards
 from meshq.mesh.lifecycle import Repeater
+from meshq.mesh.telemetry import logger
+
+_log = logger(__name__)
 
 CLOSING_MS: Final = 10_000
 _SAFETY_SECONDS: Final = 2.0
 _BREATH_SECONDS: Final = 0.05
 _SOON_SECONDS: Final = 0.002
 
-Lost = Callable[[Lease, str, int], Ended]
-"""Makes the end of a lost attempt: lease, worker, end in milliseconds."""
+Key = tuple[bytes, int]
+
+
+class Attempts(Protocol):
+    """Where ends are kept."""
+
+    async def get(self, keys: Sequence[Key]) -> dict[Key, Ended]:
+        """The recorded ends among some attempts."""
+
+
+class Reports(Protocol):
+    """Who tells the ledger."""
+
+    def add(self, ended: Ended) -> None:
+        """Report an end."""
+
+
+class Makers(NamedTuple):
+    """How ends come about.
+
+    Attributes:
+        lost: The end of a lost attempt: lease, worker, end in milliseconds.
+        with_error_text: Completes an end that was read from the database.
+    """
+
+    lost: Callable[[Lease, str, int], Ended]
+    with_error_text: Callable[[Ended], Ended]
 
 
 class Expirer:
@@ -33,14 +64,20 @@ class Expirer:
 
     Args:
         shards: The shards.
-        recorder: Records the ends.
-        lost: Makes them.
+        recorder: Records the ends of lost attempts.
+        attempts: Knows which unacknowledged deliveries have ended.
+        reports: Tells the ledger of those.
+        makers: How ends come about.
     """
 
-    def __init__(self, shards: Shards, recorder: Recorder, lost: Lost) -> None:
+    def __init__(
+        self, shards: Shards, recorder: Recorder, attempts: Attempts, reports: Reports, makers: Makers
+    ) -> None:
         self._shards = shards
         self._recorder = recorder
-        self._lost = lost
+        self._attempts = attempts
+        self._reports = reports
+        self._makers = makers
         self._next = 0.0
         self._repeater = Repeater("expiry", self.run_once, _SAFETY_SECONDS)
         self._timer: asyncio.TimerHandle | None = None
@@ -62,29 +99,37 @@ class Expirer:
 
     async def run_once(self) -> float:
         """Look at all shards; returns the seconds until the next look."""
-        shards = self._shards.usable()
-        dues = await asyncio.gather(*(self._expire(shard.name) for shard in shards))
+        dues = await asyncio.gather(*(self._expire(shard) for shard in self._shards.usable()))
         pause = min([_SAFETY_SECONDS, *(max(due, _BREATH_SECONDS) if due else 0.0 for due in dues)])
         self._next = asyncio.get_running_loop().time() + pause
         return pause
 
-    async def _expire(self, name: str) -> float:
-        shard = self._shards.get(name)
-        if shard is None:
-            return _SAFETY_SECONDS
+    async def _expire(self, shard: Shard) -> float:
         try:
-            due, closing = await shard.expire(CLOSING_MS)
+            due, over = await shard.expire(CLOSING_MS)
+            self._close([(item.lease, item.worker_id) for item in over if not item.returning])
+            returning = [item.lease for item in over if item.returning]
+            if returning:
+                await self._take_back(shard, returning)
         except ShardError:
             return _SAFETY_SECONDS
-        if closing:
-            self._close(closing)
+        except MeshqError as error:
+            _log.warning("unacknowledged deliveries wait for the database", reason=error.message)
+            return _SAFETY_SECONDS
         return _SAFETY_SECONDS if due is None else due
 
-    def _close(self, closing: list[Closing]) -> None:
+    def _close(self, closing: list[tuple[Lease, str]]) -> None:
         now_ms = int(time() * 1000)
-        rows = [self._lost(lease, worker_id, now_ms) for lease, worker_id in closing]
+        rows = [self._makers.lost(lease, worker_id, now_ms) for lease, worker_id in closing]
         for at in range(0, len(rows), MAX_FRAME_ITEMS):
             self._recorder.submit(rows[at : at + MAX_FRAME_ITEMS], lambda _: None)
+
+    async def _take_back(self, shard: Shard, leases: list[Lease]) -> None:
+        """A worker may have finished a task whose delivery was never noted as acknowledged."""
+        over = await self._attempts.get([lease[:2] for lease in leases])
+        for ended in over.values():
+            self._reports.add(self._makers.with_error_text(ended)._replace(shard=shard.name))
+        await shard.take_back([lease for lease in leases if lease[:2] not in over])
 
     def _due(self, _shard: str, milliseconds: int) -> None:
         """A delayed task will be due sooner than the next look, perhaps: look then."""

@@ -23,7 +23,7 @@ _NAMES: Final = {
     "DELAYED": "mq:delayed",  # sorted set id -> ready time
     "DELIVERIES": "mq:deliveries",  # sorted set id and lease -> deadline of what was not acknowledged
     "POLLED": "mq:polled",  # sorted set id -> deadline of polled leases
-    "CLOSING": "mq:closing",  # sorted set id -> when somebody else is to close the attempt
+    "CLOSING": "mq:closing",  # sorted set id -> when somebody else is to settle a lease that is over
     "SESSIONS": "mq:sessions",  # sorted set session -> deadline
     "SESSION": "mq:session:",  # + session: set of ids leased to it
     "WORKERS": "mq:workers",  # hash tenant/worker -> "session instance_key"

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-from meshq.execution.model import Closing, Depth, Ended, Lease, QueueItem
+from meshq.execution.model import Depth, Ended, Lease, Over, QueueItem
 from meshq.execution.ring import keys, scripts
 from meshq.execution.ring.connection import Argument, Connection
 from meshq.execution.ring.doorbell import Doorbell, Due
@@ -16,7 +16,7 @@ from meshq.execution.ring.scripts import Script
 
 EXPIRE_LIMIT: Final = 300
 _LANES_LOOKED_AT: Final = 100
-_FIELDS_OF_TASK: Final = 6
+_FIELDS_OF_OVER: Final = 7
 
 
 class ShardState(enum.Enum):
@@ -171,8 +171,15 @@ class Shard:
 
     async def release(self, leases: Sequence[Lease]) -> list[bool]:
         """Give tasks back; says for each whether the lease was held."""
+        return await self._give_back("leased", leases)
+
+    async def take_back(self, leases: Sequence[Lease]) -> None:
+        """Make tasks ready again whose deliveries were not acknowledged."""
+        await self._give_back("returning", leases)
+
+    async def _give_back(self, state: str, leases: Sequence[Lease]) -> list[bool]:
         arguments = [part for lease in leases for part in (lease.task_id, lease.label)]
-        return [state == 1 for state in await self._run(scripts.RELEASE, *arguments)]
+        return [went == 1 for went in await self._run(scripts.RELEASE, state, *arguments)]
 
     async def apply(self, directives: Sequence[Applied]) -> None:
         """Do what the ledger wants."""
@@ -204,16 +211,17 @@ class Shard:
 
     # -- leases ----------------------------------------------------------------------------------------
 
-    async def expire(self, closing_ms: int) -> tuple[float | None, list[Closing]]:
+    async def expire(self, closing_ms: int) -> tuple[float | None, list[Over]]:
         """Do what time asks for.
 
         Returns:
-            Seconds until more is due (None when nothing is), and the leases that are to be closed.
+            Seconds until more is due (None when nothing is), and the leases that are to be settled.
         """
         reply = await self._run(scripts.EXPIRE, EXPIRE_LIMIT, closing_ms)
         due_ms, more = reply[:2]
         due = 0.0 if more else None if due_ms < 0 else due_ms / 1000
-        return due, [self._closing(reply[at : at + _FIELDS_OF_TASK]) for at in range(2, len(reply), 6)]
+        width = _FIELDS_OF_OVER
+        return due, [self._over(reply[at : at + width]) for at in range(2, len(reply), width)]
 
     async def adopt(self, held: Sequence[Held], poll_ms: int) -> list[bool]:
         """Take over leases that workers still hold; says for each whether it goes on."""
@@ -286,9 +294,10 @@ class Shard:
         if due_ms >= 0:
             self.on_due(self.name, due_ms)
 
-    def _closing(self, fields: list[Any]) -> Closing:
-        task_id, attempt, label, lane, worker_id, leased_ms = fields
-        return Closing(self._lease(task_id, attempt, label, lane, leased_ms), worker_id.decode())
+    def _over(self, fields: list[Any]) -> Over:
+        task_id, attempt, label, lane, worker_id, leased_ms, returning = fields
+        lease = self._lease(task_id, attempt, label, lane, leased_ms)
+        return Over(lease, worker_id.decode(), returning == 1)
 
     def _lease(self, task_id: bytes, attempt: int, label: bytes, lane: bytes, leased_ms: bytes) -> Lease:
         epoch, _, number = label.partition(b":")

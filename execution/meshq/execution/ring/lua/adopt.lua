@@ -32,8 +32,8 @@ for at = 4, #ARGV, 7 do
   local older = string.sub(lease, 1, #prefix) ~= prefix
   local task = call('HMGET', KEY.TASK .. id, 'attempt', 'state', 'lease', 'owner', 'lane', 'cancel')
   local kept = 0
-  if task[3] == lease and task[2] == 'leased' then
-    detach(id, attempt, 'leased', task[5], task[4], lease)
+  if task[3] == lease and (task[2] == 'leased' or task[2] == 'returning') then
+    detach(id, attempt, task[2], task[5], task[4], lease)
     hold(id, lease, session, worker, leased)
     count(parts(task[5]), 'leased', 1)
     kept = 1

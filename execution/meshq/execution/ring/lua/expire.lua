@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
--- Does what time asks for: delayed tasks become ready; deliveries that nobody acknowledged go back; leases of
--- ended sessions and polls are handed out to be closed, again and again until somebody has done it.
+-- Does what time asks for: delayed tasks become ready, and leases that are over are handed out, again and again
+-- until somebody has settled them. Acknowledged ones are `closing`: they are to be recorded as LOST. The others
+-- are `returning`: they are to go back unless their attempt has ended after all.
 -- KEYS: none. ARGV: epoch, ring, limit of each kind, ms that the caller has to close what it gets.
 -- Returns {ms until something is due or -1, 1 if more is due now,
--- per lease to close: id, attempt, lease, lane, worker, ms when it was leased}.
+-- per lease: id, attempt, lease, lane, worker, ms when it was leased, 1 if it is returning}.
 
 local bad = guard()
 if bad then
@@ -27,29 +28,29 @@ if promote(limit) == limit then
   more = 1
 end
 
+local settling = {-1, 0}
+local function hand_out(id, task, state)
+  local worker = task[9]
+  if not worker then
+    worker = string.match(call('HGET', KEY.SESSION_WORKERS, task[8]) or '', '[^/]*$')
+  end
+  local at = #settling
+  settling[at + 1], settling[at + 2], settling[at + 3] = id, tonumber(task[1]), task[3]
+  settling[at + 4], settling[at + 5], settling[at + 6] = task[4], worker, task[10]
+  settling[at + 7] = state == 'returning' and 1 or 0
+  call('HSET', KEY.TASK .. id, 'state', state, 'worker', worker)
+  call('ZADD', KEY.CLOSING, NOW + closing_ms, id)
+end
+
 for _, member in ipairs(due(KEY.DELIVERIES)) do
   local id, lease = id_of(member), string.sub(member, ID_BYTES + 1)
   local task = call('HMGET', KEY.TASK .. id, unpack(FIELDS))
   call('ZREM', KEY.DELIVERIES, member)
   if task[2] == 'leased' and task[3] == lease then
-    detach(id, task[1], 'leased', task[4], task[8], lease)
+    call('SREM', KEY.SESSION .. task[8], id)
     tell('L', task[8], task[1], lease, task[10], task[4], id, '')
-    go_back(id, task[1], task[4], task[5], task[6], task[7])
+    hand_out(id, task, 'returning')
   end
-end
-
-local closing = {-1, 0}
-local function close(id, task)
-  local worker = task[9]
-  if not worker then
-    worker = string.match(call('HGET', KEY.SESSION_WORKERS, task[8]) or '', '[^/]*$')
-    call('HSET', KEY.TASK .. id, 'worker', worker)
-  end
-  local at = #closing
-  closing[at + 1], closing[at + 2], closing[at + 3] = id, tonumber(task[1]), task[3]
-  closing[at + 4], closing[at + 5], closing[at + 6] = task[4], worker, task[10]
-  call('HSET', KEY.TASK .. id, 'state', 'closing')
-  call('ZADD', KEY.CLOSING, NOW + closing_ms, id)
 end
 
 -- A session that vanished before it acknowledged may have been killed by the task: after a few such deaths
@@ -61,15 +62,10 @@ local function end_lease(id, died)
   end
   local received = call('ZREM', KEY.DELIVERIES, id .. task[3]) == 0
   local deaths = (tonumber(task[11]) or 0) + died
-  if received or deaths >= POISON_DEATHS then
-    close(id, task)
-  else
-    detach(id, task[1], 'leased', task[4], task[8], task[3])
-    if died > 0 then
-      call('HSET', KEY.TASK .. id, 'died', deaths)
-    end
-    go_back(id, task[1], task[4], task[5], task[6], task[7])
+  if died > 0 and not received then
+    call('HSET', KEY.TASK .. id, 'died', deaths)
   end
+  hand_out(id, task, (received or deaths >= POISON_DEATHS) and 'closing' or 'returning')
 end
 
 local left = limit
@@ -100,14 +96,14 @@ for _, id in ipairs(due(KEY.POLLED)) do
   local task = call('HMGET', KEY.TASK .. id, unpack(FIELDS))
   call('ZREM', KEY.POLLED, id)
   if task[2] == 'leased' then
-    close(id, task)
+    hand_out(id, task, 'closing')
   end
 end
 
 for _, id in ipairs(due(KEY.CLOSING)) do
   local task = call('HMGET', KEY.TASK .. id, unpack(FIELDS))
-  if task[2] == 'closing' then
-    close(id, task)
+  if task[2] == 'closing' or task[2] == 'returning' then
+    hand_out(id, task, task[2])
   else
     call('ZREM', KEY.CLOSING, id)
   end
@@ -116,9 +112,9 @@ flush()
 
 for _, key in ipairs({KEY.DELAYED, KEY.DELIVERIES, KEY.SESSIONS, KEY.POLLED, KEY.CLOSING}) do
   local ms = due_in(key)
-  if ms >= 0 and (closing[1] < 0 or ms < closing[1]) then
-    closing[1] = ms
+  if ms >= 0 and (settling[1] < 0 or ms < settling[1]) then
+    settling[1] = ms
   end
 end
-closing[2] = more
-return closing
+settling[2] = more
+return settling

@@ -209,7 +209,7 @@ local function detach(id, attempt, state, lane, owner, lease)
     call('ZREM', KEY.DELAYED, id)
     count(scope, 'delayed', -1)
   else
-    if state == 'closing' then
+    if state == 'closing' or state == 'returning' then
       collect(unsorted, KEY.CLOSING, id)
     elseif owner == '' then
       collect(unsorted, KEY.POLLED, id)

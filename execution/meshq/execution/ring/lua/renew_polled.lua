@@ -18,7 +18,7 @@ for at = 3, #ARGV, 2 do
       call('ZADD', KEY.POLLED, 'XX', NOW + tonumber(task[3]), id)
     end
     answer = task[4] and {1, task[4]} or {1}
-  elseif task[2] ~= 'leased' and task[2] ~= 'closing' and not tombstones({id})[1] then
+  elseif (not task[2] or task[2] == 'ready' or task[2] == 'delayed') and not tombstones({id})[1] then
     answer = {2}
   end
   answers[#answers + 1] = answer

@@ -20,8 +20,8 @@ for at = 3, #ARGV, 3 do
     forget(id)
     state = 1
   elseif task[2] then
+    call('HSET', KEY.TASK .. id, 'cancel', reason)
     if task[2] == 'leased' then
-      call('HSET', KEY.TASK .. id, 'cancel', reason)
       tell('C', task[4], task[1], task[5], task[6], task[3], id, reason)
     end
     state = 2
