@@ -36,7 +36,7 @@ from meshq.internal.v1.attempt_service_pb2_grpc import add_AttemptServiceService
 from meshq.internal.v1.dispatch_service_pb2_grpc import add_DispatchServiceServicer_to_server
 from meshq.internal.v1.progress_service_pb2_grpc import add_ProgressServiceServicer_to_server
 from meshq.mesh.lifecycle import Background
-from meshq.mesh.process import App, ServedService
+from meshq.mesh.process import App, ServedService, start_when_there
 from meshq.v1.ring_service_pb2_grpc import add_RingServiceServicer_to_server
 
 
@@ -60,6 +60,7 @@ class Kit(Protocol):
 async def build(kit: Kit) -> App:
     """The whole component, not started yet."""
     execution = Execution(kit)
+    await start_when_there("the database of attempts", execution.database.start)
     return execution.app()
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from time import time
 from typing import Final, Protocol, cast
 
 import grpc
 
-from meshq.contract.errors import MeshqError
 from meshq.internal.v1 import commit_service_pb2_grpc, ledger_service_pb2_grpc
 from meshq.management.cancel import Canceller
 from meshq.management.create import Creator
@@ -39,14 +37,13 @@ from meshq.management.watch.bus import Bus
 from meshq.management.watch.commits import CommitLog
 from meshq.management.watch.watchers import Watchers
 from meshq.mesh.directory import Instance, InstanceDirectory
-from meshq.mesh.lifecycle import Background, Repeater, backoff
-from meshq.mesh.process import App, ServedService, StartupError
+from meshq.mesh.lifecycle import Background, Repeater
+from meshq.mesh.process import App, ServedService, StartupError, start_when_there
 from meshq.mesh.telemetry import logger
 from meshq.v1 import queue_service_pb2_grpc, task_service_pb2_grpc
 
 _log = logger(__name__)
 
-_DATABASE_SECONDS: Final = 60.0
 _COUNT_SECONDS: Final = 1.0
 
 
@@ -83,23 +80,10 @@ async def build(kit: Mesh, settings: ManagementSettings) -> App:
 
 
 async def _connect(database: Database) -> None:
-    """Migrate and connect; a database that is just being started gets a minute."""
-    clock = asyncio.get_running_loop().time
-    deadline = clock() + _DATABASE_SECONDS
-    failures = 0
-    while True:
-        try:
-            await database.start()
-        except LedgerTooNew as error:
-            raise StartupError(str(error)) from error
-        except MeshqError as error:
-            failures += 1
-            if not error.retryable or clock() > deadline:
-                raise StartupError(f"{error.message} ({error.__cause__})") from error
-            _log.info("waiting for the ledger", reason=str(error.__cause__))
-            await asyncio.sleep(backoff(failures, most=2.0))
-        else:
-            return
+    try:
+        await start_when_there("the ledger", database.start)
+    except LedgerTooNew as error:
+        raise StartupError(str(error)) from error
 
 
 def _now_ms() -> int:

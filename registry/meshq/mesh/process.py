@@ -27,13 +27,22 @@ from meshq.mesh.channels import MeshChannel, install_bootstrap, open_channel, ta
 from meshq.mesh.directory import Instance, InstanceDirectory
 from meshq.mesh.etcd import EtcdClient
 from meshq.mesh.interceptors import CallInterceptor
-from meshq.mesh.lifecycle import Background, StopSignals
+from meshq.mesh.lifecycle import Background, StopSignals, backoff
 from meshq.mesh.registration import Announcement, Registration
 from meshq.mesh.server import CannotListen, ServedService, build_server, listen, set_serving
 from meshq.mesh.settings import ProcessSettings
 from meshq.mesh.telemetry import configure_logs, logger
 
-__all__ = ["App", "Instance", "InstanceDirectory", "Kit", "ServedService", "run"]
+__all__ = [
+    "App",
+    "Instance",
+    "InstanceDirectory",
+    "Kit",
+    "ServedService",
+    "StartupError",
+    "run",
+    "start_when_there",
+]
 
 _log = logger(__name__)
 
@@ -128,6 +137,31 @@ def run(settings: ProcessSettings, build: Callable[[Kit], Awaitable[App]]) -> No
         except Exception as error:  # noqa: BLE001
             _log.critical("ended by an error", exc_info=error)
             sys.exit(_FAILED)
+
+
+async def start_when_there(what: str, start: Callable[[], Awaitable[None]], seconds: float = 60.0) -> None:
+    """Start what needs a server that may itself be starting just now.
+
+    Args:
+        what: What is waited for, for the log.
+        start: Called again while it raises a `MeshqError` that is worth retrying.
+        seconds: How long to try.
+
+    Raises:
+        StartupError: It cannot be had, or not in time.
+    """
+    deadline = time.monotonic() + seconds
+    failures = 0
+    while True:
+        try:
+            return await start()
+        except MeshqError as error:
+            failures += 1
+            reason = str(error.__cause__ or error)
+            if not error.retryable or time.monotonic() > deadline:
+                raise StartupError(f"{error.message} ({reason})" if error.__cause__ else reason) from error
+            _log.info("waiting for a server", what=what, reason=reason)
+            await asyncio.sleep(backoff(failures, most=2.0))
 
 
 def _tune_collector() -> None:
