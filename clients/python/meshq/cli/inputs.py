@@ -19,14 +19,20 @@ if TYPE_CHECKING:  # imports grpc
     from meshq.client.values import JsonValue
 
 STDIN = "-"
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _AGO = re.compile(r"(\d{1,9})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def is_task_id(text: str) -> bool:
     """Whether the text is an id rather than a task type."""
-    return _ID.fullmatch(text) is not None
+    from meshq.contract.errors import InvalidRequest  # noqa: PLC0415  (grpc)
+    from meshq.contract.ids import parse_task_id  # noqa: PLC0415
+
+    try:
+        parse_task_id(text)
+    except InvalidRequest:
+        return False
+    return True
 
 
 def parse_payload(text: str, *, as_string: bool = False) -> JsonValue:
