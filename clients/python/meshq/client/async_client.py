@@ -282,9 +282,12 @@ class Client:
         call = self._method("unary_unary", operation.method, operation.answer.FromString)
         while True:
             try:
-                return operation.convert(await call(operation.request, timeout=attempts.remaining()))
+                answer = await call(operation.request, timeout=attempts.remaining())
             except grpc.RpcError as error:
-                await asyncio.sleep(attempts.delay_after(from_rpc_error(error)))
+                failure = from_rpc_error(error)
+            else:
+                return operation.convert(answer)
+            await asyncio.sleep(attempts.delay_after(failure))
 
     async def _follow(self, steps: waiting.Steps) -> Task:
         operation = next(steps)

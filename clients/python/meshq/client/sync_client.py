@@ -218,9 +218,12 @@ class SyncClient:
         call = self._method("unary_unary", operation.method, operation.answer.FromString)
         while True:
             try:
-                return operation.convert(call(operation.request, timeout=attempts.remaining()))
+                answer = call(operation.request, timeout=attempts.remaining())
             except grpc.RpcError as error:
-                time.sleep(attempts.delay_after(from_rpc_error(error)))
+                failure = from_rpc_error(error)
+            else:
+                return operation.convert(answer)
+            time.sleep(attempts.delay_after(failure))
 
     def _follow(self, steps: waiting.Steps) -> Task:
         operation = next(steps)

@@ -39,6 +39,9 @@ DEFAULT_SLOTS: Final = 100
 STOP_SECONDS: Final = 2.0
 """What handlers that are asked to stop are given when the drain limit is over."""
 FAREWELL_SECONDS: Final = 12.0
+SIGNAL_SECONDS: Final = 0.2
+"""How long a signal may take to be noticed. Without a limit, one that comes just as the wait begins would
+be noticed after it."""
 
 
 class Refused(Exception):
@@ -164,31 +167,28 @@ class Worker:
             Refused: The server refused the worker.
             ValueError: There are no handlers.
         """
-        self.start()
+        self._stop_requests = 0
         restore = self._catch_signals()
         try:
-            assert self._work is not None
-            self._work.ended.wait()
+            work = self._begin()
+            while not work.ended.wait(SIGNAL_SECONDS):
+                if self._stop_requests:
+                    log.info("stopping")
+                    work.ask_to_end()
+            self._finish(work)
         finally:
-            self._finish()
             restore()
 
     def start(self) -> None:
         """Begin to work, and return. `stop` and `wait` belong to it."""
-        if not len(self.registry):
-            raise ValueError("a worker needs at least one handler")
-        settings = self.settings
-        if not self._slots_given and all(handler.place is Place.PROCESS for handler in self.registry):
-            settings = dataclasses.replace(settings, slots=settings.processes)
         self._stop_requests = 0
-        self._work = _Work(settings, self.registry)
-        self._work.start()
+        self._begin()
 
     def stop(self) -> None:
         """Ask the worker to drain and end; asked again, it waits no longer. Returns at once."""
         self._stop_requests += 1
         if self._work is not None:
-            self._work.ask_to_end(hasten=self._stop_requests > 1)
+            self._work.ask_to_end()
 
     def wait(self) -> None:
         """After `start`: wait until the worker was stopped, and end it.
@@ -198,21 +198,30 @@ class Worker:
         """
         assert self._work is not None
         self._work.ended.wait()
-        self._finish()
+        self._finish(self._work)
 
-    def _finish(self) -> None:
-        assert self._work is not None
-        self._work.finish()
-        if self._work.refused:
-            raise Refused(self._work.refused)
+    def _begin(self) -> _Work:
+        if not len(self.registry):
+            raise ValueError("a worker needs at least one handler")
+        settings = self.settings
+        if not self._slots_given and all(handler.place is Place.PROCESS for handler in self.registry):
+            settings = dataclasses.replace(settings, slots=settings.processes)
+        self._work = _Work(settings, self.registry, lambda: self._stop_requests > 1)
+        self._work.start()
+        return self._work
+
+    def _finish(self, work: _Work) -> None:
+        work.finish()
+        if work.refused:
+            raise Refused(work.refused)
 
     def _catch_signals(self) -> Callable[[], None]:
         if threading.current_thread() is not threading.main_thread():
             return lambda: None
 
-        def caught(number: int, _frame: FrameType | None) -> None:
-            log.info("stopping", extra={"signal": signal.Signals(number).name})
-            self.stop()
+        def caught(_number: int, _frame: FrameType | None) -> None:
+            # The interrupted code may hold any lock, so nothing that takes one may be called here.
+            self._stop_requests += 1
 
         before = {number: signal.signal(number, caught) for number in (signal.SIGTERM, signal.SIGINT)}
 
@@ -224,22 +233,24 @@ class Worker:
 
 
 class _Work:
-    """One run of a worker."""
+    """One run of a worker; `hastened` says whether to wait no longer at the end."""
 
-    def __init__(self, settings: WorkerSettings, registry: TaskRegistry) -> None:
+    def __init__(
+        self, settings: WorkerSettings, registry: TaskRegistry, hastened: Callable[[], bool]
+    ) -> None:
         self.ended = threading.Event()
         self.refused = ""
         self._settings = settings
         self._registry = registry
         self._instance_key = secrets.token_hex(16)
-        self._hasten = threading.Event()
+        self._hastened = hastened
         self._finished = False
         self._credit = Credit(settings.slots, settings.prefetch)
         self._outbox = Outbox(self._credit)
         self._board = Board(self._outbox.end)
         self._threads = ThreadRunner(settings.slots, self._board, self._outbox)
-        self._loop = self._make_loop()
         self._processes = self._make_processes()
+        self._loop = self._make_loop()
         self._link = Link(Listener(self._on_frame, self._on_notice, self._on_pipe, self._standing))
         self._take: dict[str | None, Callable[[pb.ConnectResponse], None]] = {
             "assign": self._on_assign,
@@ -252,9 +263,7 @@ class _Work:
         self._outbox.start()
         self._link.start()
 
-    def ask_to_end(self, *, hasten: bool = False) -> None:
-        if hasten:
-            self._hasten.set()
+    def ask_to_end(self) -> None:
         self._credit.paused = True
         self.ended.set()
 
@@ -280,7 +289,7 @@ class _Work:
     def _drain(self) -> None:
         self._release_waiting()
         end = time.monotonic() + self._settings.drain_timeout
-        while time.monotonic() < end and not self._hasten.is_set() and not self.refused:
+        while time.monotonic() < end and not self._hastened() and not self.refused:
             if self._board.wait_empty(0.1):
                 return
             self._release_waiting()

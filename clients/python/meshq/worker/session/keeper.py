@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol, TypeAlias
 
 import grpc
@@ -19,7 +19,7 @@ from meshq.contract.errors import (
     PreconditionFailed,
     Unavailable,
 )
-from meshq.contract.limits import STREAM_KEEPALIVE_SECONDS
+from meshq.contract.limits import MAX_FRAME_ITEMS, STREAM_KEEPALIVE_SECONDS
 from meshq.contract.status import from_rpc_error
 from meshq.v1 import worker_service_pb2 as pb
 from meshq.worker.session.backoff import Backoff
@@ -32,6 +32,9 @@ SILENCE_LIMIT: Final = 2.5 * STREAM_KEEPALIVE_SECONDS
 """The server pings every 20 s; a stream that is silent for so long is broken."""
 LEAVE_TIMEOUT: Final = 1.0
 """How long the server has to end a stream that the worker left."""
+RECEIVED_DELAY: Final = 0.005
+"""How long Received waits for company, or for any other frame to go before. Deliveries have seconds, and
+a frame for each small Assign would cost more than the tasks in it."""
 TRY_LATER_DELAY: Final = 0.5
 FAREWELL_TIMEOUT: Final = 10.0
 """How long Goodbye waits for results to be recorded."""
@@ -76,6 +79,7 @@ class Keeper:
         self._credit = settings.assigned
         self._connected = False
         self._outgoing: deque[bytes] = deque()
+        self._received: list[bytes] = []
         self._waiting_output = 0
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
@@ -174,8 +178,10 @@ class Keeper:
 
     async def _greet(self, call: _Call) -> None:
         await call.write(self._settings.hello(self._leases.tokens).SerializeToString())
-        body = await _read_within(call, HELLO_TIMEOUT)
-        if body is grpc.aio.EOF:
+        with _silence_is_an_error(HELLO_TIMEOUT):
+            async with asyncio.timeout(HELLO_TIMEOUT):
+                body = await call.read()
+        if not isinstance(body, bytes):
             raise Unavailable("the server ended the session before it began")
         frame = pb.ConnectResponse.FromString(body)
         if frame.WhichOneof("frame") != "welcome":
@@ -183,9 +189,13 @@ class Keeper:
         self._on_welcome(frame.welcome)
 
     async def _read(self, call: _Call) -> None:
+        clock = asyncio.get_running_loop().time
         try:
-            while (body := await _read_within(call, SILENCE_LIMIT)) is not grpc.aio.EOF:
-                self._from_server(body)
+            with _silence_is_an_error(SILENCE_LIMIT):
+                async with asyncio.timeout(SILENCE_LIMIT) as limit:
+                    while isinstance(body := await call.read(), bytes):
+                        limit.reschedule(clock() + SILENCE_LIMIT)
+                        self._from_server(body)
         except _LeaveStream:
             await self._leave(call)
             raise
@@ -198,11 +208,11 @@ class Keeper:
     async def _leave(self, call: _Call) -> None:
         """Send what waits and read what is still coming, so that little has to be delivered twice."""
         self._finish()
-        end = time.monotonic() + LEAVE_TIMEOUT
-        with contextlib.suppress(grpc.RpcError, MeshqError):
-            while (body := await _read_within(call, max(end - time.monotonic(), 0.0))) is not grpc.aio.EOF:
-                with contextlib.suppress(_LeaveStream):
-                    self._from_server(body)
+        with contextlib.suppress(grpc.RpcError, TimeoutError):
+            async with asyncio.timeout(LEAVE_TIMEOUT):
+                while isinstance(body := await call.read(), bytes):
+                    with contextlib.suppress(_LeaveStream):
+                        self._from_server(body)
 
     def _finish(self) -> None:
         self._finish_writing = True
@@ -211,15 +221,23 @@ class Keeper:
     async def _write(self, call: _Call) -> None:
         # What is wrong with a stream is told by reading from it.
         with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
-            while not (self._finish_writing and not self._outgoing):
+            while True:
                 self._wake.clear()
-                while self._outgoing:
-                    await call.write(self._outgoing.popleft())
+                while (body := self._next_frame()) is not None:
+                    await call.write(body)
                 self._waiting_output = 0
-                if not self._finish_writing:
-                    await self._wake.wait()
+                if self._finish_writing:
+                    break
+                await self._wake.wait()
             self._connected = False
             await call.done_writing()
+
+    def _next_frame(self) -> bytes | None:
+        if self._received:
+            frame = pb.ConnectRequest(received=pb.Received(lease_tokens=self._received[:MAX_FRAME_ITEMS]))
+            del self._received[:MAX_FRAME_ITEMS]
+            return frame.SerializeToString()
+        return self._outgoing.popleft() if self._outgoing else None
 
     async def _beat(self, _call: _Call) -> None:
         while True:
@@ -252,6 +270,7 @@ class Keeper:
         self._assigned_before = self._assigned
         self._interval = _seconds(welcome.heartbeat_interval) or self._interval
         self._outgoing.clear()
+        self._received.clear()
         self._connected = True
         if lost:
             frame = pb.ConnectResponse(lease_lost=pb.LeaseLost(lease_tokens=lost))
@@ -270,7 +289,9 @@ class Keeper:
         tokens = [item.lease_token for item in frame.assign.assignments]
         self._assigned += len(tokens)
         self._leases.assign(tokens)
-        self._send(pb.ConnectRequest(received=pb.Received(lease_tokens=tokens)).SerializeToString())
+        if not self._received:
+            asyncio.get_running_loop().call_later(RECEIVED_DELAY, self._wake.set)
+        self._received += tokens
         if self._closing is None:
             self._handlers.frame(body)
         else:
@@ -327,10 +348,10 @@ class Keeper:
             self._send(pb.ConnectRequest(results=results).SerializeToString())
 
 
-async def _read_within(call: _Call, seconds: float) -> Any:
-    """The next message or EOF."""
+@contextlib.contextmanager
+def _silence_is_an_error(seconds: float) -> Iterator[None]:
     try:
-        return await asyncio.wait_for(call.read(), seconds)
+        yield
     except TimeoutError:
         raise DeadlineExceeded(f"the server was silent for {seconds:g} s") from None
 
