@@ -15,11 +15,13 @@ from meshq.execution.conversion.results import lost, with_error_text
 from meshq.execution.model import Ended, Lease, Outcome, Status
 from meshq.execution.postgres.attempts import AttemptStore
 from meshq.execution.postgres.database import Database
-from meshq.execution.postgres.migrate import migrate, migrations
 from meshq.execution.postgres.partitions import PartitionKeeper
 from meshq.execution.postgres.ring import RingTable
 from meshq.execution.ring.hashring import RingShard
 from meshq.local.servers import Postgres
+from meshq.mesh.postgres.migrate import migrate, migrations
+
+PACKAGE = "meshq.execution.postgres"
 
 
 @pytest.fixture
@@ -230,8 +232,8 @@ async def test_migrations_are_applied_once_and_newer_databases_refused(
     store: Database, database: str
 ) -> None:
     async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
-        assert await migrate(connection) == []
-        assert [step.number for step in migrations()] == list(range(1, len(migrations()) + 1))
+        assert await migrate(connection, PACKAGE) == []
+        assert [step.number for step in migrations(PACKAGE)] == list(range(1, len(migrations(PACKAGE)) + 1))
         await connection.execute("INSERT INTO migrations (number, name) VALUES (9999, 'later')")
         with pytest.raises(MeshqError, match="9999"):
-            await migrate(connection)
+            await migrate(connection, PACKAGE)

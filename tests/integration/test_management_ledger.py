@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import psycopg
 import pytest
 
+from meshq.contract.errors import InternalError
 from meshq.contract.ids import lowest_id, new_task_id
 from meshq.management.ledger import Inserted, RowsRefused
 from meshq.management.model.claims import Claim, Submission
@@ -16,10 +17,11 @@ from meshq.management.model.task import NO_ID, NewTask, TaskFilter
 from meshq.management.postgres.database import Database, durability
 from meshq.management.postgres.duty import HouseDuty
 from meshq.management.postgres.ledger import PostgresLedger
-from meshq.management.postgres.migrate import LedgerTooNew, migrate, migrations
 from meshq.management.postgres.upkeep import DAY_MS
+from meshq.mesh.postgres.migrate import migrate, migrations
 
 NOW = int(time.time() * 1_000)
+PACKAGE = "meshq.management.postgres"
 SPEC = b"\x00spec\xff"
 
 
@@ -66,17 +68,17 @@ async def test_migrations_are_applied_once(database: str) -> None:
     await asyncio.gather(first.start(), second.start())
     await first.start()
     async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
-        assert await migrate(connection) == []
-        assert await count(connection, "migrations") == len(migrations())
+        assert await migrate(connection, PACKAGE) == []
+        assert await count(connection, "migrations") == len(migrations(PACKAGE))
     await first.stop()
     await second.stop()
 
 
 async def test_a_ledger_that_is_newer_than_the_code_is_refused(database: str) -> None:
     async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
-        await migrate(connection)
+        await migrate(connection, PACKAGE)
         await connection.execute("INSERT INTO migrations VALUES (9999, 'from the future')")
-    with pytest.raises(LedgerTooNew, match="9999"):
+    with pytest.raises(InternalError, match="9999"):
         await Database(database, writers=1, readers=1).start()
 
 

@@ -20,7 +20,6 @@ from meshq.management.housekeeping import Housekeeping
 from meshq.management.postgres.database import Database
 from meshq.management.postgres.duty import HouseDuty
 from meshq.management.postgres.ledger import PostgresLedger
-from meshq.management.postgres.migrate import LedgerTooNew
 from meshq.management.servicers.commits import CommitServicer
 from meshq.management.servicers.ledger import LedgerServicer
 from meshq.management.servicers.queues import QueueServicer
@@ -38,7 +37,7 @@ from meshq.management.watch.commits import CommitLog
 from meshq.management.watch.watchers import Watchers
 from meshq.mesh.directory import Instance, InstanceDirectory
 from meshq.mesh.lifecycle import Background, Repeater
-from meshq.mesh.process import App, ServedService, StartupError, start_when_there
+from meshq.mesh.process import App, ServedService, start_when_there
 from meshq.mesh.telemetry import logger
 from meshq.v1 import queue_service_pb2_grpc, task_service_pb2_grpc
 
@@ -75,15 +74,8 @@ async def build(kit: Mesh, settings: ManagementSettings) -> App:
         writers=2 * settings.ledger_writers + 1,
         readers=settings.ledger_readers,
     )
-    await _connect(database)
+    await start_when_there("the ledger", database.start)
     return Management(kit, settings, database).app()
-
-
-async def _connect(database: Database) -> None:
-    try:
-        await start_when_there("the ledger", database.start)
-    except LedgerTooNew as error:
-        raise StartupError(str(error)) from error
 
 
 def _now_ms() -> int:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from meshq.execution.model import Ended
-from meshq.execution.postgres.arrays import bigints, byteas, integers, smallints, texts, uuids
 from meshq.execution.postgres.database import Connection, Database
 from meshq.execution.postgres.sql import statement
+from meshq.mesh.postgres.arrays import bigints, byteas, integers, smallints, texts, uuids
 
 _INSERT: Final = statement("insert_attempts")
 _GET: Final = statement("get_attempts")

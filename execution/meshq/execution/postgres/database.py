@@ -12,8 +12,8 @@ from psycopg import AsyncConnection, errors
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from meshq.contract.errors import InternalError, MeshqError, Reason, Unavailable
-from meshq.execution.postgres import arrays
-from meshq.execution.postgres.migrate import migrate
+from meshq.mesh.postgres import arrays
+from meshq.mesh.postgres.migrate import migrate
 from meshq.mesh.telemetry import logger
 
 _log = logger(__name__)
@@ -64,7 +64,7 @@ class Database:
         """Migrate and connect; raises `MeshqError` when the database does not answer."""
         try:
             async with await self._connect() as connection:
-                applied = await migrate(connection)
+                applied = await migrate(connection, "meshq.execution.postgres")
             await self._pool.open(wait=True, timeout=30)
         except _FAILURES as error:
             raise translated(error) from error

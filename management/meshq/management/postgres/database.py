@@ -18,9 +18,9 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, TooManyRequests
 
 from meshq.contract.errors import MeshqError
 from meshq.management.ledger import RowsRefused
-from meshq.management.postgres import arrays
 from meshq.management.postgres.errors import refuses_rows, translated, worth_retrying
-from meshq.management.postgres.migrate import migrate
+from meshq.mesh.postgres import arrays
+from meshq.mesh.postgres.migrate import migrate
 from meshq.mesh.telemetry import logger
 
 _log = logger(__name__)
@@ -105,12 +105,12 @@ class Database:
         """Migrate and connect.
 
         Raises:
-            LedgerTooNew: The database was migrated by newer code.
+            InternalError: The database was migrated by newer code.
             MeshqError: The database does not answer.
         """
         try:
             async with await self.connect() as connection:
-                applied = await migrate(connection)
+                applied = await migrate(connection, "meshq.management.postgres")
             await self._writing.open(wait=True, timeout=30)
             await self._reading.open(wait=True, timeout=30)
         except _FAILURES as error:

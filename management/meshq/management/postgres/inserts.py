@@ -11,10 +11,10 @@ import psycopg
 from meshq.management.ledger import Inserted
 from meshq.management.model.claims import Claim, Submission
 from meshq.management.model.task import NO_ID, NewTask, TaskId
-from meshq.management.postgres.arrays import bigints, byteas, smallints, texts, uuids
 from meshq.management.postgres.database import Database, LedgerConnection
 from meshq.management.postgres.errors import refuses_rows
 from meshq.management.postgres.sql import statement
+from meshq.mesh.postgres.arrays import bigints, byteas, smallints, texts, uuids
 
 _CREATE: Final = statement("create")
 _KNOWN: Final = """

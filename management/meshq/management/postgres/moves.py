@@ -9,9 +9,9 @@ from typing import Any, Final, LiteralString
 from meshq.contract.ids import id_time_ms
 from meshq.management.model.reports import STARTABLE_NUMBERS, Finish, Retry, Start
 from meshq.management.model.task import TaskId, TaskRow
-from meshq.management.postgres.arrays import bigints, integers, smallints, texts, uuids
 from meshq.management.postgres.database import Database, LedgerConnection
 from meshq.management.postgres.sql import statement
+from meshq.mesh.postgres.arrays import bigints, integers, smallints, texts, uuids
 
 _FINISH: Final = (
     statement("finish")

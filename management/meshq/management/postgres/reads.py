@@ -8,10 +8,10 @@ from typing import Any, Final, LiteralString
 
 from meshq.contract.ids import id_time_ms, lowest_id
 from meshq.management.model.task import QueueFigures, TaskFilter, TaskId, TaskRow
-from meshq.management.postgres.arrays import uuids
 from meshq.management.postgres.database import Database, LedgerConnection
 from meshq.management.postgres.moves import CLOCK_MARGIN_MS
 from meshq.management.postgres.sql import statement
+from meshq.mesh.postgres.arrays import uuids
 
 _GET: Final = statement("get")
 _LIST: Final = statement("list")

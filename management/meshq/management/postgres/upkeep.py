@@ -12,9 +12,9 @@ from psycopg import sql
 from meshq.contract.ids import lowest_id
 from meshq.management.ledger import RowsRefused
 from meshq.management.model.task import OpenAttempt, Sendable, TaskId
-from meshq.management.postgres.arrays import integers, uuids
 from meshq.management.postgres.database import Database, LedgerConnection
 from meshq.management.postgres.sql import statement
+from meshq.mesh.postgres.arrays import integers, uuids
 from meshq.mesh.telemetry import logger
 
 _log = logger(__name__)

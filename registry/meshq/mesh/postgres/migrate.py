@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import re
 from importlib import resources
-from typing import Final, LiteralString, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from psycopg import AsyncConnection
 
+from meshq.contract.errors import InternalError
+
 _LOCK: Final = 0x6D65_7368_7101
-"""A number of our own among PostgreSQL's advisory locks."""
+"""A number of our own among PostgreSQL's advisory locks, which count for each database."""
 
 _FILE: Final = re.compile(r"(\d{4})_\w+\.sql")
-
-
-class LedgerTooNew(Exception):
-    """The database was migrated by newer code."""
+_TABLE: Final = (
+    "CREATE TABLE IF NOT EXISTS migrations "
+    "(number integer PRIMARY KEY, name text NOT NULL, applied_time timestamptz NOT NULL DEFAULT now())"
+)
 
 
 class Migration(NamedTuple):
@@ -28,55 +30,52 @@ class Migration(NamedTuple):
 
     number: int
     name: str
-    sql: LiteralString
+    sql: str
 
 
-def migrations() -> list[Migration]:
-    """All steps, in order."""
-    folder = resources.files("meshq.management.postgres") / "migrations"
+def migrations(package: str) -> list[Migration]:
+    """All steps of the package whose folder `migrations` has them, in order."""
+    folder = resources.files(package) / "migrations"
     found = [(match, file) for file in folder.iterdir() if (match := _FILE.fullmatch(file.name))]
     return sorted(
         Migration(int(match[1]), file.name, file.read_text(encoding="utf-8")) for match, file in found
     )
 
 
-async def migrate(connection: AsyncConnection) -> list[str]:
+async def migrate(connection: AsyncConnection[Any], package: str) -> list[str]:
     """Bring the database up to date.
 
     Args:
         connection: In autocommit mode, allowed to create tables.
+        package: The package whose folder `migrations` has the steps.
 
     Returns:
         The names of the steps that were applied now.
 
     Raises:
-        LedgerTooNew: The database was migrated by newer code.
+        InternalError: The database was migrated by newer code.
     """
     await connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
     try:
-        return await _apply_missing(connection)
+        return await _apply_missing(connection, migrations(package))
     finally:
         await connection.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
 
 
-async def _apply_missing(connection: AsyncConnection) -> list[str]:
-    await connection.execute(
-        "CREATE TABLE IF NOT EXISTS migrations "
-        "(number integer PRIMARY KEY, name text NOT NULL, applied_time timestamptz NOT NULL DEFAULT now())"
-    )
+async def _apply_missing(connection: AsyncConnection[Any], steps: list[Migration]) -> list[str]:
+    await connection.execute(_TABLE)
     cursor = await connection.execute("SELECT number FROM migrations")
     applied = {number for (number,) in await cursor.fetchall()}
-    steps = migrations()
     newest = steps[-1].number
     if applied and max(applied) > newest:
-        raise LedgerTooNew(
-            f"The ledger is at migration {max(applied)}, but this version of meshq knows only {newest}: "
-            "run the version that migrated it, or a newer one."
+        raise InternalError(
+            f"Database {connection.info.dbname} is at migration {max(applied)}, but this version of meshq "
+            f"knows only {newest}: run the version that migrated it, or a newer one."
         )
     missing = [step for step in steps if step.number not in applied]
     for step in missing:
         async with connection.transaction():
-            await connection.execute(step.sql)
+            await connection.execute(step.sql.encode())
             await connection.execute(
                 "INSERT INTO migrations (number, name) VALUES (%s, %s)", [step.number, step.name]
             )

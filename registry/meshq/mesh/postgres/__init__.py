@@ -1,0 +1,1 @@
+"""What the components that keep a PostgreSQL share. It needs psycopg, which comes with their extras."""
