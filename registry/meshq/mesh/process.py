@@ -8,7 +8,6 @@ calls under way, stop. Each step has a bound, and a second signal hastens them a
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ import uvloop
 from grpc_health.v1 import health
 
 from meshq.contract.errors import MeshqError
+from meshq.contract.runtime import collect_rarely
 from meshq.mesh.addresses import reachable
 from meshq.mesh.admin import AdminServer
 from meshq.mesh.channels import MeshChannel, install_bootstrap, open_channel, target_of
@@ -48,7 +48,6 @@ _log = logger(__name__)
 
 _STOP_SECONDS: Final = 10.0
 _FAILED: Final = 1
-_OBJECTS_BETWEEN_COLLECTIONS: Final = 50_000
 
 
 class StartupError(Exception):
@@ -127,7 +126,7 @@ def run(settings: ProcessSettings, build: Callable[[Kit], Awaitable[App]]) -> No
     """Be the process until a signal ends it; returns after a stop in order, else exits with 1."""
     configure_logs(settings)
     install_bootstrap(settings)
-    _tune_collector()
+    collect_rarely()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(_live(settings, build))
@@ -162,13 +161,6 @@ async def start_when_there(what: str, start: Callable[[], Awaitable[None]], seco
                 raise StartupError(f"{error.message} ({reason})" if error.__cause__ else reason) from error
             _log.info("waiting for a server", what=what, reason=reason)
             await asyncio.sleep(backoff(failures, most=2.0))
-
-
-def _tune_collector() -> None:
-    # A frame is a thousand short-lived objects: with Python's default threshold the collector runs many
-    # times for each, finds nothing, and takes a quarter of the time and more.
-    gc.freeze()
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 20)
 
 
 async def _live(settings: ProcessSettings, build: Callable[[Kit], Awaitable[App]]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from meshq.client.channel import DEFAULT_TARGET, TARGET_VARIABLE
 from meshq.contract.limits import DEFAULT_QUEUE
+from meshq.contract.runtime import collect_rarely
 from meshq.worker import logs
 from meshq.worker.registry import load
 from meshq.worker.worker import Refused, Worker
@@ -73,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         worker = make_worker(options)
         logs.configure(options.log_level, options.log_format, worker.settings.worker_id)
+        collect_rarely()
         worker.run()
     except (Refused, ValueError, LookupError, TypeError) as error:
         print(f"meshq.worker: {error}", file=sys.stderr)  # noqa: T201 - a command line's answer

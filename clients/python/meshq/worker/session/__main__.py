@@ -12,6 +12,7 @@ from typing import Any
 import grpc.aio
 
 from meshq.client.channel import CHANNEL_OPTIONS
+from meshq.contract.runtime import collect_rarely
 from meshq.worker.pipe import HEADER, Kind
 from meshq.worker.session.keeper import Keeper
 from meshq.worker.session.settings import SessionSettings
@@ -76,6 +77,7 @@ async def main(end: socket.socket) -> None:
 
 
 if __name__ == "__main__":
+    collect_rarely()
     # Ctrl-C and a service manager reach the whole group; this process ends when its worker is through.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
