@@ -303,7 +303,8 @@ def test_a_refusal_is_logged_with_its_reason(mesh: Mesh, registry_channel: grpc.
         )
     )
     stream = ads_pb2_grpc.AggregatedDiscoveryServiceStub(registry_channel).StreamAggregatedResources(sent())
-    response = next(stream)
+    # The directory is told a moment before the snapshot that is made of it; the stream says when that came.
+    response = next(response for response in stream if response.resources)
     assert len(response.resources) == 1
     refusal = discovery_pb2.DiscoveryRequest(
         type_url=CLUSTER, resource_names=["meshq.management"], response_nonce=response.nonce
