@@ -92,6 +92,15 @@ def test_rpc_error_without_details() -> None:
     assert back.retryable
 
 
+def test_a_reset_stream_is_worth_retrying_but_a_fault_of_meshq_is_not() -> None:
+    reset = from_rpc_error(FakeRpcError(grpc.StatusCode.INTERNAL, "Stream removed (RST_STREAM)", ()))
+    assert isinstance(reset, errors.Unavailable)
+    status = to_status(errors.InternalError("a fault"))
+    explained = ((STATUS_KEY, status.SerializeToString()),)
+    fault = from_rpc_error(FakeRpcError(grpc.StatusCode.INTERNAL, "a fault", explained))
+    assert isinstance(fault, errors.InternalError)
+
+
 def test_bare_rpc_error_becomes_the_base_class() -> None:
     assert type(from_rpc_error(grpc.RpcError())) is MeshqError
 

@@ -15,6 +15,10 @@ from meshq.contract.errors import CLASS_OF_CODE, DOMAIN, FieldViolation, Invalid
 STATUS_KEY = "grpc-status-details-bin"
 CODE_OF_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
+# Meshq's own INTERNAL comes with its reason. One without comes from the transport: a proxy resets a stream
+# like this when the process behind it has died in the middle of an answer.
+_UNEXPLAINED = {grpc.StatusCode.INTERNAL: grpc.StatusCode.UNAVAILABLE}
+
 
 def to_status(error: MeshqError) -> status_pb2.Status:
     """The wire form of an error: code, message, `ErrorInfo`, and what else its class carries."""
@@ -60,7 +64,7 @@ def from_rpc_error(error: grpc.RpcError) -> MeshqError:
         if key == STATUS_KEY and isinstance(value, bytes):
             status = status_pb2.Status.FromString(value)
             return _build(code, status.message or text, status.details)
-    return _build(code, text, ())
+    return _build(_UNEXPLAINED.get(code, code), text, ())
 
 
 def _build(code: grpc.StatusCode, message: str, details: Iterable[any_pb2.Any]) -> MeshqError:
