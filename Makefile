@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+# More for the benchmark, such as BENCH="--tasks 100000 --repeat 5".
+BENCH ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup generate verify lint format test faults demo up bench clean
@@ -49,7 +51,7 @@ up: $(STAMP) ## Start the whole system and leave it running; Ctrl-C stops it
 	$(BIN)/meshq up
 
 bench: $(STAMP) ## Measure throughput and latency end to end
-	$(BIN)/python -m meshq.local.bench
+	$(BIN)/python -m meshq.local.bench $(BENCH)
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .meshq dist build
