@@ -149,6 +149,13 @@ def test_a_signal_during_the_start_stops(mesh: Mesh) -> None:
     assert process.stop() == 0
 
 
+def test_a_start_that_is_interrupted_is_drained(mesh: Mesh) -> None:
+    process = mesh.start(COMPONENT, TEST_FAULT="endless")
+    process.wait_logged("begins to start")
+    assert process.stop() == 0
+    assert process.logged("drained")
+
+
 @pytest.mark.parametrize(
     ("environment", "code", "said"),
     [

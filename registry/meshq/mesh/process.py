@@ -61,7 +61,8 @@ class App:
     Attributes:
         services: What its server serves.
         background: What runs beside; started in order before serving, stopped in reverse.
-        drain: Called after deregistering: tells sessions to go and returns when it is quiet.
+        drain: Called after deregistering: tells sessions to go and returns when it is quiet. Called also when
+            the start was interrupted: what runs in the background may have callers before all has started.
         metadata: What the registration says beyond what the kit knows.
         described: What reflection lists; the services unless given.
     """
@@ -271,7 +272,7 @@ class Process:
             await self._signals.bounded(asyncio.sleep(delay), delay + 1, hurried_seconds=0)
 
     async def _drain(self) -> None:
-        if self._app is None or self._app.drain is None or self._registration is None:
+        if self._app is None or self._app.drain is None:
             return
         if not await self._bounded(self._app.drain(), self._settings.drain_timeout, "draining"):
             _log.warning("not drained in time")

@@ -112,6 +112,7 @@ class EnvoySupervisor:
     async def drain(self) -> None:
         """Tell callers to go elsewhere; returns when no call is under way any more."""
         self._draining = True
+        self._admin = self._admin or await self._admin_of_interrupted_start()
         if self._admin is None:
             return
         try:
@@ -199,6 +200,13 @@ class EnvoySupervisor:
             for task in (ended, ready):
                 task.cancel()
             await asyncio.gather(ended, ready, return_exceptions=True)
+
+    async def _admin_of_interrupted_start(self) -> EnvoyAdmin | None:
+        """Envoy takes calls before the start has found out that it does."""
+        if self._process is None or self._session is None:
+            return None
+        address = await self._process.admin_address()
+        return EnvoyAdmin(self._session, address) if address else None
 
     async def _is_quiet(self) -> bool:
         return self._admin is None or await self._admin.active_calls() == 0
