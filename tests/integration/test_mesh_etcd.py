@@ -146,9 +146,10 @@ async def test_a_watch_survives_compaction_while_it_was_away(
     revision = await client.put("ring/b", b"last")
     etcd_server.kill()
     etcd_server.start()
+    await asyncio.to_thread(etcd_server.wait_ready)
     async with grpc.aio.insecure_channel(etcd) as channel:
-        request = rpc_pb2.CompactionRequest(revision=revision, physical=True)
-        await eventually(lambda: rpc_pb2_grpc.KVStub(channel).Compact(request, timeout=5))
+        stub = rpc_pb2_grpc.KVStub(channel)
+        await stub.Compact(rpc_pb2.CompactionRequest(revision=revision, physical=True), timeout=30)
     listing = await follower.listing()
     assert {item.key: item.value for item in listing.entries} == {"ring/a": b"49", "ring/b": b"last"}
 
