@@ -118,3 +118,10 @@ def test_a_disk_that_was_full_is_known_from_the_logs(tmp_path: Path) -> None:
     complaint = "FATAL: could not write to file: No space left on device\n"
     datadir.log_of(tmp_path, "postgres").write_text(complaint)
     assert datadir.was_full(tmp_path)
+
+
+def test_temporary_files_of_the_last_run_go_at_the_start(tmp_path: Path) -> None:
+    datadir.clear_temporary(tmp_path)
+    (datadir.temporary(tmp_path) / "left-behind").mkdir()
+    datadir.clear_temporary(tmp_path)
+    assert list(datadir.temporary(tmp_path).iterdir()) == []

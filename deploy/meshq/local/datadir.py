@@ -125,6 +125,17 @@ def log_of(data: Path, name: str) -> Path:
     return data / "logs" / f"{name}.log"
 
 
+def clear_temporary(data: Path) -> None:
+    """Make the folder for temporary files empty; a process that was killed leaves some behind."""
+    shutil.rmtree(temporary(data), ignore_errors=True)
+    temporary(data).mkdir()
+
+
+def temporary(data: Path) -> Path:
+    """Where processes keep temporary files, so that they go with the data or at the next start."""
+    return data / "tmp"
+
+
 def rotate_logs(data: Path) -> None:
     """Put the logs of earlier runs aside, the oldest away."""
     for log in (data / "logs").glob("*.log"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
-from meshq.local import binaries
+from meshq.local import binaries, datadir
 from meshq.local.ports import LOOPBACK
 from meshq.local.servers import Etcd, Postgres, Server, Valkey
 from meshq.local.settings import LocalSettings
@@ -147,7 +147,7 @@ def make_plan(
             )
             for name in _numbered(Kind.EXECUTION, size.execution)
         ),
-        replace(_component(Kind.GATEWAY, Kind.GATEWAY, ports, {**common, **_edge(edge)}), port=edge),
+        replace(_component(Kind.GATEWAY, Kind.GATEWAY, ports, {**common, **_edge(data, edge)}), port=edge),
     ]
     workers = [_worker(name, clients) for name in _numbered(Kind.WORKER, size.workers)]
     processes = _in_order([*stores, *components, *workers])
@@ -225,8 +225,12 @@ def _databases(ports: Mapping[str, int], settings: LocalSettings) -> dict[str, s
     }
 
 
-def _edge(port: int) -> dict[str, str]:
-    return {"MESHQ_GATEWAY_LISTEN": f"{LOOPBACK}:{port}", "MESHQ_BIN_ENVOY": str(binaries.find("envoy"))}
+def _edge(data: Path, port: int) -> dict[str, str]:
+    return {
+        "MESHQ_GATEWAY_LISTEN": f"{LOOPBACK}:{port}",
+        "MESHQ_BIN_ENVOY": str(binaries.find("envoy")),
+        "TMPDIR": str(datadir.temporary(data)),
+    }
 
 
 def _server(name: str, kind: Kind, server: Server) -> ProcessPlan:

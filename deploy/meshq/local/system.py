@@ -219,6 +219,7 @@ class System:
         edge = self._edge_port()
         with datadir.translated(self.data):
             datadir.rotate_logs(self.data)
+            datadir.clear_temporary(self.data)
             self._ports = self._choose_ports(port_names(settings, self._size), edge)
             self.plan = self._planner(self.data, edge, self._ports, settings, self._size)
             self._guard = Guard.start()
