@@ -149,8 +149,9 @@ def report(console: Console, run: Run) -> int:
         f"Throughput {figures.throughput:,.0f} tasks/s; latency from acceptance to recorded end: "
         f"p50 {figures.p50:.1f} ms, p99 {figures.p99:.1f} ms.",
         highlight=False,
+        soft_wrap=True,
     )
-    console.print(NEXT, highlight=False)
+    console.print(NEXT, highlight=False, soft_wrap=True)
     print(figures.line(), flush=True)  # noqa: T201 - the line for programs
     return 1 if run.wrong or figures.lost else 0
 
