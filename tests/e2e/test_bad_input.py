@@ -166,6 +166,7 @@ def test_json_that_is_none(rest: Any, text: str) -> None:
     assert (answer.status, answer.json["code"]) == (400, 3)
     assert answer.json["message"]
     assert answer.reason == "INVALID_FIELD"
+    assert list(answer.violations) == ["body"]
 
 
 def test_unknown_methods_and_paths(channel: grpc.Channel, rest: Any) -> None:

@@ -355,6 +355,7 @@ async def test_errors_have_their_details(stand: Stand) -> None:
 async def test_what_is_no_json_of_the_method_is_refused(stand: Stand, text: str) -> None:
     status, body = await stand.rest("POST", "/v1/tasks", data=text)
     assert (status, body["code"], reason(body)) == (400, 3, "INVALID_FIELD")
+    assert [violation["field"] for violation in body["details"][1]["field_violations"]] == ["body"]
     assert body["message"]
 
 
@@ -382,7 +383,9 @@ async def test_path_and_body_make_one_request(stand: Stand) -> None:
 async def test_unknown_query_parameters_are_refused(stand: Stand) -> None:
     status, body = await stand.rest("POST", "/v1/tasks?nonsense=1", json={"type": "t"})
     assert (status, reason(body)) == (400, "INVALID_FIELD")
-    assert "nonsense" in body["message"]
+    violation = body["details"][1]["field_violations"][0]
+    assert violation["field"] == "query"
+    assert "nonsense" in violation["description"]
 
 
 @pytest.mark.parametrize(

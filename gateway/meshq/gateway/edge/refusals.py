@@ -81,6 +81,9 @@ def _refusals(services: Sequence[str]) -> Iterator[Refusal]:
     yield Refusal(_any(_status(408), _status(504)), late)
     yield Refusal(_any(_status(502), _status(503)), unavailable)
     yield Refusal(_status(500, _AT_LEAST), errors.InternalError(_ENVOYS_WORDS))
+    # The transcoder reads the query before it rewrites the path, and the body after.
+    yield Refusal(_all(_status(400), _TRANSCODED), errors.InvalidRequest.field("body", _ENVOYS_WORDS))
+    yield Refusal(_all(_status(400), _WITH_QUERY), errors.InvalidRequest.field("query", _ENVOYS_WORDS))
     yield Refusal(_status(400, _AT_LEAST), errors.InvalidRequest(_ENVOYS_WORDS))
 
 
@@ -98,7 +101,7 @@ def _json_reply(refusal: Refusal) -> http_connection_manager_pb2.ResponseMapper:
 
 def _grpc_reply(refusal: Refusal) -> http_connection_manager_pb2.ResponseMapper:
     status = to_status(refusal.error)
-    if status.message == _ENVOYS_WORDS:
+    if _ENVOYS_WORDS in status.message:
         # Details cannot hold words that are only known later; Envoy makes a message of them.
         headers = {"grpc-status": str(status.code)}
         return http_connection_manager_pb2.ResponseMapper(
@@ -171,3 +174,4 @@ _NOT_GRPC: Final = _request_header(
 )
 _TRANSCODED: Final = _request_header(ORIGINAL_PATH, present_match=True)
 _REST: Final = _any(_NOT_GRPC, _TRANSCODED)
+_WITH_QUERY: Final = _request_header(":path", string_match=string_pb2.StringMatcher(contains="?"))
