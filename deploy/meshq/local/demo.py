@@ -90,7 +90,7 @@ class Screen:
         self._console = console
         self._latest: list[Task] = []
         self._said = 0
-        self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
     def show(self, news: Sequence[Task]) -> None:
         """Bring the view up to date."""
