@@ -10,6 +10,7 @@ import grpc
 
 from meshq.execution.attempts.completions import Completions
 from meshq.execution.attempts.expirer import Expirer, Makers
+from meshq.execution.attempts.recorded import RecordedEnds
 from meshq.execution.attempts.recorder import Recorder
 from meshq.execution.attempts.reporter import Reporter
 from meshq.execution.conversion.ledger import GrpcLedger
@@ -101,8 +102,9 @@ class Execution:
         self.polls = Polls(self.shards, self.doorbell, self.attempts.ended, self.reporter, times.lease_ms)
         self.receipts = Receipts(self.shards)
         self.doorbell.sessions = self.sessions
-        intake = Intake(self.shards, self.attempts, self.reporter, with_error_text)
-        inquiries = Inquiries(self.shards, self.attempts, self.reporter, with_error_text)
+        recorded = RecordedEnds(self.attempts, self.reporter, with_error_text)
+        intake = Intake(self.shards, recorded)
+        inquiries = Inquiries(self.shards, self.attempts, recorded)
         news = NewsRoom()
         workers = Workers(kit.instance_id, self.sessions, self.polls, self._others, kit.direct)
         self._worker = worker.WorkerServicer(

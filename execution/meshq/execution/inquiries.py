@@ -4,34 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
-from meshq.contract.errors import MeshqError
+from meshq.execution.attempts.recorded import Attempts, Key, RecordedEnds
 from meshq.execution.model import Compared, Depth, Ended, Withdrawn
 from meshq.execution.ring.errors import ShardError
 from meshq.execution.ring.shard import Shard, ShardState
 from meshq.execution.ring.shards import Shards
 
 T = TypeVar("T")
-Key = tuple[bytes, int]
 
 _REMOVED: Final = 1
 _LEASED: Final = 2
-_UNKNOWN: Final = 3
-
-
-class Attempts(Protocol):
-    """Where ends are kept."""
-
-    async def get(self, keys: Sequence[Key]) -> dict[Key, Ended]:
-        """The recorded ends among some attempts."""
-
-
-class Reports(Protocol):
-    """Who tells the ledger."""
-
-    def add(self, ended: Ended) -> None:
-        """Report an end."""
 
 
 class Inquiries:
@@ -39,22 +23,14 @@ class Inquiries:
 
     Args:
         shards: Who is asked.
-        attempts: Knows which attempts have ended.
-        reports: Tells the ledger of those again.
-        with_error_text: Completes an end that was read from the database.
+        attempts: Where ends are kept.
+        recorded: Reports those again that are asked about though they have ended.
     """
 
-    def __init__(
-        self,
-        shards: Shards,
-        attempts: Attempts,
-        reports: Reports,
-        with_error_text: Callable[[Ended], Ended],
-    ) -> None:
+    def __init__(self, shards: Shards, attempts: Attempts, recorded: RecordedEnds) -> None:
         self._shards = shards
         self._attempts = attempts
-        self._reports = reports
-        self._with_error_text = with_error_text
+        self._recorded = recorded
 
     async def compare(self, keys: Sequence[Key]) -> list[Compared]:
         """Say what the shards know of attempts; one that has ended is reported again and is present."""
@@ -64,7 +40,7 @@ class Inquiries:
             any(answer is not None and answer[1][index] for answer in answers) for index in range(len(keys))
         ]
         missing = [key for key, is_known in zip(keys, known, strict=True) if not is_known]
-        over = await self._report_ended(missing)
+        over = await self._recorded.report_again(missing)
         absent = Compared.MISSING if certain and over is not None else Compared.UNCERTAIN
         return [
             Compared.PRESENT if is_known or (over is not None and key in over) else absent
@@ -77,7 +53,7 @@ class Inquiries:
         certain = all(answer is not None for answer in answers) and self._settled()
         found = [{answer[index] for answer in answers if answer is not None} for index in range(len(items))]
         quiet = [item[:2] for item, states in zip(items, found, strict=True) if _LEASED not in states]
-        over = await self._report_ended(quiet)
+        over = await self._recorded.report_again(quiet)
         states = []
         for item, seen in zip(items, found, strict=True):
             if _LEASED in seen:
@@ -128,18 +104,6 @@ class Inquiries:
 
         shards = self._shards.all()
         return await asyncio.gather(*(answer(shard) for shard in shards)) if shards else [None]
-
-    async def _report_ended(self, keys: Sequence[Key]) -> dict[Key, Ended] | None:
-        """Those of the attempts that have ended, reported again; None when that cannot be known now."""
-        if not keys:
-            return {}
-        try:
-            over = await self._attempts.get(keys)
-        except MeshqError:
-            return None
-        for ended in over.values():
-            self._reports.add(self._with_error_text(ended))
-        return over
 
 
 def _sum(depths: Sequence[Depth]) -> Depth:

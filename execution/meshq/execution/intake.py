@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
-from meshq.contract.errors import MeshqError
-from meshq.execution.model import Ended, QueueItem, Rejected
+from meshq.execution.attempts.recorded import RecordedEnds
+from meshq.execution.model import QueueItem, Rejected
 from meshq.execution.ring.errors import ShardError, ShardFull
 from meshq.execution.ring.shard import Shard
 from meshq.execution.ring.shards import Shards
 
-Key = tuple[bytes, int]
 Rejection = tuple[int, Rejected]
-
-
-class Attempts(Protocol):
-    """Where ends are kept."""
-
-    async def get(self, keys: Sequence[Key]) -> dict[Key, Ended]:
-        """The recorded ends among some attempts."""
-
-
-class Reports(Protocol):
-    """Who tells the ledger."""
-
-    def add(self, ended: Ended) -> None:
-        """Report an end."""
 
 
 class Intake:
@@ -35,22 +19,12 @@ class Intake:
 
     Args:
         shards: Where they are queued.
-        attempts: Knows which repeats have ended.
-        reports: Tells the ledger of those again.
-        with_error_text: Completes an end that was read from the database.
+        recorded: Reports those repeats again that have ended.
     """
 
-    def __init__(
-        self,
-        shards: Shards,
-        attempts: Attempts,
-        reports: Reports,
-        with_error_text: Callable[[Ended], Ended],
-    ) -> None:
+    def __init__(self, shards: Shards, recorded: RecordedEnds) -> None:
         self._shards = shards
-        self._attempts = attempts
-        self._reports = reports
-        self._with_error_text = with_error_text
+        self._recorded = recorded
 
     async def take(self, items: Sequence[QueueItem]) -> list[Rejection]:
         """Queue attempts on their shards, one call for each shard; returns what was not queued."""
@@ -74,15 +48,10 @@ class Intake:
     async def _settle_repeats(self, items: Sequence[QueueItem], rejected: list[Rejection]) -> set[int]:
         """Which items are not to be queued: attempts that have ended are reported again instead."""
         repeats = {(item.task_id, item.attempt): index for index, item in enumerate(items) if item.repeat}
-        if not repeats:
-            return set()
-        try:
-            over = await self._attempts.get(list(repeats))
-        except MeshqError:
+        over = await self._recorded.report_again(list(repeats))
+        if over is None:
             rejected += [(index, Rejected.ATTEMPTS_UNAVAILABLE) for index in repeats.values()]
             return set(repeats.values())
-        for ended in over.values():
-            self._reports.add(self._with_error_text(ended))
         return {repeats[key] for key in over}
 
     async def _enqueue(self, shard: Shard, items: Sequence[QueueItem], indexes: list[int]) -> list[Rejection]:
