@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 from meshq.contract.errors import InvalidRequest
 from meshq.contract.ids import ID_BYTES
-from meshq.contract.limits import MAX_FRAME_ITEMS, NAME_PATTERN, NAME_RULE
+from meshq.contract.limits import NAME_PATTERN, NAME_RULE
+from meshq.execution.conversion.requests import check_count
 from meshq.execution.model import QueueItem
 from meshq.internal.v1 import dispatch_service_pb2 as pb
 
 
 def queue_items(request: pb.DispatchRequest) -> list[QueueItem]:
     """The attempts of a frame; raises `InvalidRequest`."""
-    check_items(len(request.items), "items")
+    check_count(len(request.items), "items")
     return [_queue_item(item, index) for index, item in enumerate(request.items)]
 
 
@@ -45,14 +46,9 @@ def _class(tenant: str, queue: str, task_type: str) -> str | None:
     return "/".join(names) if all(NAME_PATTERN.fullmatch(name) for name in names) else None
 
 
-def check_items(count: int, field: str) -> None:
-    """Raises `InvalidRequest` when there are more items than a call may have."""
-    if count > MAX_FRAME_ITEMS:
-        raise InvalidRequest.field(field, f"must have at most {MAX_FRAME_ITEMS} items, not {count}")
-
-
-def check_ids(task_ids: Iterable[bytes], field: str) -> None:
-    """Raises `InvalidRequest` unless all are ids."""
+def check_ids(task_ids: Sequence[bytes], field: str) -> None:
+    """Raises `InvalidRequest` unless all are ids, and not more than a call may have."""
+    check_count(len(task_ids), field)
     for index, task_id in enumerate(task_ids):
         if len(task_id) != ID_BYTES:
             raise InvalidRequest.field(f"{field}[{index}]", f"must have {ID_BYTES} bytes")

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 import grpc
 
 from meshq.execution.conversion.attempts import attempts_response, outcomes_response
-from meshq.execution.conversion.dispatch import check_ids, check_items
+from meshq.execution.conversion.dispatch import check_ids
 from meshq.execution.inquiries import Inquiries
 from meshq.execution.model import Ended
 from meshq.internal.v1 import attempt_service_pb2 as pb
@@ -47,8 +47,7 @@ class AttemptServicer(AttemptServiceServicer):
         context: Context,  # noqa: ARG002
     ) -> pb.BatchGetOutcomesResponse:
         """Return recorded ends with their results."""
-        check_items(len(request.keys), "keys")
-        check_ids((key.task_id for key in request.keys), "keys")
+        check_ids([key.task_id for key in request.keys], "keys")
         keys = [(key.task_id, key.attempt) for key in request.keys]
         return outcomes_response(await self._inquiries.outcomes(keys) if keys else ())
 
@@ -67,7 +66,6 @@ class AttemptServicer(AttemptServiceServicer):
         context: Context,  # noqa: ARG002
     ) -> pb.DeleteAttemptsResponse:
         """Forget attempts and results."""
-        check_items(len(request.task_ids), "task_ids")
         check_ids(request.task_ids, "task_ids")
         await self._attempts.delete(request.task_ids)
         return pb.DeleteAttemptsResponse()

@@ -11,7 +11,8 @@ import grpc
 
 from meshq.contract.errors import InvalidRequest, MeshqError
 from meshq.contract.limits import MAX_REASON_LENGTH, NAME_PATTERN, NAME_RULE, STREAM_KEEPALIVE_SECONDS
-from meshq.execution.conversion.dispatch import check_ids, check_items, dispatch_response, queue_items
+from meshq.execution.conversion.dispatch import check_ids, dispatch_response, queue_items
+from meshq.execution.conversion.requests import check_count
 from meshq.execution.inquiries import Inquiries
 from meshq.execution.intake import Intake
 from meshq.execution.servicers.workers import Workers
@@ -117,8 +118,7 @@ class DispatchServicer(DispatchServiceServicer):
         context: Context,  # noqa: ARG002
     ) -> pb.CompareTasksResponse:
         """Say what the shards know of attempts."""
-        check_items(len(request.attempts), "attempts")
-        check_ids((item.task_id for item in request.attempts), "attempts")
+        check_ids([item.task_id for item in request.attempts], "attempts")
         states = await self._inquiries.compare([(item.task_id, item.attempt) for item in request.attempts])
         return pb.CompareTasksResponse(states=[pb.ComparedState.ValueType(state) for state in states])
 
@@ -128,8 +128,7 @@ class DispatchServicer(DispatchServiceServicer):
         context: Context,  # noqa: ARG002
     ) -> pb.WithdrawTasksResponse:
         """Take tasks off the shards."""
-        check_items(len(request.withdrawals), "withdrawals")
-        check_ids((item.task_id for item in request.withdrawals), "withdrawals")
+        check_ids([item.task_id for item in request.withdrawals], "withdrawals")
         items = [
             (item.task_id, item.attempt, item.reason[:MAX_REASON_LENGTH]) for item in request.withdrawals
         ]
@@ -142,7 +141,7 @@ class DispatchServicer(DispatchServiceServicer):
         context: Context,  # noqa: ARG002
     ) -> pb.DescribeQueuesResponse:
         """Sum up the figures of queues."""
-        check_items(len(request.queues), "queues")
+        check_count(len(request.queues), "queues")
         for index, name in enumerate((request.tenant, *request.queues)):
             if not NAME_PATTERN.fullmatch(name):
                 raise InvalidRequest.field(f"queues[{index - 1}]" if index else "tenant", NAME_RULE)
