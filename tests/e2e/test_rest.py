@@ -39,7 +39,7 @@ def test_a_task_is_created_and_read_with_its_result(rest: Any, done: Any) -> Non
     task = done(created["task_id"])
     assert task["state"] == "TASK_STATE_SUCCEEDED"
     assert task["result"] == {"word_count": 3}
-    assert task["create_time"] <= task["start_time"] <= task["end_time"]
+    assert task["create_time"] <= task["attempt_start_time"] <= task["end_time"]
     assert task["payload"] == "word1 word2 word3"
     assert task["worker_id"]
 

@@ -54,7 +54,7 @@ def make_task(**fields: Any) -> task_pb2.Task:
 SUCCEEDED = make_task(
     state="TASK_STATE_SUCCEEDED",
     payload="word1 word2 word3",
-    start_time="2026-01-31T12:00:01Z",
+    attempt_start_time="2026-01-31T12:00:01Z",
     end_time="2026-01-31T12:00:02.5Z",
     worker_id="w-1",
     result={"word_count": 3},
@@ -318,7 +318,7 @@ def test_get_shows_everything(meshq: Meshq) -> None:
     for part in (ID, "SUCCEEDED", "word1 word2 word3", '{"word_count": 3}', "w-1", "1.5 s"):
         assert part in run.stdout
     (shape,) = lines(meshq("task", "get", ID, "--json").stdout)
-    assert shape["start_time"] == "2026-01-31T12:00:01Z"
+    assert shape["attempt_start_time"] == "2026-01-31T12:00:01Z"
 
 
 def test_a_trace_is_shown_to_whoever_gets_the_task(meshq: Meshq) -> None:

@@ -92,7 +92,7 @@ class Stand:
     """The console with what it asks."""
 
     def __init__(self) -> None:
-        self.queues = Queues()
+        self.queues = Queues()  # type: ignore[abstract]
         self.ring = Ring()
         self.console: Console
         self.http: aiohttp.ClientSession

@@ -223,7 +223,7 @@ async def stand(etcd_server: Etcd, tmp_path_factory: pytest.TempPathFactory) -> 
     etcd = EtcdClient((etcd_server.endpoint,))
     for entry in (await etcd.get_prefix("meshq.")).entries:
         await etcd.delete(entry.key)
-    servicer = Tasks()
+    servicer = Tasks()  # type: ignore[abstract]
     service = ServedService(
         TASKS, lambda server: task_service_pb2_grpc.add_TaskServiceServicer_to_server(servicer, server)
     )

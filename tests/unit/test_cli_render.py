@@ -50,7 +50,7 @@ def make_task(**fields: Any) -> Task:
         "attempt": 1,
         "state": TaskState.SUCCEEDED,
         "create_time": START,
-        "start_time": START,
+        "attempt_start_time": START,
         "end_time": START + dt.timedelta(seconds=1.5),
         "worker_id": "w-1",
     }

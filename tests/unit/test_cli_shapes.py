@@ -20,7 +20,7 @@ from meshq.client.models import (
 TIME = dt.datetime(2026, 1, 31, 12, 0, 0, 123000, tzinfo=dt.UTC)
 BASIC_KEYS = {
     *("task_id", "type", "queue", "tenant", "max_attempts", "create_time", "state", "attempt"),
-    *("start_time", "end_time", "worker_id", "error", "cancel_reason", "cancel_time"),
+    *("attempt_start_time", "end_time", "worker_id", "error", "cancel_reason", "cancel_time"),
 }
 
 

@@ -35,7 +35,7 @@ SERVICES = [
     for service in module.DESCRIPTOR.services_by_name.values()
 ]
 METHODS = [method for service in SERVICES for method in service.methods]
-READS = ("Get", "BatchGet", "List", "Watch")
+READS = ("Get", "BatchGet", "List", "Watch", "Count", "Await")
 
 
 def method_id(method: MethodDescriptor) -> str:

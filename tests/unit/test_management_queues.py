@@ -19,7 +19,7 @@ OTHER = bytes(16)
 
 
 def item(number: int, size: int = 10) -> Sendable:
-    return Sendable(number.to_bytes(16, "big"), 1, "default", "q", "t", 0, 0, "", "", False, bytes(size))
+    return Sendable(number.to_bytes(16, "big"), 1, "default", "q", "t", 0, 0, "", False, bytes(size))
 
 
 def row(task_id: bytes = ID, state: State = State.RUNNING) -> TaskRow:

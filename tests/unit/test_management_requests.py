@@ -118,7 +118,7 @@ def test_the_fingerprint_is_of_the_content_and_not_of_its_encoding() -> None:
 
 
 def test_unknown_fields_are_dropped() -> None:
-    task = task_pb2.Task.FromString(task_pb2.Task(type="t").SerializeToString() + b"\x5a\x01x")
+    task = task_pb2.Task.FromString(task_pb2.Task(type="t").SerializeToString() + b"\xd2\x0f\x01x")
     assert accept_content(task, "task") == accept_content(task_pb2.Task(type="t"), "task")
 
 
@@ -133,7 +133,7 @@ def test_the_basic_view_comes_from_the_row_alone() -> None:
     assert (task.queue, task.type, task.attempt, task.max_attempts) == ("q", "t", 2, 3)
     assert (task.worker_id, task.error.type, task.error.message) == ("w", "LOST", "gone")
     assert (task.cancel_reason, milliseconds(task.cancel_time)) == ("why", 20)
-    assert milliseconds(task.start_time) == 10
+    assert milliseconds(task.attempt_start_time) == 10
     assert not task.HasField("end_time")
     assert milliseconds(task.create_time) == int.from_bytes(ID[:6], "big")
 

@@ -115,7 +115,7 @@ class Execution:
             news=news,
             workers=workers,
         )
-        self._dispatch = dispatch.DispatchServicer(intake, inquiries, workers)
+        self._dispatch = dispatch.DispatchServicer(intake, inquiries, workers)  # type: ignore[abstract]
         self._progress = progress.ProgressServicer(news)
         self._attempt = attempt.AttemptServicer(self.attempts, inquiries)
         self._ring = ring.RingServicer(self.shards)

@@ -16,6 +16,8 @@ class Outcome(enum.IntEnum):
     FAILED = 2
     CANCELLED = 3
     LOST = 4
+    TIMED_OUT = 5
+    SNOOZED = 6
 
 
 class Status(enum.IntEnum):
@@ -33,6 +35,7 @@ class Action(enum.IntEnum):
     RUN = 2
     GONE = 3
     KEEP = 4
+    LATER = 5
 
 
 class Compared(enum.IntEnum):

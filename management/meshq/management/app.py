@@ -165,7 +165,7 @@ class Management:
     def services(self) -> list[ServedService]:
         """What is served."""
         views = Views(self._attempts, self.now_ms)
-        tasks = TaskServicer(
+        tasks = TaskServicer(  # type: ignore[abstract]
             ledger=self.ledger,
             creator=self.creator,
             canceller=self.canceller,
@@ -174,8 +174,8 @@ class Management:
             views=views,
         )
         self._tasks = tasks
-        queues = QueueServicer(self.ledger, self._placement, self.now_ms)
-        reports = LedgerServicer(self.finisher)
+        queues = QueueServicer(self.ledger, self._placement, self.now_ms)  # type: ignore[abstract]
+        reports = LedgerServicer(self.finisher)  # type: ignore[abstract]
         commits = CommitServicer(self.commits)
         return [
             ServedService(

@@ -57,7 +57,7 @@ _WRITTEN_BY_SERVER: Final = (
     "create_time",
     "state",
     "attempt",
-    "start_time",
+    "attempt_start_time",
     "end_time",
     "worker_id",
     "result",
@@ -138,7 +138,7 @@ def _claims_to_know(task: task_pb2.Task) -> bool:
         or task.result_content_type
         or task.cancel_reason
         or task.HasField("create_time")
-        or task.HasField("start_time")
+        or task.HasField("attempt_start_time")
         or task.HasField("end_time")
         or task.HasField("cancel_time")
         or task.HasField("error")
@@ -207,7 +207,7 @@ def public_task(row: TaskRow, now_ms: int) -> task_pb2.Task:
 def _add_standing(task: task_pb2.Task, row: TaskRow) -> None:
     task.attempt = row.attempt
     if row.start_ms:
-        task.start_time.CopyFrom(timestamp(row.start_ms))
+        task.attempt_start_time.CopyFrom(timestamp(row.start_ms))
     if row.end_ms:
         task.end_time.CopyFrom(timestamp(row.end_ms))
     if row.worker_id:
@@ -266,7 +266,7 @@ def committed_row(commit: commit_service_pb2.Commit) -> TaskRow:
         attempt=commit.attempt,
         max_attempts=0,
         ready_ms=0,
-        start_ms=milliseconds(task.start_time) if task.HasField("start_time") else None,
+        start_ms=milliseconds(task.attempt_start_time) if task.HasField("attempt_start_time") else None,
         end_ms=milliseconds(task.end_time) if task.HasField("end_time") else None,
         worker_id=task.worker_id or None,
         error_type=task.error.type or None,
@@ -314,7 +314,7 @@ def dispatch_frame(number: int, items: Sequence[Sendable]) -> dispatch_service_p
     """A frame of attempts for execution."""
     frame = dispatch_service_pb2.DispatchRequest(frame=number)
     add = frame.items.add
-    for task_id, attempt, tenant, queue, type_, ready_ms, priority, fairness, routing, repeat, spec in items:
+    for task_id, attempt, tenant, queue, type_, ready_ms, priority, fairness, repeat, spec in items:
         item = add(
             task_id=task_id,
             attempt=attempt,
@@ -331,8 +331,6 @@ def dispatch_frame(number: int, items: Sequence[Sendable]) -> dispatch_service_p
             item.priority = priority
         if fairness:
             item.fairness_key = fairness
-        if routing:
-            item.routing_key = routing
     return frame
 
 

@@ -15,7 +15,7 @@ from meshq.mesh.telemetry import logger
 _log = logger(__name__)
 
 _INTERVAL: Final = 30.0
-_DAYS_AHEAD: Final = 3
+_DAYS_AHEAD: Final = 11
 _DAY_MS: Final = 86_400_000
 _CLAIMS_AT_A_TIME: Final = 5_000
 
@@ -69,7 +69,7 @@ class Housekeeping:
         if today == self._done_day:
             return
         await self._ledger.prepare_days(self._now_ms(), _DAYS_AHEAD + 1)
-        gone = await self._ledger.drop_days(self._now_ms() - self._retention_days * _DAY_MS)
+        gone = await self._ledger.drop_days(self._now_ms())
         if gone:
             _log.info("retention ended", days=gone)
         self._done_day = today

@@ -100,7 +100,7 @@ def task(item: models.Task) -> Table:
             ("state", state(item.state)),
             ("attempt", f"{item.attempt} of {item.max_attempts}"),
             ("created", clock(item.create_time)),
-            ("started", clock(item.start_time)),
+            ("started", clock(item.attempt_start_time)),
             ("ended", clock(item.end_time)),
             ("took", took(item)),
             ("worker", item.worker_id),
@@ -305,7 +305,7 @@ def span(length: dt.timedelta | None) -> str:
 
 def took(item: models.Task) -> str:
     """How long the attempt that counts took."""
-    return span(item.end_time - item.start_time) if item.start_time and item.end_time else ""
+    return span(item.end_time - item.attempt_start_time) if item.attempt_start_time and item.end_time else ""
 
 
 def failure(item: models.Task) -> str:

@@ -103,7 +103,7 @@ def task(message: task_pb2.Task) -> models.Task:
         create_time=_time(message, "create_time"),
         state=_STATES.get(message.state, models.TaskState.UNSPECIFIED),
         attempt=message.attempt,
-        start_time=_time(message, "start_time"),
+        attempt_start_time=_time(message, "attempt_start_time"),
         end_time=_time(message, "end_time"),
         worker_id=message.worker_id,
         result=from_value(message.result) if message.HasField("result") else None,

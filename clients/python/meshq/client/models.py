@@ -151,7 +151,7 @@ class Task:
     create_time: dt.datetime | None = None
     state: TaskState = TaskState.UNSPECIFIED
     attempt: int = 0
-    start_time: dt.datetime | None = None
+    attempt_start_time: dt.datetime | None = None
     end_time: dt.datetime | None = None
     worker_id: str = ""
     result: JsonValue = None

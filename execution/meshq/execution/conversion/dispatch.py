@@ -26,7 +26,6 @@ def _queue_item(item: pb.DispatchItem, index: int) -> QueueItem:
     lane = _class(item.tenant, item.queue, item.type)
     if lane is None:
         raise InvalidRequest.field(f"items[{index}]", f"its tenant, queue and type {NAME_RULE}")
-    routing_key = item.routing_key
     return QueueItem(
         task_id,
         item.attempt,
@@ -34,7 +33,7 @@ def _queue_item(item: pb.DispatchItem, index: int) -> QueueItem:
         item.ready_time_ms,
         item.priority,
         item.repeat,
-        routing_key.encode() if routing_key else task_id,
+        task_id,
         item.task,
     )
 

@@ -23,6 +23,8 @@ class Outcome(enum.IntEnum):
     FAILED = 2
     CANCELLED = 3
     LOST = 4
+    TIMED_OUT = 5
+    SNOOZED = 6
 
 
 class DirectiveKind(enum.IntEnum):
@@ -32,6 +34,7 @@ class DirectiveKind(enum.IntEnum):
     RUN = 2
     GONE = 3
     KEEP = 4
+    LATER = 5
 
 
 class Report(NamedTuple):

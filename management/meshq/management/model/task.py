@@ -44,7 +44,6 @@ class Sendable(NamedTuple):
     ready_ms: int
     priority: int
     fairness_key: str
-    routing_key: str
     repeat: bool
     spec: bytes
 
@@ -114,7 +113,7 @@ class TaskFilter(NamedTuple):
 def sendable(task: NewTask, *, repeat: bool = False) -> Sendable:
     """The first attempt of a task that was just accepted."""
     task_id, tenant, queue, type_, _, _, ready_ms, spec = task
-    return Sendable(task_id, 1, tenant, queue, type_, ready_ms, 0, "", "", repeat, spec)
+    return Sendable(task_id, 1, tenant, queue, type_, ready_ms, 0, "", repeat, spec)
 
 
 def shown_state(state: int, ready_ms: int, now_ms: int) -> int:

@@ -66,6 +66,24 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNIMPLEMENTED: no such method."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 21
     """INTERNAL: a fault of meshq; the log has it under the request id."""
+    ERROR_REASON_TASK_STARTED: _ErrorReason.ValueType  # 22
+    """FAILED_PRECONDITION: the task is at a worker, is being cancelled, or has ended."""
+    ERROR_REASON_TASK_NOT_REDRIVABLE: _ErrorReason.ValueType  # 23
+    """FAILED_PRECONDITION: the task is open or succeeded, so that nothing is to be made good for."""
+    ERROR_REASON_UNIQUE_KEY_TAKEN: _ErrorReason.ValueType  # 24
+    """ALREADY_EXISTS: another task holds the unique key."""
+    ERROR_REASON_QUEUE_EXISTS: _ErrorReason.ValueType  # 25
+    """ALREADY_EXISTS: there is such a queue."""
+    ERROR_REASON_QUEUE_DRAINING: _ErrorReason.ValueType  # 26
+    """FAILED_PRECONDITION: the queue takes no new tasks."""
+    ERROR_REASON_QUEUE_NOT_EMPTY: _ErrorReason.ValueType  # 27
+    """FAILED_PRECONDITION: the queue has open tasks."""
+    ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 28
+    """RESOURCE_EXHAUSTED: the queue has as many open tasks as it takes; retry after the delay in
+    `RetryInfo`.
+    """
+    ERROR_REASON_RESUME_LOST: _ErrorReason.ValueType  # 29
+    """ABORTED: too much has happened since the resume token was sent; begin anew."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason lists the reasons that errors carry in `google.rpc.ErrorInfo.reason`, there without
@@ -117,4 +135,22 @@ ERROR_REASON_METHOD_UNKNOWN: ErrorReason.ValueType  # 20
 """UNIMPLEMENTED: no such method."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 21
 """INTERNAL: a fault of meshq; the log has it under the request id."""
+ERROR_REASON_TASK_STARTED: ErrorReason.ValueType  # 22
+"""FAILED_PRECONDITION: the task is at a worker, is being cancelled, or has ended."""
+ERROR_REASON_TASK_NOT_REDRIVABLE: ErrorReason.ValueType  # 23
+"""FAILED_PRECONDITION: the task is open or succeeded, so that nothing is to be made good for."""
+ERROR_REASON_UNIQUE_KEY_TAKEN: ErrorReason.ValueType  # 24
+"""ALREADY_EXISTS: another task holds the unique key."""
+ERROR_REASON_QUEUE_EXISTS: ErrorReason.ValueType  # 25
+"""ALREADY_EXISTS: there is such a queue."""
+ERROR_REASON_QUEUE_DRAINING: ErrorReason.ValueType  # 26
+"""FAILED_PRECONDITION: the queue takes no new tasks."""
+ERROR_REASON_QUEUE_NOT_EMPTY: ErrorReason.ValueType  # 27
+"""FAILED_PRECONDITION: the queue has open tasks."""
+ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 28
+"""RESOURCE_EXHAUSTED: the queue has as many open tasks as it takes; retry after the delay in
+`RetryInfo`.
+"""
+ERROR_REASON_RESUME_LOST: ErrorReason.ValueType  # 29
+"""ABORTED: too much has happened since the resume token was sent; begin anew."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -24,30 +24,80 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from meshq.v1 import task_pb2 as meshq_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmeshq/v1/queue_service.proto\x12\x08meshq.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x01\n\x05Queue\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x06\x63ounts\x18\x04 \x01(\x0b\x32\x15.meshq.v1.QueueCounts\x12\x35\n\x12oldest_pending_age\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x61rrival_rate\x18\x06 \x01(\x01\x12\x17\n\x0f\x63ompletion_rate\x18\x07 \x01(\x01\x12\x10\n\x08\x63omplete\x18\x08 \x01(\x08\"\xa8\x01\n\x0bQueueCounts\x12\x0c\n\x04open\x18\x01 \x01(\x03\x12\x0f\n\x07waiting\x18\x02 \x01(\x03\x12\x11\n\tscheduled\x18\x03 \x01(\x03\x12\x0f\n\x07pending\x18\x04 \x01(\x03\x12\x0f\n\x07running\x18\x05 \x01(\x03\x12\x11\n\tsucceeded\x18\x06 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x07 \x01(\x03\x12\x11\n\tcancelled\x18\x08 \x01(\x03\x12\x0f\n\x07\x65xpired\x18\t \x01(\x03\":\n\x11ListQueuesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\x12ListQueuesResponse\x12\x1f\n\x06queues\x18\x01 \x03(\x0b\x32\x0f.meshq.v1.Queue\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x0fGetQueueRequest\x12\r\n\x05queue\x18\x01 \x01(\t2\xc5\x01\n\x0cQueueService\x12^\n\nListQueues\x12\x1b.meshq.v1.ListQueuesRequest\x1a\x1c.meshq.v1.ListQueuesResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/queues\x12U\n\x08GetQueue\x12\x19.meshq.v1.GetQueueRequest\x1a\x0f.meshq.v1.Queue\"\x1d\x90\x02\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/queues/{queue}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmeshq/v1/queue_service.proto\x12\x08meshq.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13meshq/v1/task.proto\"\x8d\x05\n\x05Queue\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x06\x63ounts\x18\x04 \x01(\x0b\x32\x15.meshq.v1.QueueCounts\x12\x35\n\x12oldest_pending_age\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x61rrival_rate\x18\x06 \x01(\x01\x12\x17\n\x0f\x63ompletion_rate\x18\x07 \x01(\x01\x12\x10\n\x08\x63omplete\x18\x08 \x01(\x08\x12(\n\x08\x64\x65\x66\x61ults\x18\t \x01(\x0b\x32\x16.meshq.v1.TaskDefaults\x12\x38\n\rtype_defaults\x18\n \x03(\x0b\x32!.meshq.v1.Queue.TypeDefaultsEntry\x12%\n\x06limits\x18\x0b \x01(\x0b\x32\x15.meshq.v1.QueueLimits\x12\x16\n\x0eretention_days\x18\x0c \x01(\x05\x12\x14\n\x0cpoison_limit\x18\r \x01(\x05\x12\x16\n\x0emax_open_tasks\x18\x0e \x01(\x03\x12\"\n\x05pause\x18\x0f \x01(\x0b\x32\x13.meshq.v1.QueueHold\x12\"\n\x05\x64rain\x18\x10 \x01(\x0b\x32\x13.meshq.v1.QueueHold\x12/\n\x0bupdate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1aK\n\x11TypeDefaultsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.meshq.v1.TaskDefaults:\x02\x38\x01\"\xe2\x02\n\x0cTaskDefaults\x12\x15\n\x08priority\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x14\n\x0cmax_attempts\x18\x02 \x01(\x05\x12+\n\x0cretry_policy\x18\x03 \x01(\x0b\x32\x15.meshq.v1.RetryPolicy\x12<\n\x19schedule_to_start_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x39\n\x16start_to_close_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12<\n\x19schedule_to_close_timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11heartbeat_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0b\n\t_priority\"\x8d\x01\n\x0bQueueLimits\x12\x13\n\x0bmax_running\x18\x01 \x01(\x05\x12\x1b\n\x13max_running_per_key\x18\x02 \x01(\x05\x12!\n\x04rate\x18\x03 \x01(\x0b\x32\x13.meshq.v1.RateLimit\x12)\n\x0crate_per_key\x18\x04 \x01(\x0b\x32\x13.meshq.v1.RateLimit\"T\n\tRateLimit\x12\r\n\x05units\x18\x01 \x01(\x03\x12)\n\x06period\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x62urst\x18\x03 \x01(\x03\"T\n\tQueueHold\x12\r\n\x05\x61\x63tor\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa8\x01\n\x0bQueueCounts\x12\x0c\n\x04open\x18\x01 \x01(\x03\x12\x0f\n\x07waiting\x18\x02 \x01(\x03\x12\x11\n\tscheduled\x18\x03 \x01(\x03\x12\x0f\n\x07pending\x18\x04 \x01(\x03\x12\x0f\n\x07running\x18\x05 \x01(\x03\x12\x11\n\tsucceeded\x18\x06 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x07 \x01(\x03\x12\x11\n\tcancelled\x18\x08 \x01(\x03\x12\x0f\n\x07\x65xpired\x18\t \x01(\x03\":\n\x11ListQueuesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\x12ListQueuesResponse\x12\x1f\n\x06queues\x18\x01 \x03(\x0b\x32\x0f.meshq.v1.Queue\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x0fGetQueueRequest\x12\r\n\x05queue\x18\x01 \x01(\t\"4\n\x12\x43reateQueueRequest\x12\x1e\n\x05queue\x18\x01 \x01(\x0b\x32\x0f.meshq.v1.Queue\"|\n\x12UpdateQueueRequest\x12\x1e\n\x05queue\x18\x01 \x01(\x0b\x32\x0f.meshq.v1.Queue\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\"#\n\x12\x44\x65leteQueueRequest\x12\r\n\x05queue\x18\x01 \x01(\t\"A\n\x11PauseQueueRequest\x12\r\n\x05queue\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"A\n\x11\x44rainQueueRequest\x12\r\n\x05queue\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"#\n\x12ResumeQueueRequest\x12\r\n\x05queue\x18\x01 \x01(\t\"2\n\x11PurgeQueueRequest\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"?\n\x12PurgeQueueResponse\x12\x17\n\x0f\x63\x61ncelled_count\x18\x01 \x01(\x03\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"Q\n\x12WatchQueuesRequest\x12\x0e\n\x06queues\x18\x01 \x03(\t\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x85\x01\n\x13WatchQueuesResponse\x12\x1f\n\x06queues\x18\x01 \x03(\x0b\x32\x0f.meshq.v1.Queue\x12\x16\n\x0e\x64\x65leted_queues\x18\x02 \x03(\t\x12\x35\n\x12keepalive_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration2\xed\x07\n\x0cQueueService\x12^\n\nListQueues\x12\x1b.meshq.v1.ListQueuesRequest\x1a\x1c.meshq.v1.ListQueuesResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/queues\x12U\n\x08GetQueue\x12\x19.meshq.v1.GetQueueRequest\x1a\x0f.meshq.v1.Queue\"\x1d\x90\x02\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/queues/{queue}\x12W\n\x0b\x43reateQueue\x12\x1c.meshq.v1.CreateQueueRequest\x1a\x0f.meshq.v1.Queue\"\x19\x82\xd3\xe4\x93\x02\x13\"\n/v1/queues:\x05queue\x12h\n\x0bUpdateQueue\x12\x1c.meshq.v1.UpdateQueueRequest\x1a\x0f.meshq.v1.Queue\"*\x90\x02\x02\x82\xd3\xe4\x93\x02!2\x18/v1/queues/{queue.queue}:\x05queue\x12X\n\x0b\x44\x65leteQueue\x12\x1c.meshq.v1.DeleteQueueRequest\x1a\x0f.meshq.v1.Queue\"\x1a\x82\xd3\xe4\x93\x02\x14*\x12/v1/queues/{queue}\x12\x62\n\nPauseQueue\x12\x1b.meshq.v1.PauseQueueRequest\x1a\x0f.meshq.v1.Queue\"&\x90\x02\x02\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/queues/{queue}:pause:\x01*\x12\x62\n\nDrainQueue\x12\x1b.meshq.v1.DrainQueueRequest\x1a\x0f.meshq.v1.Queue\"&\x90\x02\x02\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/queues/{queue}:drain:\x01*\x12\x65\n\x0bResumeQueue\x12\x1c.meshq.v1.ResumeQueueRequest\x1a\x0f.meshq.v1.Queue\"\'\x90\x02\x02\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/queues/{queue}:resume:\x01*\x12o\n\nPurgeQueue\x12\x1b.meshq.v1.PurgeQueueRequest\x1a\x1c.meshq.v1.PurgeQueueResponse\"&\x90\x02\x02\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/queues/{queue}:purge:\x01*\x12i\n\x0bWatchQueues\x12\x1c.meshq.v1.WatchQueuesRequest\x1a\x1d.meshq.v1.WatchQueuesResponse\"\x1b\x90\x02\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/queues:watch0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'meshq.v1.queue_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_QUEUE_TYPEDEFAULTSENTRY']._loaded_options = None
+  _globals['_QUEUE_TYPEDEFAULTSENTRY']._serialized_options = b'8\001'
   _globals['_QUEUESERVICE'].methods_by_name['ListQueues']._loaded_options = None
   _globals['_QUEUESERVICE'].methods_by_name['ListQueues']._serialized_options = b'\220\002\001\202\323\344\223\002\014\022\n/v1/queues'
   _globals['_QUEUESERVICE'].methods_by_name['GetQueue']._loaded_options = None
   _globals['_QUEUESERVICE'].methods_by_name['GetQueue']._serialized_options = b'\220\002\001\202\323\344\223\002\024\022\022/v1/queues/{queue}'
-  _globals['_QUEUE']._serialized_start=138
-  _globals['_QUEUE']._serialized_end=384
-  _globals['_QUEUECOUNTS']._serialized_start=387
-  _globals['_QUEUECOUNTS']._serialized_end=555
-  _globals['_LISTQUEUESREQUEST']._serialized_start=557
-  _globals['_LISTQUEUESREQUEST']._serialized_end=615
-  _globals['_LISTQUEUESRESPONSE']._serialized_start=617
-  _globals['_LISTQUEUESRESPONSE']._serialized_end=695
-  _globals['_GETQUEUEREQUEST']._serialized_start=697
-  _globals['_GETQUEUEREQUEST']._serialized_end=729
-  _globals['_QUEUESERVICE']._serialized_start=732
-  _globals['_QUEUESERVICE']._serialized_end=929
+  _globals['_QUEUESERVICE'].methods_by_name['CreateQueue']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['CreateQueue']._serialized_options = b'\202\323\344\223\002\023\"\n/v1/queues:\005queue'
+  _globals['_QUEUESERVICE'].methods_by_name['UpdateQueue']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['UpdateQueue']._serialized_options = b'\220\002\002\202\323\344\223\002!2\030/v1/queues/{queue.queue}:\005queue'
+  _globals['_QUEUESERVICE'].methods_by_name['DeleteQueue']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['DeleteQueue']._serialized_options = b'\202\323\344\223\002\024*\022/v1/queues/{queue}'
+  _globals['_QUEUESERVICE'].methods_by_name['PauseQueue']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['PauseQueue']._serialized_options = b'\220\002\002\202\323\344\223\002\035\"\030/v1/queues/{queue}:pause:\001*'
+  _globals['_QUEUESERVICE'].methods_by_name['DrainQueue']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['DrainQueue']._serialized_options = b'\220\002\002\202\323\344\223\002\035\"\030/v1/queues/{queue}:drain:\001*'
+  _globals['_QUEUESERVICE'].methods_by_name['ResumeQueue']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['ResumeQueue']._serialized_options = b'\220\002\002\202\323\344\223\002\036\"\031/v1/queues/{queue}:resume:\001*'
+  _globals['_QUEUESERVICE'].methods_by_name['PurgeQueue']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['PurgeQueue']._serialized_options = b'\220\002\002\202\323\344\223\002\035\"\030/v1/queues/{queue}:purge:\001*'
+  _globals['_QUEUESERVICE'].methods_by_name['WatchQueues']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['WatchQueues']._serialized_options = b'\220\002\001\202\323\344\223\002\022\022\020/v1/queues:watch'
+  _globals['_QUEUE']._serialized_start=193
+  _globals['_QUEUE']._serialized_end=846
+  _globals['_QUEUE_TYPEDEFAULTSENTRY']._serialized_start=771
+  _globals['_QUEUE_TYPEDEFAULTSENTRY']._serialized_end=846
+  _globals['_TASKDEFAULTS']._serialized_start=849
+  _globals['_TASKDEFAULTS']._serialized_end=1203
+  _globals['_QUEUELIMITS']._serialized_start=1206
+  _globals['_QUEUELIMITS']._serialized_end=1347
+  _globals['_RATELIMIT']._serialized_start=1349
+  _globals['_RATELIMIT']._serialized_end=1433
+  _globals['_QUEUEHOLD']._serialized_start=1435
+  _globals['_QUEUEHOLD']._serialized_end=1519
+  _globals['_QUEUECOUNTS']._serialized_start=1522
+  _globals['_QUEUECOUNTS']._serialized_end=1690
+  _globals['_LISTQUEUESREQUEST']._serialized_start=1692
+  _globals['_LISTQUEUESREQUEST']._serialized_end=1750
+  _globals['_LISTQUEUESRESPONSE']._serialized_start=1752
+  _globals['_LISTQUEUESRESPONSE']._serialized_end=1830
+  _globals['_GETQUEUEREQUEST']._serialized_start=1832
+  _globals['_GETQUEUEREQUEST']._serialized_end=1864
+  _globals['_CREATEQUEUEREQUEST']._serialized_start=1866
+  _globals['_CREATEQUEUEREQUEST']._serialized_end=1918
+  _globals['_UPDATEQUEUEREQUEST']._serialized_start=1920
+  _globals['_UPDATEQUEUEREQUEST']._serialized_end=2044
+  _globals['_DELETEQUEUEREQUEST']._serialized_start=2046
+  _globals['_DELETEQUEUEREQUEST']._serialized_end=2081
+  _globals['_PAUSEQUEUEREQUEST']._serialized_start=2083
+  _globals['_PAUSEQUEUEREQUEST']._serialized_end=2148
+  _globals['_DRAINQUEUEREQUEST']._serialized_start=2150
+  _globals['_DRAINQUEUEREQUEST']._serialized_end=2215
+  _globals['_RESUMEQUEUEREQUEST']._serialized_start=2217
+  _globals['_RESUMEQUEUEREQUEST']._serialized_end=2252
+  _globals['_PURGEQUEUEREQUEST']._serialized_start=2254
+  _globals['_PURGEQUEUEREQUEST']._serialized_end=2304
+  _globals['_PURGEQUEUERESPONSE']._serialized_start=2306
+  _globals['_PURGEQUEUERESPONSE']._serialized_end=2369
+  _globals['_WATCHQUEUESREQUEST']._serialized_start=2371
+  _globals['_WATCHQUEUESREQUEST']._serialized_end=2452
+  _globals['_WATCHQUEUESRESPONSE']._serialized_start=2455
+  _globals['_WATCHQUEUESRESPONSE']._serialized_end=2588
+  _globals['_QUEUESERVICE']._serialized_start=2591
+  _globals['_QUEUESERVICE']._serialized_end=3596
 # @@protoc_insertion_point(module_scope)

@@ -6,9 +6,11 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from meshq.v1 import task_pb2 as _task_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -22,9 +24,30 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Queue(_message.Message):
-    """Queue is one queue with its figures."""
+    """Queue is one queue: its settings and its figures."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class TypeDefaultsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___TaskDefaults: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___TaskDefaults | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     QUEUE_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
@@ -34,8 +57,17 @@ class Queue(_message.Message):
     ARRIVAL_RATE_FIELD_NUMBER: _builtins.int
     COMPLETION_RATE_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
+    DEFAULTS_FIELD_NUMBER: _builtins.int
+    TYPE_DEFAULTS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    RETENTION_DAYS_FIELD_NUMBER: _builtins.int
+    POISON_LIMIT_FIELD_NUMBER: _builtins.int
+    MAX_OPEN_TASKS_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
-    """The name."""
+    """The name, as in `Task.queue`."""
     tenant: _builtins.str
     """The tenant that owns the queue."""
     arrival_rate: _builtins.float
@@ -46,9 +78,20 @@ class Queue(_message.Message):
     """False when an execution shard could not be asked, so that the counts of open tasks may be too
     low.
     """
+    retention_days: _builtins.int
+    """For how many days ended tasks are kept: 1, 3, 7, 14, 30, 90, 180 or 365. Default 7. A setting."""
+    poison_limit: _builtins.int
+    """Attempts in a row that may end without any answer of a worker, 1 to 100, before the task ends as
+    FAILED with the error POISON. Default 5. A setting.
+    """
+    max_open_tasks: _builtins.int
+    """Open tasks that the queue takes, 1 to 1,000,000,000; further ones are refused with QUEUE_FULL.
+    Instances count about once a second, so a burst may go somewhat above. Default: no limit of its
+    own. A setting.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When its first task was created."""
+        """When it was declared or its first task was created."""
 
     @_builtins.property
     def counts(self) -> Global___QueueCounts:
@@ -57,6 +100,30 @@ class Queue(_message.Message):
     @_builtins.property
     def oldest_pending_age(self) -> _duration_pb2.Duration:
         """How long the ready task that waits longest has been ready. Absent when none waits."""
+
+    @_builtins.property
+    def defaults(self) -> Global___TaskDefaults:
+        """What its tasks get where they do not say themselves. A setting."""
+
+    @_builtins.property
+    def type_defaults(self) -> _containers.MessageMap[_builtins.str, Global___TaskDefaults]:
+        """The same by task type, which goes before `defaults`; at most 64 types. A setting."""
+
+    @_builtins.property
+    def limits(self) -> Global___QueueLimits:
+        """What may run at a time and how fast. A setting."""
+
+    @_builtins.property
+    def pause(self) -> Global___QueueHold:
+        """Set while the queue is paused: by whom, when and why."""
+
+    @_builtins.property
+    def drain(self) -> Global___QueueHold:
+        """Set while the queue is draining: by whom, when and why."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When its settings were last changed."""
 
     def __init__(
         self,
@@ -69,14 +136,188 @@ class Queue(_message.Message):
         arrival_rate: _builtins.float = ...,
         completion_rate: _builtins.float = ...,
         complete: _builtins.bool = ...,
+        defaults: Global___TaskDefaults | None = ...,
+        type_defaults: _abc.Mapping[_builtins.str, Global___TaskDefaults] | None = ...,
+        limits: Global___QueueLimits | None = ...,
+        retention_days: _builtins.int = ...,
+        poison_limit: _builtins.int = ...,
+        max_open_tasks: _builtins.int = ...,
+        pause: Global___QueueHold | None = ...,
+        drain: Global___QueueHold | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "create_time", b"create_time", "oldest_pending_age", b"oldest_pending_age"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "create_time", b"create_time", "defaults", b"defaults", "drain", b"drain", "limits", b"limits", "oldest_pending_age", b"oldest_pending_age", "pause", b"pause", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival_rate", b"arrival_rate", "complete", b"complete", "completion_rate", b"completion_rate", "counts", b"counts", "create_time", b"create_time", "oldest_pending_age", b"oldest_pending_age", "queue", b"queue", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival_rate", b"arrival_rate", "complete", b"complete", "completion_rate", b"completion_rate", "counts", b"counts", "create_time", b"create_time", "defaults", b"defaults", "drain", b"drain", "limits", b"limits", "max_open_tasks", b"max_open_tasks", "oldest_pending_age", b"oldest_pending_age", "pause", b"pause", "poison_limit", b"poison_limit", "queue", b"queue", "retention_days", b"retention_days", "tenant", b"tenant", "type_defaults", b"type_defaults", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Queue: _TypeAlias = Queue  # noqa: Y015
+
+@_typing.final
+class TaskDefaults(_message.Message):
+    """TaskDefaults are what tasks get that leave a field out. The fields mean what they mean in `Task`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    RETRY_POLICY_FIELD_NUMBER: _builtins.int
+    SCHEDULE_TO_START_TIMEOUT_FIELD_NUMBER: _builtins.int
+    START_TO_CLOSE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    SCHEDULE_TO_CLOSE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    priority: _builtins.int
+    """The priority, 0 to 9."""
+    max_attempts: _builtins.int
+    """Attempts that may be made in all, 1 to 100."""
+    @_builtins.property
+    def retry_policy(self) -> _task_pb2.RetryPolicy:
+        """When and whether a failed attempt is made again. A task's own policy takes its place as a whole."""
+
+    @_builtins.property
+    def schedule_to_start_timeout(self) -> _duration_pb2.Duration:
+        """As in `Task`."""
+
+    @_builtins.property
+    def start_to_close_timeout(self) -> _duration_pb2.Duration:
+        """As in `Task`."""
+
+    @_builtins.property
+    def schedule_to_close_timeout(self) -> _duration_pb2.Duration:
+        """As in `Task`."""
+
+    @_builtins.property
+    def heartbeat_timeout(self) -> _duration_pb2.Duration:
+        """As in `Task`."""
+
+    def __init__(
+        self,
+        *,
+        priority: _builtins.int | None = ...,
+        max_attempts: _builtins.int = ...,
+        retry_policy: _task_pb2.RetryPolicy | None = ...,
+        schedule_to_start_timeout: _duration_pb2.Duration | None = ...,
+        start_to_close_timeout: _duration_pb2.Duration | None = ...,
+        schedule_to_close_timeout: _duration_pb2.Duration | None = ...,
+        heartbeat_timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "heartbeat_timeout", b"heartbeat_timeout", "priority", b"priority", "retry_policy", b"retry_policy", "schedule_to_close_timeout", b"schedule_to_close_timeout", "schedule_to_start_timeout", b"schedule_to_start_timeout", "start_to_close_timeout", b"start_to_close_timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "heartbeat_timeout", b"heartbeat_timeout", "max_attempts", b"max_attempts", "priority", b"priority", "retry_policy", b"retry_policy", "schedule_to_close_timeout", b"schedule_to_close_timeout", "schedule_to_start_timeout", b"schedule_to_start_timeout", "start_to_close_timeout", b"start_to_close_timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+
+Global___TaskDefaults: _TypeAlias = TaskDefaults  # noqa: Y015
+
+@_typing.final
+class QueueLimits(_message.Message):
+    """QueueLimits bound what runs, over all workers and instances. They are never exceeded, and after a
+    crash no slot stays taken: a slot is a lease. A queue with a limit of its own as a whole lives on one
+    shard, whose speed it then has. 0 and absent mean no limit.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_RUNNING_FIELD_NUMBER: _builtins.int
+    MAX_RUNNING_PER_KEY_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    RATE_PER_KEY_FIELD_NUMBER: _builtins.int
+    max_running: _builtins.int
+    """Tasks of the queue at workers at a time, 1 to 1,000,000."""
+    max_running_per_key: _builtins.int
+    """Tasks with the same limit_key at workers at a time, 1 to 1,000,000."""
+    @_builtins.property
+    def rate(self) -> Global___RateLimit:
+        """Starts of tasks of the queue."""
+
+    @_builtins.property
+    def rate_per_key(self) -> Global___RateLimit:
+        """Starts of tasks with the same limit_key."""
+
+    def __init__(
+        self,
+        *,
+        max_running: _builtins.int = ...,
+        max_running_per_key: _builtins.int = ...,
+        rate: Global___RateLimit | None = ...,
+        rate_per_key: Global___RateLimit | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rate", b"rate", "rate_per_key", b"rate_per_key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_running", b"max_running", "max_running_per_key", b"max_running_per_key", "rate", b"rate", "rate_per_key", b"rate_per_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueLimits: _TypeAlias = QueueLimits  # noqa: Y015
+
+@_typing.final
+class RateLimit(_message.Message):
+    """RateLimit is a bucket of tokens. A start takes the task's rate_units from it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNITS_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    BURST_FIELD_NUMBER: _builtins.int
+    units: _builtins.int
+    """Tokens that flow into the bucket per period, 1 to 1,000,000."""
+    burst: _builtins.int
+    """Tokens that the bucket holds at most, 1 to 1,000,000; at least as many as any task takes, else the
+    task waits for a full bucket. Default: units.
+    """
+    @_builtins.property
+    def period(self) -> _duration_pb2.Duration:
+        """The period, 10 ms to 30 days. Default 1 s."""
+
+    def __init__(
+        self,
+        *,
+        units: _builtins.int = ...,
+        period: _duration_pb2.Duration | None = ...,
+        burst: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["period", b"period"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "period", b"period", "units", b"units"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RateLimit: _TypeAlias = RateLimit  # noqa: Y015
+
+@_typing.final
+class QueueHold(_message.Message):
+    """QueueHold says who stopped a queue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    actor: _builtins.str
+    """Who, as the call said: at most 128 characters."""
+    reason: _builtins.str
+    """Why, as the call said."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueHold: _TypeAlias = QueueHold  # noqa: Y015
 
 @_typing.final
 class QueueCounts(_message.Message):
@@ -209,3 +450,286 @@ class GetQueueRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetQueueRequest: _TypeAlias = GetQueueRequest  # noqa: Y015
+
+@_typing.final
+class CreateQueueRequest(_message.Message):
+    """CreateQueueRequest declares a queue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def queue(self) -> Global___Queue:
+        """The queue: its name and settings."""
+
+    def __init__(
+        self,
+        *,
+        queue: Global___Queue | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateQueueRequest: _TypeAlias = CreateQueueRequest  # noqa: Y015
+
+@_typing.final
+class UpdateQueueRequest(_message.Message):
+    """UpdateQueueRequest changes settings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    allow_missing: _builtins.bool
+    """Whether a queue that does not exist is declared."""
+    @_builtins.property
+    def queue(self) -> Global___Queue:
+        """The queue: its name, and the settings that update_mask names."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """The settings that change: `defaults`, `type_defaults`, `limits`, `retention_days`, `poison_limit`,
+        `max_open_tasks`, each as a whole, or `limits.max_running` and the like. Default over REST: the
+        fields of the body.
+        """
+
+    def __init__(
+        self,
+        *,
+        queue: Global___Queue | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        allow_missing: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "queue", b"queue", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateQueueRequest: _TypeAlias = UpdateQueueRequest  # noqa: Y015
+
+@_typing.final
+class DeleteQueueRequest(_message.Message):
+    """DeleteQueueRequest names a queue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """The name of the queue."""
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteQueueRequest: _TypeAlias = DeleteQueueRequest  # noqa: Y015
+
+@_typing.final
+class PauseQueueRequest(_message.Message):
+    """PauseQueueRequest stops a queue's tasks from being handed out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """The name of the queue."""
+    actor: _builtins.str
+    """Who asks, for people: at most 128 characters."""
+    reason: _builtins.str
+    """Why, for people: at most 1,024 characters."""
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "queue", b"queue", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseQueueRequest: _TypeAlias = PauseQueueRequest  # noqa: Y015
+
+@_typing.final
+class DrainQueueRequest(_message.Message):
+    """DrainQueueRequest stops a queue from taking tasks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """The name of the queue."""
+    actor: _builtins.str
+    """Who asks, for people: at most 128 characters."""
+    reason: _builtins.str
+    """Why, for people: at most 1,024 characters."""
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "queue", b"queue", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainQueueRequest: _TypeAlias = DrainQueueRequest  # noqa: Y015
+
+@_typing.final
+class ResumeQueueRequest(_message.Message):
+    """ResumeQueueRequest names a queue that is to go on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """The name of the queue."""
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeQueueRequest: _TypeAlias = ResumeQueueRequest  # noqa: Y015
+
+@_typing.final
+class PurgeQueueRequest(_message.Message):
+    """PurgeQueueRequest names a queue whose waiting tasks are to be cancelled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """The name of the queue."""
+    reason: _builtins.str
+    """Why, for people: at most 1,024 characters."""
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeQueueRequest: _TypeAlias = PurgeQueueRequest  # noqa: Y015
+
+@_typing.final
+class PurgeQueueResponse(_message.Message):
+    """PurgeQueueResponse says how far it went."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANCELLED_COUNT_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    cancelled_count: _builtins.int
+    """Tasks that are cancelled or being cancelled because of this call."""
+    complete: _builtins.bool
+    """Whether all were asked; else call again."""
+    def __init__(
+        self,
+        *,
+        cancelled_count: _builtins.int = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_count", b"cancelled_count", "complete", b"complete"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeQueueResponse: _TypeAlias = PurgeQueueResponse  # noqa: Y015
+
+@_typing.final
+class WatchQueuesRequest(_message.Message):
+    """WatchQueuesRequest selects queues."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUES_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names, at most 100; none for all, of which the first 1,000 by name are watched."""
+
+    @_builtins.property
+    def interval(self) -> _duration_pb2.Duration:
+        """Time between two looks, 0.5 to 60 s. Default 2 s."""
+
+    def __init__(
+        self,
+        *,
+        queues: _abc.Iterable[_builtins.str] | None = ...,
+        interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "queues", b"queues"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchQueuesRequest: _TypeAlias = WatchQueuesRequest  # noqa: Y015
+
+@_typing.final
+class WatchQueuesResponse(_message.Message):
+    """WatchQueuesResponse carries queues."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUES_FIELD_NUMBER: _builtins.int
+    DELETED_QUEUES_FIELD_NUMBER: _builtins.int
+    KEEPALIVE_INTERVAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___Queue]:
+        """The queues that have changed; empty in a sign of life."""
+
+    @_builtins.property
+    def deleted_queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of queues that were deleted."""
+
+    @_builtins.property
+    def keepalive_interval(self) -> _duration_pb2.Duration:
+        """How long the server waits at most before the next frame."""
+
+    def __init__(
+        self,
+        *,
+        queues: _abc.Iterable[Global___Queue] | None = ...,
+        deleted_queues: _abc.Iterable[_builtins.str] | None = ...,
+        keepalive_interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keepalive_interval", b"keepalive_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_queues", b"deleted_queues", "keepalive_interval", b"keepalive_interval", "queues", b"queues"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchQueuesResponse: _TypeAlias = WatchQueuesResponse  # noqa: Y015

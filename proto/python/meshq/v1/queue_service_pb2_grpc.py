@@ -26,8 +26,9 @@ if _version_not_supported:
 
 
 class QueueServiceStub:
-    """QueueService shows the queues. Figures are read from counters, never by counting tasks, and are
-    a second or two old at most.
+    """QueueService shows the queues, holds their settings, and stops and clears them. A queue comes into
+    being with its first task or when it is declared. Figures are read from counters, never by counting
+    tasks, and are a second or two old at most.
     """
 
     def __init__(self, channel):
@@ -46,11 +47,52 @@ class QueueServiceStub:
                 request_serializer=meshq_dot_v1_dot_queue__service__pb2.GetQueueRequest.SerializeToString,
                 response_deserializer=meshq_dot_v1_dot_queue__service__pb2.Queue.FromString,
                 _registered_method=True)
+        self.CreateQueue = channel.unary_unary(
+                '/meshq.v1.QueueService/CreateQueue',
+                request_serializer=meshq_dot_v1_dot_queue__service__pb2.CreateQueueRequest.SerializeToString,
+                response_deserializer=meshq_dot_v1_dot_queue__service__pb2.Queue.FromString,
+                _registered_method=True)
+        self.UpdateQueue = channel.unary_unary(
+                '/meshq.v1.QueueService/UpdateQueue',
+                request_serializer=meshq_dot_v1_dot_queue__service__pb2.UpdateQueueRequest.SerializeToString,
+                response_deserializer=meshq_dot_v1_dot_queue__service__pb2.Queue.FromString,
+                _registered_method=True)
+        self.DeleteQueue = channel.unary_unary(
+                '/meshq.v1.QueueService/DeleteQueue',
+                request_serializer=meshq_dot_v1_dot_queue__service__pb2.DeleteQueueRequest.SerializeToString,
+                response_deserializer=meshq_dot_v1_dot_queue__service__pb2.Queue.FromString,
+                _registered_method=True)
+        self.PauseQueue = channel.unary_unary(
+                '/meshq.v1.QueueService/PauseQueue',
+                request_serializer=meshq_dot_v1_dot_queue__service__pb2.PauseQueueRequest.SerializeToString,
+                response_deserializer=meshq_dot_v1_dot_queue__service__pb2.Queue.FromString,
+                _registered_method=True)
+        self.DrainQueue = channel.unary_unary(
+                '/meshq.v1.QueueService/DrainQueue',
+                request_serializer=meshq_dot_v1_dot_queue__service__pb2.DrainQueueRequest.SerializeToString,
+                response_deserializer=meshq_dot_v1_dot_queue__service__pb2.Queue.FromString,
+                _registered_method=True)
+        self.ResumeQueue = channel.unary_unary(
+                '/meshq.v1.QueueService/ResumeQueue',
+                request_serializer=meshq_dot_v1_dot_queue__service__pb2.ResumeQueueRequest.SerializeToString,
+                response_deserializer=meshq_dot_v1_dot_queue__service__pb2.Queue.FromString,
+                _registered_method=True)
+        self.PurgeQueue = channel.unary_unary(
+                '/meshq.v1.QueueService/PurgeQueue',
+                request_serializer=meshq_dot_v1_dot_queue__service__pb2.PurgeQueueRequest.SerializeToString,
+                response_deserializer=meshq_dot_v1_dot_queue__service__pb2.PurgeQueueResponse.FromString,
+                _registered_method=True)
+        self.WatchQueues = channel.unary_stream(
+                '/meshq.v1.QueueService/WatchQueues',
+                request_serializer=meshq_dot_v1_dot_queue__service__pb2.WatchQueuesRequest.SerializeToString,
+                response_deserializer=meshq_dot_v1_dot_queue__service__pb2.WatchQueuesResponse.FromString,
+                _registered_method=True)
 
 
 class QueueServiceServicer:
-    """QueueService shows the queues. Figures are read from counters, never by counting tasks, and are
-    a second or two old at most.
+    """QueueService shows the queues, holds their settings, and stops and clears them. A queue comes into
+    being with its first task or when it is declared. Figures are read from counters, never by counting
+    tasks, and are a second or two old at most.
     """
 
     def ListQueues(self, request, context):
@@ -66,7 +108,101 @@ class QueueServiceServicer:
         """GetQueue returns one queue.
 
         INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
-        NOT_FOUND/QUEUE_NOT_FOUND: no task was ever created in this queue.
+        NOT_FOUND/QUEUE_NOT_FOUND: no task was ever created in this queue, nor was it declared.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateQueue(self, request, context):
+        """CreateQueue declares a queue with its settings.
+
+        INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
+        ALREADY_EXISTS/QUEUE_EXISTS: there is such a queue; update it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateQueue(self, request, context):
+        """UpdateQueue changes the settings that update_mask names. New defaults and retention concern tasks
+        that are created from then on; limits concern everything at once. When the call has returned no
+        instance leases by the old limits any more.
+
+        INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule, or update_mask names one that is none of
+        the settings.
+        NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue, and allow_missing is not set.
+        UNAVAILABLE/SHARD_UNAVAILABLE: the settings are stored, but a shard could not be told yet; it will
+        be. Repeat the call to be sure.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteQueue(self, request, context):
+        """DeleteQueue forgets a queue without open tasks, with its settings and figures, and returns what it
+        was. Its ended tasks stay until their retention is over.
+
+        INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+        NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
+        FAILED_PRECONDITION/QUEUE_NOT_EMPTY: the queue has open tasks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseQueue(self, request, context):
+        """PauseQueue keeps waiting tasks from workers until the queue is resumed. Running ones go on and new
+        ones are taken. When the call has returned no further task of the queue is handed out. Pausing a
+        paused queue changes nothing.
+
+        INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
+        NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
+        UNAVAILABLE/SHARD_UNAVAILABLE: as in UpdateQueue.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainQueue(self, request, context):
+        """DrainQueue keeps new tasks from the queue until it is resumed: creating them is refused with
+        QUEUE_DRAINING, while those it has are worked off.
+
+        INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
+        NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeQueue(self, request, context):
+        """ResumeQueue ends PauseQueue and DrainQueue.
+
+        INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+        NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
+        UNAVAILABLE/SHARD_UNAVAILABLE: as in UpdateQueue.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeQueue(self, request, context):
+        """PurgeQueue cancels all tasks of the queue that no worker has. It returns when it has asked for all
+        of them, or when most of the call's deadline has passed; then calling again goes on.
+
+        INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
+        NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchQueues(self, request, context):
+        """WatchQueues sends the queues as they stand, and from then on those that have changed, once per
+        interval.
+
+        INVALID_ARGUMENT/INVALID_FIELD: a name or the interval breaks its rule.
+        UNAVAILABLE/DRAINING: the instance stops; watch again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -85,6 +221,46 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     request_deserializer=meshq_dot_v1_dot_queue__service__pb2.GetQueueRequest.FromString,
                     response_serializer=meshq_dot_v1_dot_queue__service__pb2.Queue.SerializeToString,
             ),
+            'CreateQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateQueue,
+                    request_deserializer=meshq_dot_v1_dot_queue__service__pb2.CreateQueueRequest.FromString,
+                    response_serializer=meshq_dot_v1_dot_queue__service__pb2.Queue.SerializeToString,
+            ),
+            'UpdateQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateQueue,
+                    request_deserializer=meshq_dot_v1_dot_queue__service__pb2.UpdateQueueRequest.FromString,
+                    response_serializer=meshq_dot_v1_dot_queue__service__pb2.Queue.SerializeToString,
+            ),
+            'DeleteQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteQueue,
+                    request_deserializer=meshq_dot_v1_dot_queue__service__pb2.DeleteQueueRequest.FromString,
+                    response_serializer=meshq_dot_v1_dot_queue__service__pb2.Queue.SerializeToString,
+            ),
+            'PauseQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseQueue,
+                    request_deserializer=meshq_dot_v1_dot_queue__service__pb2.PauseQueueRequest.FromString,
+                    response_serializer=meshq_dot_v1_dot_queue__service__pb2.Queue.SerializeToString,
+            ),
+            'DrainQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainQueue,
+                    request_deserializer=meshq_dot_v1_dot_queue__service__pb2.DrainQueueRequest.FromString,
+                    response_serializer=meshq_dot_v1_dot_queue__service__pb2.Queue.SerializeToString,
+            ),
+            'ResumeQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeQueue,
+                    request_deserializer=meshq_dot_v1_dot_queue__service__pb2.ResumeQueueRequest.FromString,
+                    response_serializer=meshq_dot_v1_dot_queue__service__pb2.Queue.SerializeToString,
+            ),
+            'PurgeQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeQueue,
+                    request_deserializer=meshq_dot_v1_dot_queue__service__pb2.PurgeQueueRequest.FromString,
+                    response_serializer=meshq_dot_v1_dot_queue__service__pb2.PurgeQueueResponse.SerializeToString,
+            ),
+            'WatchQueues': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchQueues,
+                    request_deserializer=meshq_dot_v1_dot_queue__service__pb2.WatchQueuesRequest.FromString,
+                    response_serializer=meshq_dot_v1_dot_queue__service__pb2.WatchQueuesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'meshq.v1.QueueService', rpc_method_handlers)
@@ -94,8 +270,9 @@ def add_QueueServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class QueueService:
-    """QueueService shows the queues. Figures are read from counters, never by counting tasks, and are
-    a second or two old at most.
+    """QueueService shows the queues, holds their settings, and stops and clears them. A queue comes into
+    being with its first task or when it is declared. Figures are read from counters, never by counting
+    tasks, and are a second or two old at most.
     """
 
     @staticmethod
@@ -142,6 +319,222 @@ class QueueService:
             '/meshq.v1.QueueService/GetQueue',
             meshq_dot_v1_dot_queue__service__pb2.GetQueueRequest.SerializeToString,
             meshq_dot_v1_dot_queue__service__pb2.Queue.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshq.v1.QueueService/CreateQueue',
+            meshq_dot_v1_dot_queue__service__pb2.CreateQueueRequest.SerializeToString,
+            meshq_dot_v1_dot_queue__service__pb2.Queue.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshq.v1.QueueService/UpdateQueue',
+            meshq_dot_v1_dot_queue__service__pb2.UpdateQueueRequest.SerializeToString,
+            meshq_dot_v1_dot_queue__service__pb2.Queue.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshq.v1.QueueService/DeleteQueue',
+            meshq_dot_v1_dot_queue__service__pb2.DeleteQueueRequest.SerializeToString,
+            meshq_dot_v1_dot_queue__service__pb2.Queue.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshq.v1.QueueService/PauseQueue',
+            meshq_dot_v1_dot_queue__service__pb2.PauseQueueRequest.SerializeToString,
+            meshq_dot_v1_dot_queue__service__pb2.Queue.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshq.v1.QueueService/DrainQueue',
+            meshq_dot_v1_dot_queue__service__pb2.DrainQueueRequest.SerializeToString,
+            meshq_dot_v1_dot_queue__service__pb2.Queue.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshq.v1.QueueService/ResumeQueue',
+            meshq_dot_v1_dot_queue__service__pb2.ResumeQueueRequest.SerializeToString,
+            meshq_dot_v1_dot_queue__service__pb2.Queue.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshq.v1.QueueService/PurgeQueue',
+            meshq_dot_v1_dot_queue__service__pb2.PurgeQueueRequest.SerializeToString,
+            meshq_dot_v1_dot_queue__service__pb2.PurgeQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchQueues(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/meshq.v1.QueueService/WatchQueues',
+            meshq_dot_v1_dot_queue__service__pb2.WatchQueuesRequest.SerializeToString,
+            meshq_dot_v1_dot_queue__service__pb2.WatchQueuesResponse.FromString,
             options,
             channel_credentials,
             insecure,

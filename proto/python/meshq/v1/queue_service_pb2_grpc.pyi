@@ -27,8 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class QueueServiceStub:
-    """QueueService shows the queues. Figures are read from counters, never by counting tasks, and are
-    a second or two old at most.
+    """QueueService shows the queues, holds their settings, and stops and clears them. A queue comes into
+    being with its first task or when it is declared. Figures are read from counters, never by counting
+    tasks, and are a second or two old at most.
     """
 
     @_typing.overload
@@ -44,13 +45,76 @@ class QueueServiceStub:
     """GetQueue returns one queue.
 
     INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
-    NOT_FOUND/QUEUE_NOT_FOUND: no task was ever created in this queue.
+    NOT_FOUND/QUEUE_NOT_FOUND: no task was ever created in this queue, nor was it declared.
+    """
+    CreateQueue: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.CreateQueueRequest, _queue_service_pb2.Queue]
+    """CreateQueue declares a queue with its settings.
+
+    INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
+    ALREADY_EXISTS/QUEUE_EXISTS: there is such a queue; update it.
+    """
+    UpdateQueue: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.UpdateQueueRequest, _queue_service_pb2.Queue]
+    """UpdateQueue changes the settings that update_mask names. New defaults and retention concern tasks
+    that are created from then on; limits concern everything at once. When the call has returned no
+    instance leases by the old limits any more.
+
+    INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule, or update_mask names one that is none of
+    the settings.
+    NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue, and allow_missing is not set.
+    UNAVAILABLE/SHARD_UNAVAILABLE: the settings are stored, but a shard could not be told yet; it will
+    be. Repeat the call to be sure.
+    """
+    DeleteQueue: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.DeleteQueueRequest, _queue_service_pb2.Queue]
+    """DeleteQueue forgets a queue without open tasks, with its settings and figures, and returns what it
+    was. Its ended tasks stay until their retention is over.
+
+    INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+    NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
+    FAILED_PRECONDITION/QUEUE_NOT_EMPTY: the queue has open tasks.
+    """
+    PauseQueue: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.PauseQueueRequest, _queue_service_pb2.Queue]
+    """PauseQueue keeps waiting tasks from workers until the queue is resumed. Running ones go on and new
+    ones are taken. When the call has returned no further task of the queue is handed out. Pausing a
+    paused queue changes nothing.
+
+    INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
+    NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
+    UNAVAILABLE/SHARD_UNAVAILABLE: as in UpdateQueue.
+    """
+    DrainQueue: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.DrainQueueRequest, _queue_service_pb2.Queue]
+    """DrainQueue keeps new tasks from the queue until it is resumed: creating them is refused with
+    QUEUE_DRAINING, while those it has are worked off.
+
+    INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
+    NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
+    """
+    ResumeQueue: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.ResumeQueueRequest, _queue_service_pb2.Queue]
+    """ResumeQueue ends PauseQueue and DrainQueue.
+
+    INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+    NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
+    UNAVAILABLE/SHARD_UNAVAILABLE: as in UpdateQueue.
+    """
+    PurgeQueue: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.PurgeQueueRequest, _queue_service_pb2.PurgeQueueResponse]
+    """PurgeQueue cancels all tasks of the queue that no worker has. It returns when it has asked for all
+    of them, or when most of the call's deadline has passed; then calling again goes on.
+
+    INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
+    NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
+    """
+    WatchQueues: _grpc.UnaryStreamMultiCallable[_queue_service_pb2.WatchQueuesRequest, _queue_service_pb2.WatchQueuesResponse]
+    """WatchQueues sends the queues as they stand, and from then on those that have changed, once per
+    interval.
+
+    INVALID_ARGUMENT/INVALID_FIELD: a name or the interval breaks its rule.
+    UNAVAILABLE/DRAINING: the instance stops; watch again.
     """
 
 @_typing.type_check_only
 class QueueServiceAsyncStub(QueueServiceStub):
-    """QueueService shows the queues. Figures are read from counters, never by counting tasks, and are
-    a second or two old at most.
+    """QueueService shows the queues, holds their settings, and stops and clears them. A queue comes into
+    being with its first task or when it is declared. Figures are read from counters, never by counting
+    tasks, and are a second or two old at most.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -63,12 +127,75 @@ class QueueServiceAsyncStub(QueueServiceStub):
     """GetQueue returns one queue.
 
     INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
-    NOT_FOUND/QUEUE_NOT_FOUND: no task was ever created in this queue.
+    NOT_FOUND/QUEUE_NOT_FOUND: no task was ever created in this queue, nor was it declared.
+    """
+    CreateQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.CreateQueueRequest, _queue_service_pb2.Queue]  # type: ignore[assignment]
+    """CreateQueue declares a queue with its settings.
+
+    INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
+    ALREADY_EXISTS/QUEUE_EXISTS: there is such a queue; update it.
+    """
+    UpdateQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.UpdateQueueRequest, _queue_service_pb2.Queue]  # type: ignore[assignment]
+    """UpdateQueue changes the settings that update_mask names. New defaults and retention concern tasks
+    that are created from then on; limits concern everything at once. When the call has returned no
+    instance leases by the old limits any more.
+
+    INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule, or update_mask names one that is none of
+    the settings.
+    NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue, and allow_missing is not set.
+    UNAVAILABLE/SHARD_UNAVAILABLE: the settings are stored, but a shard could not be told yet; it will
+    be. Repeat the call to be sure.
+    """
+    DeleteQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.DeleteQueueRequest, _queue_service_pb2.Queue]  # type: ignore[assignment]
+    """DeleteQueue forgets a queue without open tasks, with its settings and figures, and returns what it
+    was. Its ended tasks stay until their retention is over.
+
+    INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+    NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
+    FAILED_PRECONDITION/QUEUE_NOT_EMPTY: the queue has open tasks.
+    """
+    PauseQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.PauseQueueRequest, _queue_service_pb2.Queue]  # type: ignore[assignment]
+    """PauseQueue keeps waiting tasks from workers until the queue is resumed. Running ones go on and new
+    ones are taken. When the call has returned no further task of the queue is handed out. Pausing a
+    paused queue changes nothing.
+
+    INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
+    NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
+    UNAVAILABLE/SHARD_UNAVAILABLE: as in UpdateQueue.
+    """
+    DrainQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.DrainQueueRequest, _queue_service_pb2.Queue]  # type: ignore[assignment]
+    """DrainQueue keeps new tasks from the queue until it is resumed: creating them is refused with
+    QUEUE_DRAINING, while those it has are worked off.
+
+    INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
+    NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
+    """
+    ResumeQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.ResumeQueueRequest, _queue_service_pb2.Queue]  # type: ignore[assignment]
+    """ResumeQueue ends PauseQueue and DrainQueue.
+
+    INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+    NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
+    UNAVAILABLE/SHARD_UNAVAILABLE: as in UpdateQueue.
+    """
+    PurgeQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.PurgeQueueRequest, _queue_service_pb2.PurgeQueueResponse]  # type: ignore[assignment]
+    """PurgeQueue cancels all tasks of the queue that no worker has. It returns when it has asked for all
+    of them, or when most of the call's deadline has passed; then calling again goes on.
+
+    INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
+    NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
+    """
+    WatchQueues: _aio.UnaryStreamMultiCallable[_queue_service_pb2.WatchQueuesRequest, _queue_service_pb2.WatchQueuesResponse]  # type: ignore[assignment]
+    """WatchQueues sends the queues as they stand, and from then on those that have changed, once per
+    interval.
+
+    INVALID_ARGUMENT/INVALID_FIELD: a name or the interval breaks its rule.
+    UNAVAILABLE/DRAINING: the instance stops; watch again.
     """
 
 class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
-    """QueueService shows the queues. Figures are read from counters, never by counting tasks, and are
-    a second or two old at most.
+    """QueueService shows the queues, holds their settings, and stops and clears them. A queue comes into
+    being with its first task or when it is declared. Figures are read from counters, never by counting
+    tasks, and are a second or two old at most.
     """
 
     @_abc_1.abstractmethod
@@ -91,7 +218,117 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         """GetQueue returns one queue.
 
         INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
-        NOT_FOUND/QUEUE_NOT_FOUND: no task was ever created in this queue.
+        NOT_FOUND/QUEUE_NOT_FOUND: no task was ever created in this queue, nor was it declared.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateQueue(
+        self,
+        request: _queue_service_pb2.CreateQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_service_pb2.Queue, _abc.Awaitable[_queue_service_pb2.Queue]]:
+        """CreateQueue declares a queue with its settings.
+
+        INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
+        ALREADY_EXISTS/QUEUE_EXISTS: there is such a queue; update it.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateQueue(
+        self,
+        request: _queue_service_pb2.UpdateQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_service_pb2.Queue, _abc.Awaitable[_queue_service_pb2.Queue]]:
+        """UpdateQueue changes the settings that update_mask names. New defaults and retention concern tasks
+        that are created from then on; limits concern everything at once. When the call has returned no
+        instance leases by the old limits any more.
+
+        INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule, or update_mask names one that is none of
+        the settings.
+        NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue, and allow_missing is not set.
+        UNAVAILABLE/SHARD_UNAVAILABLE: the settings are stored, but a shard could not be told yet; it will
+        be. Repeat the call to be sure.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteQueue(
+        self,
+        request: _queue_service_pb2.DeleteQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_service_pb2.Queue, _abc.Awaitable[_queue_service_pb2.Queue]]:
+        """DeleteQueue forgets a queue without open tasks, with its settings and figures, and returns what it
+        was. Its ended tasks stay until their retention is over.
+
+        INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+        NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
+        FAILED_PRECONDITION/QUEUE_NOT_EMPTY: the queue has open tasks.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseQueue(
+        self,
+        request: _queue_service_pb2.PauseQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_service_pb2.Queue, _abc.Awaitable[_queue_service_pb2.Queue]]:
+        """PauseQueue keeps waiting tasks from workers until the queue is resumed. Running ones go on and new
+        ones are taken. When the call has returned no further task of the queue is handed out. Pausing a
+        paused queue changes nothing.
+
+        INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
+        NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
+        UNAVAILABLE/SHARD_UNAVAILABLE: as in UpdateQueue.
+        """
+
+    @_abc_1.abstractmethod
+    def DrainQueue(
+        self,
+        request: _queue_service_pb2.DrainQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_service_pb2.Queue, _abc.Awaitable[_queue_service_pb2.Queue]]:
+        """DrainQueue keeps new tasks from the queue until it is resumed: creating them is refused with
+        QUEUE_DRAINING, while those it has are worked off.
+
+        INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
+        NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeQueue(
+        self,
+        request: _queue_service_pb2.ResumeQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_service_pb2.Queue, _abc.Awaitable[_queue_service_pb2.Queue]]:
+        """ResumeQueue ends PauseQueue and DrainQueue.
+
+        INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+        NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
+        UNAVAILABLE/SHARD_UNAVAILABLE: as in UpdateQueue.
+        """
+
+    @_abc_1.abstractmethod
+    def PurgeQueue(
+        self,
+        request: _queue_service_pb2.PurgeQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_service_pb2.PurgeQueueResponse, _abc.Awaitable[_queue_service_pb2.PurgeQueueResponse]]:
+        """PurgeQueue cancels all tasks of the queue that no worker has. It returns when it has asked for all
+        of them, or when most of the call's deadline has passed; then calling again goes on.
+
+        INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
+        NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchQueues(
+        self,
+        request: _queue_service_pb2.WatchQueuesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_queue_service_pb2.WatchQueuesResponse], _abc.AsyncIterator[_queue_service_pb2.WatchQueuesResponse]]:
+        """WatchQueues sends the queues as they stand, and from then on those that have changed, once per
+        interval.
+
+        INVALID_ARGUMENT/INVALID_FIELD: a name or the interval breaks its rule.
+        UNAVAILABLE/DRAINING: the instance stops; watch again.
         """
 
 def add_QueueServiceServicer_to_server(servicer: QueueServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -100,6 +100,10 @@ class _AttemptOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Attemp
     """The worker confirmed a cancellation."""
     ATTEMPT_OUTCOME_LOST: _AttemptOutcome.ValueType  # 4
     """The worker vanished, or its lease ended, before it answered."""
+    ATTEMPT_OUTCOME_TIMED_OUT: _AttemptOutcome.ValueType  # 5
+    """A timeout of the task passed; the error's type says which."""
+    ATTEMPT_OUTCOME_SNOOZED: _AttemptOutcome.ValueType  # 6
+    """The handler asked to be called again later; this costs no attempt."""
 
 class AttemptOutcome(_AttemptOutcome, metaclass=_AttemptOutcomeEnumTypeWrapper):
     """AttemptOutcome says how one attempt ended. Each attempt has exactly one outcome: the first that
@@ -116,7 +120,123 @@ ATTEMPT_OUTCOME_CANCELLED: AttemptOutcome.ValueType  # 3
 """The worker confirmed a cancellation."""
 ATTEMPT_OUTCOME_LOST: AttemptOutcome.ValueType  # 4
 """The worker vanished, or its lease ended, before it answered."""
+ATTEMPT_OUTCOME_TIMED_OUT: AttemptOutcome.ValueType  # 5
+"""A timeout of the task passed; the error's type says which."""
+ATTEMPT_OUTCOME_SNOOZED: AttemptOutcome.ValueType  # 6
+"""The handler asked to be called again later; this costs no attempt."""
 Global___AttemptOutcome: _TypeAlias = AttemptOutcome  # noqa: Y015
+
+class _UniqueScope:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UniqueScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UniqueScope.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UNIQUE_SCOPE_UNSPECIFIED: _UniqueScope.ValueType  # 0
+    """The default: UNTIL_FINISHED."""
+    UNIQUE_SCOPE_UNTIL_STARTED: _UniqueScope.ValueType  # 1
+    """Until a worker starts the task, or the task ends. A retry does not take the key again."""
+    UNIQUE_SCOPE_UNTIL_FINISHED: _UniqueScope.ValueType  # 2
+    """Until the task has ended."""
+    UNIQUE_SCOPE_WINDOW: _UniqueScope.ValueType  # 3
+    """For unique_window after its creation, whatever becomes of the task."""
+
+class UniqueScope(_UniqueScope, metaclass=_UniqueScopeEnumTypeWrapper):
+    """UniqueScope says for how long a task holds its unique_key."""
+
+UNIQUE_SCOPE_UNSPECIFIED: UniqueScope.ValueType  # 0
+"""The default: UNTIL_FINISHED."""
+UNIQUE_SCOPE_UNTIL_STARTED: UniqueScope.ValueType  # 1
+"""Until a worker starts the task, or the task ends. A retry does not take the key again."""
+UNIQUE_SCOPE_UNTIL_FINISHED: UniqueScope.ValueType  # 2
+"""Until the task has ended."""
+UNIQUE_SCOPE_WINDOW: UniqueScope.ValueType  # 3
+"""For unique_window after its creation, whatever becomes of the task."""
+Global___UniqueScope: _TypeAlias = UniqueScope  # noqa: Y015
+
+class _UniquePolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UniquePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UniquePolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UNIQUE_POLICY_UNSPECIFIED: _UniquePolicy.ValueType  # 0
+    """The default: RETURN_EXISTING."""
+    UNIQUE_POLICY_RETURN_EXISTING: _UniquePolicy.ValueType  # 1
+    """Nothing is created; the call returns the task that holds the key."""
+    UNIQUE_POLICY_REJECT: _UniquePolicy.ValueType  # 2
+    """The new task is refused with ALREADY_EXISTS/UNIQUE_KEY_TAKEN."""
+    UNIQUE_POLICY_REPLACE: _UniquePolicy.ValueType  # 3
+    """The new task takes the key, and the task that held it is cancelled."""
+
+class UniquePolicy(_UniquePolicy, metaclass=_UniquePolicyEnumTypeWrapper):
+    """UniquePolicy says what becomes of a new task whose unique_key is held by another one."""
+
+UNIQUE_POLICY_UNSPECIFIED: UniquePolicy.ValueType  # 0
+"""The default: RETURN_EXISTING."""
+UNIQUE_POLICY_RETURN_EXISTING: UniquePolicy.ValueType  # 1
+"""Nothing is created; the call returns the task that holds the key."""
+UNIQUE_POLICY_REJECT: UniquePolicy.ValueType  # 2
+"""The new task is refused with ALREADY_EXISTS/UNIQUE_KEY_TAKEN."""
+UNIQUE_POLICY_REPLACE: UniquePolicy.ValueType  # 3
+"""The new task takes the key, and the task that held it is cancelled."""
+Global___UniquePolicy: _TypeAlias = UniquePolicy  # noqa: Y015
+
+class _WaitingReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WaitingReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitingReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WAITING_REASON_UNSPECIFIED: _WaitingReason.ValueType  # 0
+    """The task does not wait, or nobody could be asked."""
+    WAITING_REASON_IN_LINE: _WaitingReason.ValueType  # 1
+    """The task is ready and others are before it."""
+    WAITING_REASON_NOT_DUE: _WaitingReason.ValueType  # 2
+    """Its time has not come."""
+    WAITING_REASON_PREDECESSOR: _WaitingReason.ValueType  # 3
+    """An earlier task with its ordering_key has not ended."""
+    WAITING_REASON_QUEUE_PAUSED: _WaitingReason.ValueType  # 4
+    """Its queue is paused."""
+    WAITING_REASON_NO_WORKER: _WaitingReason.ValueType  # 5
+    """No worker is connected that serves its queue and handles its type."""
+    WAITING_REASON_QUEUE_LIMIT: _WaitingReason.ValueType  # 6
+    """As many tasks of its queue are at workers as the queue allows."""
+    WAITING_REASON_KEY_BUSY: _WaitingReason.ValueType  # 7
+    """As many tasks with its limit_key are at workers as the queue allows."""
+    WAITING_REASON_RATE_LIMIT: _WaitingReason.ValueType  # 8
+    """A rate limit of its queue has no tokens left for it."""
+    WAITING_REASON_SHARD_RECOVERING: _WaitingReason.ValueType  # 9
+    """Its shard is being compared with the ledger."""
+    WAITING_REASON_DISPATCHING: _WaitingReason.ValueType  # 10
+    """It is on its way from the ledger to its shard."""
+
+class WaitingReason(_WaitingReason, metaclass=_WaitingReasonEnumTypeWrapper):
+    """WaitingReason says what an open task waits for."""
+
+WAITING_REASON_UNSPECIFIED: WaitingReason.ValueType  # 0
+"""The task does not wait, or nobody could be asked."""
+WAITING_REASON_IN_LINE: WaitingReason.ValueType  # 1
+"""The task is ready and others are before it."""
+WAITING_REASON_NOT_DUE: WaitingReason.ValueType  # 2
+"""Its time has not come."""
+WAITING_REASON_PREDECESSOR: WaitingReason.ValueType  # 3
+"""An earlier task with its ordering_key has not ended."""
+WAITING_REASON_QUEUE_PAUSED: WaitingReason.ValueType  # 4
+"""Its queue is paused."""
+WAITING_REASON_NO_WORKER: WaitingReason.ValueType  # 5
+"""No worker is connected that serves its queue and handles its type."""
+WAITING_REASON_QUEUE_LIMIT: WaitingReason.ValueType  # 6
+"""As many tasks of its queue are at workers as the queue allows."""
+WAITING_REASON_KEY_BUSY: WaitingReason.ValueType  # 7
+"""As many tasks with its limit_key are at workers as the queue allows."""
+WAITING_REASON_RATE_LIMIT: WaitingReason.ValueType  # 8
+"""A rate limit of its queue has no tokens left for it."""
+WAITING_REASON_SHARD_RECOVERING: WaitingReason.ValueType  # 9
+"""Its shard is being compared with the ledger."""
+WAITING_REASON_DISPATCHING: WaitingReason.ValueType  # 10
+"""It is on its way from the ledger to its shard."""
+Global___WaitingReason: _TypeAlias = WaitingReason  # noqa: Y015
 
 class _TaskView:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -144,15 +264,36 @@ Global___TaskView: _TypeAlias = TaskView  # noqa: Y015
 
 @_typing.final
 class Task(_message.Message):
-    """Task is one unit of work: what was asked for, and what became of it. Fields 1 to 12 are the
-    specification and never change; the fields from 20 on are written by the system and ignored in
-    requests.
+    """Task is one unit of work: what was asked for, and what became of it. Fields 1 to 19 and 31 to 49
+    are the specification; only `UpdateTask` changes any of them. The others are written by the system
+    and ignored in requests. What a task leaves out comes from the defaults of its queue and type, and
+    where those say nothing either from the defaults named here.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         KEY_FIELD_NUMBER: _builtins.int
@@ -181,9 +322,18 @@ class Task(_message.Message):
     HEADERS_FIELD_NUMBER: _builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    START_DELAY_FIELD_NUMBER: _builtins.int
+    RETRY_POLICY_FIELD_NUMBER: _builtins.int
+    FAIRNESS_KEY_FIELD_NUMBER: _builtins.int
+    FAIRNESS_WEIGHT_FIELD_NUMBER: _builtins.int
+    LIMIT_KEY_FIELD_NUMBER: _builtins.int
+    RATE_UNITS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
-    START_TIME_FIELD_NUMBER: _builtins.int
+    ATTEMPT_START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     WORKER_ID_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
@@ -192,6 +342,21 @@ class Task(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     CANCEL_REASON_FIELD_NUMBER: _builtins.int
     CANCEL_TIME_FIELD_NUMBER: _builtins.int
+    ORDERING_KEY_FIELD_NUMBER: _builtins.int
+    UNIQUE_KEY_FIELD_NUMBER: _builtins.int
+    UNIQUE_SCOPE_FIELD_NUMBER: _builtins.int
+    UNIQUE_WINDOW_FIELD_NUMBER: _builtins.int
+    UNIQUE_POLICY_FIELD_NUMBER: _builtins.int
+    SCHEDULE_TO_START_TIMEOUT_FIELD_NUMBER: _builtins.int
+    START_TO_CLOSE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    SCHEDULE_TO_CLOSE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    REDRIVEN_FROM_FIELD_NUMBER: _builtins.int
+    REDRIVEN_TO_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    SPARED_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    NEXT_START_TIME_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The id, a UUIDv7 in its canonical text form. Set by the server."""
     tenant: _builtins.str
@@ -210,8 +375,26 @@ class Task(_message.Message):
     """The media type of `data`, at most 128 characters. Empty with `payload`."""
     max_attempts: _builtins.int
     """Attempts that may be made in all, 1 to 100. Default 3. With 1 a task that a worker received
-    is never started twice.
+    is never started twice. Snoozed attempts do not count.
     """
+    priority: _builtins.int
+    """The priority within the queue, 0 to 9; higher ones are served first. Default 0. One step counts
+    as much as a minute of waiting, so that nothing waits for ever.
+    """
+    fairness_key: _builtins.str
+    """Who shares the queue fairly: the keys of one queue and type take turns by their weights, however
+    many tasks each has. At most 128 characters. Default: the tenant.
+    """
+    fairness_weight: _builtins.float
+    """How much its fairness_key gets compared with others, 0.01 to 100. Default 1. The weight of the
+    key's latest task counts.
+    """
+    limit_key: _builtins.str
+    """What the queue's limits per key count: a customer, an account at a provider. At most 128
+    characters. Without one only the limits of the queue as a whole concern the task.
+    """
+    rate_units: _builtins.int
+    """Tokens that a start of the task takes from the queue's rate limits, 1 to 1,000. Default 1."""
     state: Global___TaskState.ValueType
     """Where the task stands."""
     attempt: _builtins.int
@@ -224,6 +407,25 @@ class Task(_message.Message):
     """The media type of `result_data`."""
     cancel_reason: _builtins.str
     """Why cancellation was asked for, in the caller's words."""
+    ordering_key: _builtins.str
+    """Tasks of a queue with the same ordering_key run one after the other in the order of their
+    creation; the next one starts when the one before has ended, retries included. At most 128
+    characters.
+    """
+    unique_key: _builtins.str
+    """The business key of which there is at most one task in the queue, see unique_scope. At most 256
+    characters.
+    """
+    unique_scope: Global___UniqueScope.ValueType
+    """For how long the task holds its unique_key. Default UNTIL_FINISHED."""
+    unique_policy: Global___UniquePolicy.ValueType
+    """What happens when another task holds the unique_key. Default RETURN_EXISTING."""
+    redriven_from: _builtins.str
+    """The task that this one makes good for."""
+    redriven_to: _builtins.str
+    """The task that was made to make good for this one."""
+    spared_attempts: _builtins.int
+    """Attempts that cost nothing: snoozed ones, and numbers that were passed over by an update."""
     @_builtins.property
     def payload(self) -> _struct_pb2.Value:
         """The input as JSON, for REST, grpcurl and whoever likes to read it."""
@@ -239,7 +441,25 @@ class Task(_message.Message):
         """When the task was accepted. Set by the server, with millisecond precision."""
 
     @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels to find the task by: at most 16 entries, keys of 1 to 64 characters of
+        `A-Z a-z 0-9 . _ / -`, values of at most 128 characters.
+        """
+
+    @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Not before this time, at most 10 years ahead."""
+
+    @_builtins.property
+    def start_delay(self) -> _duration_pb2.Duration:
+        """So long after the task was accepted, 0 to 10 years."""
+
+    @_builtins.property
+    def retry_policy(self) -> Global___RetryPolicy:
+        """When and whether a failed attempt is made again."""
+
+    @_builtins.property
+    def attempt_start_time(self) -> _timestamp_pb2.Timestamp:
         """When the attempt that counts was started by its worker."""
 
     @_builtins.property
@@ -258,6 +478,49 @@ class Task(_message.Message):
     def cancel_time(self) -> _timestamp_pb2.Timestamp:
         """When cancellation was first asked for."""
 
+    @_builtins.property
+    def unique_window(self) -> _duration_pb2.Duration:
+        """With the scope WINDOW: for how long after the creation, 1 s to 30 days."""
+
+    @_builtins.property
+    def schedule_to_start_timeout(self) -> _duration_pb2.Duration:
+        """How long the task may wait for its first start, counted from its start time, 1 ms to 10 years.
+        When it has passed the task is EXPIRED with the error SCHEDULE_TO_START_TIMEOUT. Default: no limit.
+        """
+
+    @_builtins.property
+    def start_to_close_timeout(self) -> _duration_pb2.Duration:
+        """How long one attempt may take, 1 ms to 30 days. When it has passed the attempt is TIMED_OUT with
+        the error START_TO_CLOSE_TIMEOUT, and another one is made while attempts are left. Default: no
+        limit.
+        """
+
+    @_builtins.property
+    def schedule_to_close_timeout(self) -> _duration_pb2.Duration:
+        """How long the task may take in all, counted from its start time, 1 ms to 10 years. When it has
+        passed the task is EXPIRED with the error SCHEDULE_TO_CLOSE_TIMEOUT; a worker that has it is asked
+        to stop. Default: no limit.
+        """
+
+    @_builtins.property
+    def heartbeat_timeout(self) -> _duration_pb2.Duration:
+        """How long a handler may be silent, 100 ms to 1 day: heartbeats, progress and checkpoints of the
+        task count, those of the session do not. When it has passed the attempt is TIMED_OUT with the
+        error HEARTBEAT_TIMEOUT. Default: no limit.
+        """
+
+    @_builtins.property
+    def waiting(self) -> Global___TaskWaiting:
+        """What an open task waits for. Absent when it runs or has ended."""
+
+    @_builtins.property
+    def next_start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the next attempt may start, of a task that waits for its time."""
+
+    @_builtins.property
+    def progress(self) -> Global___TaskProgress:
+        """The latest progress of a running task, in the FULL view, as long as its worker is connected."""
+
     def __init__(
         self,
         *,
@@ -271,9 +534,18 @@ class Task(_message.Message):
         headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         max_attempts: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        priority: _builtins.int | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        start_delay: _duration_pb2.Duration | None = ...,
+        retry_policy: Global___RetryPolicy | None = ...,
+        fairness_key: _builtins.str = ...,
+        fairness_weight: _builtins.float | None = ...,
+        limit_key: _builtins.str = ...,
+        rate_units: _builtins.int = ...,
         state: Global___TaskState.ValueType = ...,
         attempt: _builtins.int = ...,
-        start_time: _timestamp_pb2.Timestamp | None = ...,
+        attempt_start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         worker_id: _builtins.str = ...,
         result: _struct_pb2.Value | None = ...,
@@ -282,21 +554,155 @@ class Task(_message.Message):
         error: Global___TaskError | None = ...,
         cancel_reason: _builtins.str = ...,
         cancel_time: _timestamp_pb2.Timestamp | None = ...,
+        ordering_key: _builtins.str = ...,
+        unique_key: _builtins.str = ...,
+        unique_scope: Global___UniqueScope.ValueType = ...,
+        unique_window: _duration_pb2.Duration | None = ...,
+        unique_policy: Global___UniquePolicy.ValueType = ...,
+        schedule_to_start_timeout: _duration_pb2.Duration | None = ...,
+        start_to_close_timeout: _duration_pb2.Duration | None = ...,
+        schedule_to_close_timeout: _duration_pb2.Duration | None = ...,
+        heartbeat_timeout: _duration_pb2.Duration | None = ...,
+        redriven_from: _builtins.str = ...,
+        redriven_to: _builtins.str = ...,
+        waiting: Global___TaskWaiting | None = ...,
+        spared_attempts: _builtins.int = ...,
+        next_start_time: _timestamp_pb2.Timestamp | None = ...,
+        progress: Global___TaskProgress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_time", b"cancel_time", "create_time", b"create_time", "data", b"data", "end_time", b"end_time", "error", b"error", "input", b"input", "output", b"output", "payload", b"payload", "result", b"result", "result_data", b"result_data", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fairness_weight", b"_fairness_weight", "_priority", b"_priority", "attempt_start_time", b"attempt_start_time", "cancel_time", b"cancel_time", "create_time", b"create_time", "data", b"data", "end_time", b"end_time", "error", b"error", "fairness_weight", b"fairness_weight", "heartbeat_timeout", b"heartbeat_timeout", "input", b"input", "next_start_time", b"next_start_time", "output", b"output", "payload", b"payload", "priority", b"priority", "progress", b"progress", "result", b"result", "result_data", b"result_data", "retry_policy", b"retry_policy", "schedule_to_close_timeout", b"schedule_to_close_timeout", "schedule_to_start_timeout", b"schedule_to_start_timeout", "start", b"start", "start_delay", b"start_delay", "start_time", b"start_time", "start_to_close_timeout", b"start_to_close_timeout", "unique_window", b"unique_window", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_reason", b"cancel_reason", "cancel_time", b"cancel_time", "content_type", b"content_type", "create_time", b"create_time", "data", b"data", "end_time", b"end_time", "error", b"error", "headers", b"headers", "input", b"input", "max_attempts", b"max_attempts", "output", b"output", "payload", b"payload", "queue", b"queue", "result", b"result", "result_content_type", b"result_content_type", "result_data", b"result_data", "start_time", b"start_time", "state", b"state", "task_id", b"task_id", "tenant", b"tenant", "type", b"type", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fairness_weight", b"_fairness_weight", "_priority", b"_priority", "attempt", b"attempt", "attempt_start_time", b"attempt_start_time", "cancel_reason", b"cancel_reason", "cancel_time", b"cancel_time", "content_type", b"content_type", "create_time", b"create_time", "data", b"data", "end_time", b"end_time", "error", b"error", "fairness_key", b"fairness_key", "fairness_weight", b"fairness_weight", "headers", b"headers", "heartbeat_timeout", b"heartbeat_timeout", "input", b"input", "labels", b"labels", "limit_key", b"limit_key", "max_attempts", b"max_attempts", "next_start_time", b"next_start_time", "ordering_key", b"ordering_key", "output", b"output", "payload", b"payload", "priority", b"priority", "progress", b"progress", "queue", b"queue", "rate_units", b"rate_units", "redriven_from", b"redriven_from", "redriven_to", b"redriven_to", "result", b"result", "result_content_type", b"result_content_type", "result_data", b"result_data", "retry_policy", b"retry_policy", "schedule_to_close_timeout", b"schedule_to_close_timeout", "schedule_to_start_timeout", b"schedule_to_start_timeout", "spared_attempts", b"spared_attempts", "start", b"start", "start_delay", b"start_delay", "start_time", b"start_time", "start_to_close_timeout", b"start_to_close_timeout", "state", b"state", "task_id", b"task_id", "tenant", b"tenant", "type", b"type", "unique_key", b"unique_key", "unique_policy", b"unique_policy", "unique_scope", b"unique_scope", "unique_window", b"unique_window", "waiting", b"waiting", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fairness_weight: _TypeAlias = _typing.Literal["fairness_weight"]  # noqa: Y015
+    _WhichOneofArgType__fairness_weight: _TypeAlias = _typing.Literal["_fairness_weight", b"_fairness_weight"]  # noqa: Y015
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["payload", "data"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
     _WhichOneofReturnType_output: _TypeAlias = _typing.Literal["result", "result_data"]  # noqa: Y015
     _WhichOneofArgType_output: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
+    _WhichOneofReturnType_start: _TypeAlias = _typing.Literal["start_time", "start_delay"]  # noqa: Y015
+    _WhichOneofArgType_start: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fairness_weight) -> _WhichOneofReturnType__fairness_weight | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_input) -> _WhichOneofReturnType_input | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_output) -> _WhichOneofReturnType_output | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_start) -> _WhichOneofReturnType_start | None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
+
+@_typing.final
+class RetryPolicy(_message.Message):
+    """RetryPolicy says when and whether a failed attempt is made again. The delay before attempt n + 1 is
+    initial_delay times multiplier to the power of n - 1, at most max_delay, and then changed by chance
+    within jitter. A worker's own `retry_delay` or `non_retryable` goes before it. Attempts whose
+    worker was lost are made again at once.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INITIAL_DELAY_FIELD_NUMBER: _builtins.int
+    MULTIPLIER_FIELD_NUMBER: _builtins.int
+    MAX_DELAY_FIELD_NUMBER: _builtins.int
+    JITTER_FIELD_NUMBER: _builtins.int
+    NON_RETRYABLE_ERRORS_FIELD_NUMBER: _builtins.int
+    multiplier: _builtins.float
+    """By how much each delay is longer than the one before, 1 to 100. Default 2."""
+    jitter: _builtins.float
+    """The part of a delay by which chance makes it shorter or longer, 0 to 1. Default 0.1."""
+    @_builtins.property
+    def initial_delay(self) -> _duration_pb2.Duration:
+        """The delay after the first failed attempt, 0 to 1 day. Default 1 s."""
+
+    @_builtins.property
+    def max_delay(self) -> _duration_pb2.Duration:
+        """The longest delay, 0 to 30 days. Default 10 minutes."""
+
+    @_builtins.property
+    def non_retryable_errors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Types of errors after which no attempt is made, at most 32 of at most 256 characters."""
+
+    def __init__(
+        self,
+        *,
+        initial_delay: _duration_pb2.Duration | None = ...,
+        multiplier: _builtins.float | None = ...,
+        max_delay: _duration_pb2.Duration | None = ...,
+        jitter: _builtins.float | None = ...,
+        non_retryable_errors: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_jitter", b"_jitter", "_multiplier", b"_multiplier", "initial_delay", b"initial_delay", "jitter", b"jitter", "max_delay", b"max_delay", "multiplier", b"multiplier"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_jitter", b"_jitter", "_multiplier", b"_multiplier", "initial_delay", b"initial_delay", "jitter", b"jitter", "max_delay", b"max_delay", "multiplier", b"multiplier", "non_retryable_errors", b"non_retryable_errors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__jitter: _TypeAlias = _typing.Literal["jitter"]  # noqa: Y015
+    _WhichOneofArgType__jitter: _TypeAlias = _typing.Literal["_jitter", b"_jitter"]  # noqa: Y015
+    _WhichOneofReturnType__multiplier: _TypeAlias = _typing.Literal["multiplier"]  # noqa: Y015
+    _WhichOneofArgType__multiplier: _TypeAlias = _typing.Literal["_multiplier", b"_multiplier"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__jitter) -> _WhichOneofReturnType__jitter | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__multiplier) -> _WhichOneofReturnType__multiplier | None: ...
+
+Global___RetryPolicy: _TypeAlias = RetryPolicy  # noqa: Y015
+
+@_typing.final
+class TaskWaiting(_message.Message):
+    """TaskWaiting says what an open task waits for, with the figures behind it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    DUE_TIME_FIELD_NUMBER: _builtins.int
+    PREDECESSOR_TASK_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    IN_USE_FIELD_NUMBER: _builtins.int
+    AHEAD_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    reason: Global___WaitingReason.ValueType
+    """The reason that keeps it longest."""
+    message: _builtins.str
+    """The reason in a sentence for people."""
+    predecessor_task_id: _builtins.str
+    """With PREDECESSOR: the task that has to end first."""
+    limit: _builtins.int
+    """With QUEUE_LIMIT, KEY_BUSY and RATE_LIMIT: the limit."""
+    in_use: _builtins.int
+    """With QUEUE_LIMIT and KEY_BUSY: how many tasks are at workers."""
+    ahead: _builtins.int
+    """With IN_LINE: about how many tasks of its queue and type are before it on its shard."""
+    workers: _builtins.int
+    """With IN_LINE and NO_WORKER: workers connected that serve its queue and handle its type."""
+    @_builtins.property
+    def due_time(self) -> _timestamp_pb2.Timestamp:
+        """With NOT_DUE: when it is due. With RATE_LIMIT: when there will be tokens."""
+
+    def __init__(
+        self,
+        *,
+        reason: Global___WaitingReason.ValueType = ...,
+        message: _builtins.str = ...,
+        due_time: _timestamp_pb2.Timestamp | None = ...,
+        predecessor_task_id: _builtins.str = ...,
+        limit: _builtins.int = ...,
+        in_use: _builtins.int = ...,
+        ahead: _builtins.int = ...,
+        workers: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ahead", b"ahead", "due_time", b"due_time", "in_use", b"in_use", "limit", b"limit", "message", b"message", "predecessor_task_id", b"predecessor_task_id", "reason", b"reason", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskWaiting: _TypeAlias = TaskWaiting  # noqa: Y015
 
 @_typing.final
 class TaskError(_message.Message):
@@ -309,8 +715,11 @@ class TaskError(_message.Message):
     TRACEBACK_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     """A short stable name that programs compare: the exception's class at a worker, or one of the
-    system's own: `LOST`, `UNKNOWN_TASK_TYPE`, `INVALID_INPUT`, `RESULT_TOO_LARGE`,
-    `RESULT_EXPIRED`. At most 256 characters.
+    system's own: `LOST` (the worker vanished), `POISON` (so many attempts in a row ended without an
+    answer that the task was given up), `SCHEDULE_TO_START_TIMEOUT`, `START_TO_CLOSE_TIMEOUT`,
+    `SCHEDULE_TO_CLOSE_TIMEOUT`, `HEARTBEAT_TIMEOUT`, `FINISH_LATER_TIMEOUT`, `CANCEL_GRACE_ENDED`,
+    `UNKNOWN_TASK_TYPE`, `INVALID_INPUT`, `RESULT_TOO_LARGE`, `RESULT_EXPIRED`. At most 256
+    characters.
     """
     message: _builtins.str
     """The message for a person, at most 4,096 characters; longer text is cut by the server."""
@@ -345,12 +754,16 @@ class Attempt(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    RETRY_DELAY_FIELD_NUMBER: _builtins.int
+    NON_RETRYABLE_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
     """The number of the attempt, counted from 1."""
     outcome: Global___AttemptOutcome.ValueType
     """How it ended."""
     worker_id: _builtins.str
     """The worker that made it."""
+    non_retryable: _builtins.bool
+    """Whether the worker said that another attempt is useless."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When the worker received it."""
@@ -363,6 +776,10 @@ class Attempt(_message.Message):
     def error(self) -> Global___TaskError:
         """The error, if it did not succeed."""
 
+    @_builtins.property
+    def retry_delay(self) -> _duration_pb2.Duration:
+        """With SNOOZED, and with FAILED where the worker asked for one: the delay before the next attempt."""
+
     def __init__(
         self,
         *,
@@ -372,10 +789,12 @@ class Attempt(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         error: Global___TaskError | None = ...,
+        retry_delay: _duration_pb2.Duration | None = ...,
+        non_retryable: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "error", b"error", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "error", b"error", "retry_delay", b"retry_delay", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "end_time", b"end_time", "error", b"error", "outcome", b"outcome", "start_time", b"start_time", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "end_time", b"end_time", "error", b"error", "non_retryable", b"non_retryable", "outcome", b"outcome", "retry_delay", b"retry_delay", "start_time", b"start_time", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,9 +6,11 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 from meshq.v1 import task_pb2 as _task_pb2
 import builtins as _builtins
@@ -21,6 +23,82 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _AwaitMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AwaitModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AwaitMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AWAIT_MODE_UNSPECIFIED: _AwaitMode.ValueType  # 0
+    """The default: ALL."""
+    AWAIT_MODE_ALL: _AwaitMode.ValueType  # 1
+    """All of them."""
+    AWAIT_MODE_ANY: _AwaitMode.ValueType  # 2
+    """At least one of them."""
+
+class AwaitMode(_AwaitMode, metaclass=_AwaitModeEnumTypeWrapper):
+    """AwaitMode says which of several tasks have to end."""
+
+AWAIT_MODE_UNSPECIFIED: AwaitMode.ValueType  # 0
+"""The default: ALL."""
+AWAIT_MODE_ALL: AwaitMode.ValueType  # 1
+"""All of them."""
+AWAIT_MODE_ANY: AwaitMode.ValueType  # 2
+"""At least one of them."""
+Global___AwaitMode: _TypeAlias = AwaitMode  # noqa: Y015
+
+@_typing.final
+class TaskFilter(_message.Message):
+    """TaskFilter selects tasks. All parts that are set must hold; one without any part is empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATES_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    MIN_CREATE_TIME_FIELD_NUMBER: _builtins.int
+    MAX_CREATE_TIME_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """Only tasks of this queue."""
+    type: _builtins.str
+    """Only tasks of this type."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_task_pb2.TaskState.ValueType]:
+        """Only tasks in one of these states, as the ledger has them: a SCHEDULED or RETRYING task whose time
+        has come is found as both its state and PENDING.
+        """
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only tasks with all of these labels, each as `key=value`, at most 16."""
+
+    @_builtins.property
+    def min_create_time(self) -> _timestamp_pb2.Timestamp:
+        """Only tasks created at or after this time."""
+
+    @_builtins.property
+    def max_create_time(self) -> _timestamp_pb2.Timestamp:
+        """Only tasks created before this time."""
+
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[_task_pb2.TaskState.ValueType] | None = ...,
+        queue: _builtins.str = ...,
+        type: _builtins.str = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        min_create_time: _timestamp_pb2.Timestamp | None = ...,
+        max_create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_create_time", b"max_create_time", "min_create_time", b"min_create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "max_create_time", b"max_create_time", "min_create_time", b"min_create_time", "queue", b"queue", "states", b"states", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskFilter: _TypeAlias = TaskFilter  # noqa: Y015
 
 @_typing.final
 class CreateTaskRequest(_message.Message):
@@ -112,8 +190,11 @@ class CreateTaskResult(_message.Message):
 
     TASK_ID_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    EXISTING_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The id, when the task was accepted."""
+    existing: _builtins.bool
+    """Whether task_id is that of an earlier task which holds the unique_key."""
     @_builtins.property
     def error(self) -> _status_pb2.Status:
         """Why it was not accepted; absent when it was. Details as for CreateTask."""
@@ -123,10 +204,11 @@ class CreateTaskResult(_message.Message):
         *,
         task_id: _builtins.str = ...,
         error: _status_pb2.Status | None = ...,
+        existing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "existing", b"existing", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -286,6 +368,7 @@ class ListTasksRequest(_message.Message):
     MIN_CREATE_TIME_FIELD_NUMBER: _builtins.int
     MAX_CREATE_TIME_FIELD_NUMBER: _builtins.int
     VIEW_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """The number of tasks to return at most, 1 to 1,000. Default 50."""
     page_token: _builtins.str
@@ -308,6 +391,10 @@ class ListTasksRequest(_message.Message):
     def max_create_time(self) -> _timestamp_pb2.Timestamp:
         """Only tasks created before this time."""
 
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only tasks with all of these labels, each as `key=value`, at most 16."""
+
     def __init__(
         self,
         *,
@@ -319,10 +406,11 @@ class ListTasksRequest(_message.Message):
         min_create_time: _timestamp_pb2.Timestamp | None = ...,
         max_create_time: _timestamp_pb2.Timestamp | None = ...,
         view: _task_pb2.TaskView.ValueType = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["max_create_time", b"max_create_time", "min_create_time", b"min_create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_create_time", b"max_create_time", "min_create_time", b"min_create_time", "page_size", b"page_size", "page_token", b"page_token", "queue", b"queue", "states", b"states", "type", b"type", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "max_create_time", b"max_create_time", "min_create_time", b"min_create_time", "page_size", b"page_size", "page_token", b"page_token", "queue", b"queue", "states", b"states", "type", b"type", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -381,6 +469,437 @@ class CancelTaskRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelTaskRequest: _TypeAlias = CancelTaskRequest  # noqa: Y015
+
+@_typing.final
+class CountTasksRequest(_message.Message):
+    """CountTasksRequest selects tasks, as ListTasksRequest does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATES_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    MIN_CREATE_TIME_FIELD_NUMBER: _builtins.int
+    MAX_CREATE_TIME_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """Only tasks of this queue."""
+    type: _builtins.str
+    """Only tasks of this type."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_task_pb2.TaskState.ValueType]:
+        """Only tasks in one of these states."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only tasks with all of these labels, each as `key=value`, at most 16."""
+
+    @_builtins.property
+    def min_create_time(self) -> _timestamp_pb2.Timestamp:
+        """Only tasks created at or after this time."""
+
+    @_builtins.property
+    def max_create_time(self) -> _timestamp_pb2.Timestamp:
+        """Only tasks created before this time."""
+
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[_task_pb2.TaskState.ValueType] | None = ...,
+        queue: _builtins.str = ...,
+        type: _builtins.str = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        min_create_time: _timestamp_pb2.Timestamp | None = ...,
+        max_create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_create_time", b"max_create_time", "min_create_time", b"min_create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "max_create_time", b"max_create_time", "min_create_time", b"min_create_time", "queue", b"queue", "states", b"states", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountTasksRequest: _TypeAlias = CountTasksRequest  # noqa: Y015
+
+@_typing.final
+class CountTasksResponse(_message.Message):
+    """CountTasksResponse says how many there are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """The number of tasks, at most 1,000,000."""
+    truncated: _builtins.bool
+    """Whether there are more than that."""
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountTasksResponse: _TypeAlias = CountTasksResponse  # noqa: Y015
+
+@_typing.final
+class ListAttemptsRequest(_message.Message):
+    """ListAttemptsRequest names a task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """The id of the task."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAttemptsRequest: _TypeAlias = ListAttemptsRequest  # noqa: Y015
+
+@_typing.final
+class ListAttemptsResponse(_message.Message):
+    """ListAttemptsResponse holds its attempts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.Attempt]:
+        """The attempts that have ended, the oldest first; at most the latest 1,000."""
+
+    def __init__(
+        self,
+        *,
+        attempts: _abc.Iterable[_task_pb2.Attempt] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAttemptsResponse: _TypeAlias = ListAttemptsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateTaskRequest(_message.Message):
+    """UpdateTaskRequest says what is to change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def task(self) -> _task_pb2.Task:
+        """The task: its task_id, and the fields that update_mask names."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """The fields that change: `priority`, `start_time`, `start_delay`, `payload`, `data`,
+        `content_type`, `labels`. Labels are replaced as a whole, and the input with its content_type.
+        Default over REST: the fields of the body.
+        """
+
+    def __init__(
+        self,
+        *,
+        task: _task_pb2.Task | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task", b"task", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateTaskRequest: _TypeAlias = UpdateTaskRequest  # noqa: Y015
+
+@_typing.final
+class CancelTasksRequest(_message.Message):
+    """CancelTasksRequest asks for many tasks to end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_IDS_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why, for people: at most 1,024 characters."""
+    @_builtins.property
+    def task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids, at most 1,000."""
+
+    @_builtins.property
+    def filter(self) -> Global___TaskFilter:
+        """Which open tasks. It must not be empty."""
+
+    def __init__(
+        self,
+        *,
+        task_ids: _abc.Iterable[_builtins.str] | None = ...,
+        filter: Global___TaskFilter | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "reason", b"reason", "task_ids", b"task_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelTasksRequest: _TypeAlias = CancelTasksRequest  # noqa: Y015
+
+@_typing.final
+class CancelTasksResponse(_message.Message):
+    """CancelTasksResponse says how far it went."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANCELLED_COUNT_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    MISSING_TASK_IDS_FIELD_NUMBER: _builtins.int
+    cancelled_count: _builtins.int
+    """Open tasks that are cancelled or being cancelled because of this call."""
+    complete: _builtins.bool
+    """Whether all were asked; else call again."""
+    @_builtins.property
+    def missing_task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids that are not known, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        cancelled_count: _builtins.int = ...,
+        complete: _builtins.bool = ...,
+        missing_task_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_count", b"cancelled_count", "complete", b"complete", "missing_task_ids", b"missing_task_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelTasksResponse: _TypeAlias = CancelTasksResponse  # noqa: Y015
+
+@_typing.final
+class DeleteTasksRequest(_message.Message):
+    """DeleteTasksRequest asks for many ended tasks to be removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_IDS_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids, at most 1,000."""
+
+    @_builtins.property
+    def filter(self) -> Global___TaskFilter:
+        """Which ended tasks. It must not be empty."""
+
+    def __init__(
+        self,
+        *,
+        task_ids: _abc.Iterable[_builtins.str] | None = ...,
+        filter: Global___TaskFilter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "task_ids", b"task_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTasksRequest: _TypeAlias = DeleteTasksRequest  # noqa: Y015
+
+@_typing.final
+class DeleteTasksResponse(_message.Message):
+    """DeleteTasksResponse says how far it went."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETED_COUNT_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    deleted_count: _builtins.int
+    """Tasks that were removed by this call."""
+    complete: _builtins.bool
+    """Whether all were removed; else call again."""
+    def __init__(
+        self,
+        *,
+        deleted_count: _builtins.int = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "deleted_count", b"deleted_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTasksResponse: _TypeAlias = DeleteTasksResponse  # noqa: Y015
+
+@_typing.final
+class RedriveTaskRequest(_message.Message):
+    """RedriveTaskRequest names a task to make good for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """The id of the task."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RedriveTaskRequest: _TypeAlias = RedriveTaskRequest  # noqa: Y015
+
+@_typing.final
+class RedriveTasksRequest(_message.Message):
+    """RedriveTasksRequest selects tasks to make good for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    MAX_TASKS_FIELD_NUMBER: _builtins.int
+    rate: _builtins.float
+    """New tasks that start per second at most, 0.001 to 100,000. Default: all start at once."""
+    max_tasks: _builtins.int
+    """Tasks to redrive at most, 1 to 1,000,000. Default: all."""
+    @_builtins.property
+    def filter(self) -> Global___TaskFilter:
+        """Which ended tasks; states must be among FAILED (the default), EXPIRED and CANCELLED. Without
+        states it selects FAILED ones. It must name a queue, a type, labels or a time.
+        """
+
+    def __init__(
+        self,
+        *,
+        filter: Global___TaskFilter | None = ...,
+        rate: _builtins.float = ...,
+        max_tasks: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "max_tasks", b"max_tasks", "rate", b"rate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RedriveTasksRequest: _TypeAlias = RedriveTasksRequest  # noqa: Y015
+
+@_typing.final
+class RedriveTasksResponse(_message.Message):
+    """RedriveTasksResponse says how far it went."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REDRIVEN_COUNT_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    redriven_count: _builtins.int
+    """Tasks that were redriven by this call."""
+    complete: _builtins.bool
+    """Whether all were redriven; else call again."""
+    def __init__(
+        self,
+        *,
+        redriven_count: _builtins.int = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "redriven_count", b"redriven_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RedriveTasksResponse: _TypeAlias = RedriveTasksResponse  # noqa: Y015
+
+@_typing.final
+class AwaitTasksRequest(_message.Message):
+    """AwaitTasksRequest names the tasks to wait for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_IDS_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    WAIT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    mode: Global___AwaitMode.ValueType
+    """Whether all of them or any of them have to end. Default ALL."""
+    view: _task_pb2.TaskView.ValueType
+    """How much to return. Default BASIC."""
+    @_builtins.property
+    def task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids, 1 to 1,000."""
+
+    @_builtins.property
+    def wait_timeout(self) -> _duration_pb2.Duration:
+        """How long to wait, 0 to 10 minutes. Default 30 s."""
+
+    def __init__(
+        self,
+        *,
+        task_ids: _abc.Iterable[_builtins.str] | None = ...,
+        mode: Global___AwaitMode.ValueType = ...,
+        wait_timeout: _duration_pb2.Duration | None = ...,
+        view: _task_pb2.TaskView.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait_timeout", b"wait_timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "task_ids", b"task_ids", "view", b"view", "wait_timeout", b"wait_timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AwaitTasksRequest: _TypeAlias = AwaitTasksRequest  # noqa: Y015
+
+@_typing.final
+class AwaitTasksResponse(_message.Message):
+    """AwaitTasksResponse says how the tasks stand."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASKS_FIELD_NUMBER: _builtins.int
+    MISSING_TASK_IDS_FIELD_NUMBER: _builtins.int
+    SATISFIED_FIELD_NUMBER: _builtins.int
+    satisfied: _builtins.bool
+    """Whether what was waited for has happened."""
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.Task]:
+        """The tasks, ended or not, in the order of the ids."""
+
+    @_builtins.property
+    def missing_task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids that are not known."""
+
+    def __init__(
+        self,
+        *,
+        tasks: _abc.Iterable[_task_pb2.Task] | None = ...,
+        missing_task_ids: _abc.Iterable[_builtins.str] | None = ...,
+        satisfied: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing_task_ids", b"missing_task_ids", "satisfied", b"satisfied", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AwaitTasksResponse: _TypeAlias = AwaitTasksResponse  # noqa: Y015
 
 @_typing.final
 class DeleteTaskRequest(_message.Message):
@@ -513,3 +1032,67 @@ class WatchTaskResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___WatchTaskResponse: _TypeAlias = WatchTaskResponse  # noqa: Y015
+
+@_typing.final
+class WatchTasksRequest(_message.Message):
+    """WatchTasksRequest selects what to watch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.bytes
+    """The resume_token of the last event that was read; empty to begin now."""
+    @_builtins.property
+    def filter(self) -> Global___TaskFilter:
+        """Which tasks; without one, all. The states select events: a change into one of them."""
+
+    def __init__(
+        self,
+        *,
+        filter: Global___TaskFilter | None = ...,
+        resume_token: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchTasksRequest: _TypeAlias = WatchTasksRequest  # noqa: Y015
+
+@_typing.final
+class WatchTasksResponse(_message.Message):
+    """WatchTasksResponse is one event."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    KEEPALIVE_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.bytes
+    """Where a new watch can go on."""
+    @_builtins.property
+    def task(self) -> _task_pb2.Task:
+        """The task after the change, in the BASIC view."""
+
+    @_builtins.property
+    def keepalive(self) -> _task_pb2.Keepalive:
+        """Nothing happened for a while."""
+
+    def __init__(
+        self,
+        *,
+        task: _task_pb2.Task | None = ...,
+        keepalive: _task_pb2.Keepalive | None = ...,
+        resume_token: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "keepalive", b"keepalive", "task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "keepalive", b"keepalive", "resume_token", b"resume_token", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["task", "keepalive"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___WatchTasksResponse: _TypeAlias = WatchTasksResponse  # noqa: Y015

@@ -68,6 +68,21 @@ class TaskServiceStub:
                 request_serializer=meshq_dot_v1_dot_task__service__pb2.ListTasksRequest.SerializeToString,
                 response_deserializer=meshq_dot_v1_dot_task__service__pb2.ListTasksResponse.FromString,
                 _registered_method=True)
+        self.CountTasks = channel.unary_unary(
+                '/meshq.v1.TaskService/CountTasks',
+                request_serializer=meshq_dot_v1_dot_task__service__pb2.CountTasksRequest.SerializeToString,
+                response_deserializer=meshq_dot_v1_dot_task__service__pb2.CountTasksResponse.FromString,
+                _registered_method=True)
+        self.ListAttempts = channel.unary_unary(
+                '/meshq.v1.TaskService/ListAttempts',
+                request_serializer=meshq_dot_v1_dot_task__service__pb2.ListAttemptsRequest.SerializeToString,
+                response_deserializer=meshq_dot_v1_dot_task__service__pb2.ListAttemptsResponse.FromString,
+                _registered_method=True)
+        self.UpdateTask = channel.unary_unary(
+                '/meshq.v1.TaskService/UpdateTask',
+                request_serializer=meshq_dot_v1_dot_task__service__pb2.UpdateTaskRequest.SerializeToString,
+                response_deserializer=meshq_dot_v1_dot_task__pb2.Task.FromString,
+                _registered_method=True)
         self.CancelTask = channel.unary_unary(
                 '/meshq.v1.TaskService/CancelTask',
                 request_serializer=meshq_dot_v1_dot_task__service__pb2.CancelTaskRequest.SerializeToString,
@@ -78,6 +93,31 @@ class TaskServiceStub:
                 request_serializer=meshq_dot_v1_dot_task__service__pb2.DeleteTaskRequest.SerializeToString,
                 response_deserializer=meshq_dot_v1_dot_task__pb2.Task.FromString,
                 _registered_method=True)
+        self.CancelTasks = channel.unary_unary(
+                '/meshq.v1.TaskService/CancelTasks',
+                request_serializer=meshq_dot_v1_dot_task__service__pb2.CancelTasksRequest.SerializeToString,
+                response_deserializer=meshq_dot_v1_dot_task__service__pb2.CancelTasksResponse.FromString,
+                _registered_method=True)
+        self.DeleteTasks = channel.unary_unary(
+                '/meshq.v1.TaskService/DeleteTasks',
+                request_serializer=meshq_dot_v1_dot_task__service__pb2.DeleteTasksRequest.SerializeToString,
+                response_deserializer=meshq_dot_v1_dot_task__service__pb2.DeleteTasksResponse.FromString,
+                _registered_method=True)
+        self.RedriveTask = channel.unary_unary(
+                '/meshq.v1.TaskService/RedriveTask',
+                request_serializer=meshq_dot_v1_dot_task__service__pb2.RedriveTaskRequest.SerializeToString,
+                response_deserializer=meshq_dot_v1_dot_task__pb2.Task.FromString,
+                _registered_method=True)
+        self.RedriveTasks = channel.unary_unary(
+                '/meshq.v1.TaskService/RedriveTasks',
+                request_serializer=meshq_dot_v1_dot_task__service__pb2.RedriveTasksRequest.SerializeToString,
+                response_deserializer=meshq_dot_v1_dot_task__service__pb2.RedriveTasksResponse.FromString,
+                _registered_method=True)
+        self.AwaitTasks = channel.unary_unary(
+                '/meshq.v1.TaskService/AwaitTasks',
+                request_serializer=meshq_dot_v1_dot_task__service__pb2.AwaitTasksRequest.SerializeToString,
+                response_deserializer=meshq_dot_v1_dot_task__service__pb2.AwaitTasksResponse.FromString,
+                _registered_method=True)
         self.RunTask = channel.unary_unary(
                 '/meshq.v1.TaskService/RunTask',
                 request_serializer=meshq_dot_v1_dot_task__service__pb2.RunTaskRequest.SerializeToString,
@@ -87,6 +127,11 @@ class TaskServiceStub:
                 '/meshq.v1.TaskService/WatchTask',
                 request_serializer=meshq_dot_v1_dot_task__service__pb2.WatchTaskRequest.SerializeToString,
                 response_deserializer=meshq_dot_v1_dot_task__service__pb2.WatchTaskResponse.FromString,
+                _registered_method=True)
+        self.WatchTasks = channel.unary_stream(
+                '/meshq.v1.TaskService/WatchTasks',
+                request_serializer=meshq_dot_v1_dot_task__service__pb2.WatchTasksRequest.SerializeToString,
+                response_deserializer=meshq_dot_v1_dot_task__service__pb2.WatchTasksResponse.FromString,
                 _registered_method=True)
 
 
@@ -102,6 +147,10 @@ class TaskServiceServicer:
 
         INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule; the violations name it.
         ALREADY_EXISTS/REQUEST_ID_REUSED: the request_id was used with another content.
+        ALREADY_EXISTS/UNIQUE_KEY_TAKEN: another task holds the unique_key, and the policy is REJECT; the
+        metadata of ErrorInfo has its `task_id`.
+        FAILED_PRECONDITION/QUEUE_DRAINING: the queue takes no new tasks.
+        RESOURCE_EXHAUSTED/QUEUE_FULL: the queue has as many open tasks as its settings allow.
         RESOURCE_EXHAUSTED/BACKLOG_FULL: too many open tasks; retry after the delay in RetryInfo.
         UNAVAILABLE/LEDGER_UNAVAILABLE: PostgreSQL does not answer; retry with the same request_id.
         """
@@ -163,6 +212,43 @@ class TaskServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CountTasks(self, request, context):
+        """CountTasks counts the tasks that a filter selects.
+
+        INVALID_ARGUMENT/INVALID_FIELD: a filter breaks its rule.
+        DEADLINE_EXCEEDED/DEADLINE_EXCEEDED: counting took too long; use a narrower filter.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAttempts(self, request, context):
+        """ListAttempts returns the attempts of a task that have ended, the oldest first, each with its
+        worker, times, outcome, error and traceback. They live as long as the task.
+
+        INVALID_ARGUMENT/INVALID_FIELD: task_id is no UUID.
+        NOT_FOUND/TASK_NOT_FOUND: no such task.
+        UNAVAILABLE/ATTEMPTS_UNAVAILABLE: the database of attempts does not answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTask(self, request, context):
+        """UpdateTask changes a task that does not run yet: its priority, start time, input or labels, as
+        update_mask names them. A task that waits on a shard is taken off it and dispatched anew. A task
+        that a worker has received meanwhile is not changed.
+
+        INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule, or update_mask names one that cannot be
+        changed, or none.
+        NOT_FOUND/TASK_NOT_FOUND: no such task.
+        FAILED_PRECONDITION/TASK_STARTED: the task is at a worker, is being cancelled, or has ended.
+        UNAVAILABLE/SHARD_UNAVAILABLE: a shard could not say whether it has the task; try again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelTask(self, request, context):
         """CancelTask asks for a task to end and returns at once; watch it to see it end. A waiting task
         is CANCELLED; a running one passes through CANCELLING until its worker confirms. An outcome
@@ -189,6 +275,66 @@ class TaskServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CancelTasks(self, request, context):
+        """CancelTasks asks for many tasks to end, named by id or by a filter, and returns when it has asked
+        for all of them, or when most of the call's deadline has passed; then calling again goes on. Each
+        is treated as in CancelTask.
+
+        INVALID_ARGUMENT/INVALID_FIELD: neither or both of task_ids and filter are given, the filter is
+        empty or breaks a rule, or an id is no UUID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTasks(self, request, context):
+        """DeleteTasks removes many tasks that have ended, named by id or by a filter, with their attempts
+        and results. Open ones are left as they are. It returns as CancelTasks does.
+
+        INVALID_ARGUMENT/INVALID_FIELD: as in CancelTasks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RedriveTask(self, request, context):
+        """RedriveTask makes a new task of one that ended as FAILED, EXPIRED or CANCELLED: the same
+        specification, without its start time and unique key, and with redriven_from. The old task stays
+        what it is and names the new one. Repeated, it returns the new task again.
+
+        INVALID_ARGUMENT/INVALID_FIELD: task_id is no UUID.
+        NOT_FOUND/TASK_NOT_FOUND: no such task.
+        FAILED_PRECONDITION/TASK_NOT_REDRIVABLE: the task is open or succeeded.
+        FAILED_PRECONDITION/QUEUE_DRAINING: the queue takes no new tasks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RedriveTasks(self, request, context):
+        """RedriveTasks redrives all tasks that a filter selects and that were not redriven yet, the oldest
+        first. With a rate the new tasks start one after the other at that rate. It returns as
+        CancelTasks does.
+
+        INVALID_ARGUMENT/INVALID_FIELD: the filter is empty, breaks a rule or names states that cannot be
+        redriven, or rate is out of range.
+        FAILED_PRECONDITION/QUEUE_DRAINING: a queue takes no new tasks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AwaitTasks(self, request, context):
+        """AwaitTasks waits until any or all of up to 1,000 tasks have ended, for at most wait_timeout, and
+        returns how they stand then. A task that failed is an answer, not an error of the call.
+
+        INVALID_ARGUMENT/INVALID_FIELD: an id is no UUID, there are none or too many, or another field
+        breaks its rule.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RunTask(self, request, context):
         """RunTask creates a task, or takes an existing one by its id, and waits for its outcome. It
         returns the task as it stands at its end, or when wait_timeout has passed; the task goes on in
@@ -210,6 +356,20 @@ class TaskServiceServicer:
         INVALID_ARGUMENT/INVALID_FIELD: task_id is no UUID.
         NOT_FOUND/TASK_NOT_FOUND: no such task, or it was deleted while being watched.
         ABORTED/WATCH_TOO_SLOW: the caller reads more slowly than events arrive; watch again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchTasks(self, request, context):
+        """WatchTasks sends every change of state of the tasks that a filter selects, creations included, as
+        it is committed. It never ends by itself. Every event carries a resume_token; a watch that begins
+        with it goes on where that event was, and may repeat some.
+
+        INVALID_ARGUMENT/INVALID_FIELD: the filter breaks a rule, or resume_token is none.
+        ABORTED/RESUME_LOST: too much has happened since the token was sent; list the tasks again.
+        ABORTED/WATCH_TOO_SLOW: the caller reads more slowly than events arrive; resume.
+        UNAVAILABLE/DRAINING: the instance stops; resume.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -248,6 +408,21 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     request_deserializer=meshq_dot_v1_dot_task__service__pb2.ListTasksRequest.FromString,
                     response_serializer=meshq_dot_v1_dot_task__service__pb2.ListTasksResponse.SerializeToString,
             ),
+            'CountTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountTasks,
+                    request_deserializer=meshq_dot_v1_dot_task__service__pb2.CountTasksRequest.FromString,
+                    response_serializer=meshq_dot_v1_dot_task__service__pb2.CountTasksResponse.SerializeToString,
+            ),
+            'ListAttempts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAttempts,
+                    request_deserializer=meshq_dot_v1_dot_task__service__pb2.ListAttemptsRequest.FromString,
+                    response_serializer=meshq_dot_v1_dot_task__service__pb2.ListAttemptsResponse.SerializeToString,
+            ),
+            'UpdateTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTask,
+                    request_deserializer=meshq_dot_v1_dot_task__service__pb2.UpdateTaskRequest.FromString,
+                    response_serializer=meshq_dot_v1_dot_task__pb2.Task.SerializeToString,
+            ),
             'CancelTask': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelTask,
                     request_deserializer=meshq_dot_v1_dot_task__service__pb2.CancelTaskRequest.FromString,
@@ -258,6 +433,31 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     request_deserializer=meshq_dot_v1_dot_task__service__pb2.DeleteTaskRequest.FromString,
                     response_serializer=meshq_dot_v1_dot_task__pb2.Task.SerializeToString,
             ),
+            'CancelTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelTasks,
+                    request_deserializer=meshq_dot_v1_dot_task__service__pb2.CancelTasksRequest.FromString,
+                    response_serializer=meshq_dot_v1_dot_task__service__pb2.CancelTasksResponse.SerializeToString,
+            ),
+            'DeleteTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTasks,
+                    request_deserializer=meshq_dot_v1_dot_task__service__pb2.DeleteTasksRequest.FromString,
+                    response_serializer=meshq_dot_v1_dot_task__service__pb2.DeleteTasksResponse.SerializeToString,
+            ),
+            'RedriveTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.RedriveTask,
+                    request_deserializer=meshq_dot_v1_dot_task__service__pb2.RedriveTaskRequest.FromString,
+                    response_serializer=meshq_dot_v1_dot_task__pb2.Task.SerializeToString,
+            ),
+            'RedriveTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.RedriveTasks,
+                    request_deserializer=meshq_dot_v1_dot_task__service__pb2.RedriveTasksRequest.FromString,
+                    response_serializer=meshq_dot_v1_dot_task__service__pb2.RedriveTasksResponse.SerializeToString,
+            ),
+            'AwaitTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.AwaitTasks,
+                    request_deserializer=meshq_dot_v1_dot_task__service__pb2.AwaitTasksRequest.FromString,
+                    response_serializer=meshq_dot_v1_dot_task__service__pb2.AwaitTasksResponse.SerializeToString,
+            ),
             'RunTask': grpc.unary_unary_rpc_method_handler(
                     servicer.RunTask,
                     request_deserializer=meshq_dot_v1_dot_task__service__pb2.RunTaskRequest.FromString,
@@ -267,6 +467,11 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     servicer.WatchTask,
                     request_deserializer=meshq_dot_v1_dot_task__service__pb2.WatchTaskRequest.FromString,
                     response_serializer=meshq_dot_v1_dot_task__service__pb2.WatchTaskResponse.SerializeToString,
+            ),
+            'WatchTasks': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchTasks,
+                    request_deserializer=meshq_dot_v1_dot_task__service__pb2.WatchTasksRequest.FromString,
+                    response_serializer=meshq_dot_v1_dot_task__service__pb2.WatchTasksResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -445,6 +650,87 @@ class TaskService:
             _registered_method=True)
 
     @staticmethod
+    def CountTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshq.v1.TaskService/CountTasks',
+            meshq_dot_v1_dot_task__service__pb2.CountTasksRequest.SerializeToString,
+            meshq_dot_v1_dot_task__service__pb2.CountTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAttempts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshq.v1.TaskService/ListAttempts',
+            meshq_dot_v1_dot_task__service__pb2.ListAttemptsRequest.SerializeToString,
+            meshq_dot_v1_dot_task__service__pb2.ListAttemptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshq.v1.TaskService/UpdateTask',
+            meshq_dot_v1_dot_task__service__pb2.UpdateTaskRequest.SerializeToString,
+            meshq_dot_v1_dot_task__pb2.Task.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CancelTask(request,
             target,
             options=(),
@@ -499,6 +785,141 @@ class TaskService:
             _registered_method=True)
 
     @staticmethod
+    def CancelTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshq.v1.TaskService/CancelTasks',
+            meshq_dot_v1_dot_task__service__pb2.CancelTasksRequest.SerializeToString,
+            meshq_dot_v1_dot_task__service__pb2.CancelTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshq.v1.TaskService/DeleteTasks',
+            meshq_dot_v1_dot_task__service__pb2.DeleteTasksRequest.SerializeToString,
+            meshq_dot_v1_dot_task__service__pb2.DeleteTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RedriveTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshq.v1.TaskService/RedriveTask',
+            meshq_dot_v1_dot_task__service__pb2.RedriveTaskRequest.SerializeToString,
+            meshq_dot_v1_dot_task__pb2.Task.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RedriveTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshq.v1.TaskService/RedriveTasks',
+            meshq_dot_v1_dot_task__service__pb2.RedriveTasksRequest.SerializeToString,
+            meshq_dot_v1_dot_task__service__pb2.RedriveTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AwaitTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshq.v1.TaskService/AwaitTasks',
+            meshq_dot_v1_dot_task__service__pb2.AwaitTasksRequest.SerializeToString,
+            meshq_dot_v1_dot_task__service__pb2.AwaitTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RunTask(request,
             target,
             options=(),
@@ -542,6 +963,33 @@ class TaskService:
             '/meshq.v1.TaskService/WatchTask',
             meshq_dot_v1_dot_task__service__pb2.WatchTaskRequest.SerializeToString,
             meshq_dot_v1_dot_task__service__pb2.WatchTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/meshq.v1.TaskService/WatchTasks',
+            meshq_dot_v1_dot_task__service__pb2.WatchTasksRequest.SerializeToString,
+            meshq_dot_v1_dot_task__service__pb2.WatchTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

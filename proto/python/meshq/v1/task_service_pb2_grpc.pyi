@@ -43,6 +43,10 @@ class TaskServiceStub:
 
     INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule; the violations name it.
     ALREADY_EXISTS/REQUEST_ID_REUSED: the request_id was used with another content.
+    ALREADY_EXISTS/UNIQUE_KEY_TAKEN: another task holds the unique_key, and the policy is REJECT; the
+    metadata of ErrorInfo has its `task_id`.
+    FAILED_PRECONDITION/QUEUE_DRAINING: the queue takes no new tasks.
+    RESOURCE_EXHAUSTED/QUEUE_FULL: the queue has as many open tasks as its settings allow.
     RESOURCE_EXHAUSTED/BACKLOG_FULL: too many open tasks; retry after the delay in RetryInfo.
     UNAVAILABLE/LEDGER_UNAVAILABLE: PostgreSQL does not answer; retry with the same request_id.
     """
@@ -80,6 +84,31 @@ class TaskServiceStub:
     INVALID_ARGUMENT/INVALID_FIELD: a filter breaks its rule, or page_token is not one that an
     earlier call with the same filters returned.
     """
+    CountTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.CountTasksRequest, _task_service_pb2.CountTasksResponse]
+    """CountTasks counts the tasks that a filter selects.
+
+    INVALID_ARGUMENT/INVALID_FIELD: a filter breaks its rule.
+    DEADLINE_EXCEEDED/DEADLINE_EXCEEDED: counting took too long; use a narrower filter.
+    """
+    ListAttempts: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.ListAttemptsRequest, _task_service_pb2.ListAttemptsResponse]
+    """ListAttempts returns the attempts of a task that have ended, the oldest first, each with its
+    worker, times, outcome, error and traceback. They live as long as the task.
+
+    INVALID_ARGUMENT/INVALID_FIELD: task_id is no UUID.
+    NOT_FOUND/TASK_NOT_FOUND: no such task.
+    UNAVAILABLE/ATTEMPTS_UNAVAILABLE: the database of attempts does not answer.
+    """
+    UpdateTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.UpdateTaskRequest, _task_pb2.Task]
+    """UpdateTask changes a task that does not run yet: its priority, start time, input or labels, as
+    update_mask names them. A task that waits on a shard is taken off it and dispatched anew. A task
+    that a worker has received meanwhile is not changed.
+
+    INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule, or update_mask names one that cannot be
+    changed, or none.
+    NOT_FOUND/TASK_NOT_FOUND: no such task.
+    FAILED_PRECONDITION/TASK_STARTED: the task is at a worker, is being cancelled, or has ended.
+    UNAVAILABLE/SHARD_UNAVAILABLE: a shard could not say whether it has the task; try again.
+    """
     CancelTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.CancelTaskRequest, _task_pb2.Task]
     """CancelTask asks for a task to end and returns at once; watch it to see it end. A waiting task
     is CANCELLED; a running one passes through CANCELLING until its worker confirms. An outcome
@@ -97,6 +126,46 @@ class TaskServiceStub:
     INVALID_ARGUMENT/INVALID_FIELD: task_id is no UUID.
     NOT_FOUND/TASK_NOT_FOUND: no such task.
     FAILED_PRECONDITION/TASK_NOT_ENDED: the task is open and `force` is not set.
+    """
+    CancelTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.CancelTasksRequest, _task_service_pb2.CancelTasksResponse]
+    """CancelTasks asks for many tasks to end, named by id or by a filter, and returns when it has asked
+    for all of them, or when most of the call's deadline has passed; then calling again goes on. Each
+    is treated as in CancelTask.
+
+    INVALID_ARGUMENT/INVALID_FIELD: neither or both of task_ids and filter are given, the filter is
+    empty or breaks a rule, or an id is no UUID.
+    """
+    DeleteTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.DeleteTasksRequest, _task_service_pb2.DeleteTasksResponse]
+    """DeleteTasks removes many tasks that have ended, named by id or by a filter, with their attempts
+    and results. Open ones are left as they are. It returns as CancelTasks does.
+
+    INVALID_ARGUMENT/INVALID_FIELD: as in CancelTasks.
+    """
+    RedriveTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.RedriveTaskRequest, _task_pb2.Task]
+    """RedriveTask makes a new task of one that ended as FAILED, EXPIRED or CANCELLED: the same
+    specification, without its start time and unique key, and with redriven_from. The old task stays
+    what it is and names the new one. Repeated, it returns the new task again.
+
+    INVALID_ARGUMENT/INVALID_FIELD: task_id is no UUID.
+    NOT_FOUND/TASK_NOT_FOUND: no such task.
+    FAILED_PRECONDITION/TASK_NOT_REDRIVABLE: the task is open or succeeded.
+    FAILED_PRECONDITION/QUEUE_DRAINING: the queue takes no new tasks.
+    """
+    RedriveTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.RedriveTasksRequest, _task_service_pb2.RedriveTasksResponse]
+    """RedriveTasks redrives all tasks that a filter selects and that were not redriven yet, the oldest
+    first. With a rate the new tasks start one after the other at that rate. It returns as
+    CancelTasks does.
+
+    INVALID_ARGUMENT/INVALID_FIELD: the filter is empty, breaks a rule or names states that cannot be
+    redriven, or rate is out of range.
+    FAILED_PRECONDITION/QUEUE_DRAINING: a queue takes no new tasks.
+    """
+    AwaitTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.AwaitTasksRequest, _task_service_pb2.AwaitTasksResponse]
+    """AwaitTasks waits until any or all of up to 1,000 tasks have ended, for at most wait_timeout, and
+    returns how they stand then. A task that failed is an answer, not an error of the call.
+
+    INVALID_ARGUMENT/INVALID_FIELD: an id is no UUID, there are none or too many, or another field
+    breaks its rule.
     """
     RunTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.RunTaskRequest, _task_pb2.Task]
     """RunTask creates a task, or takes an existing one by its id, and waits for its outcome. It
@@ -116,6 +185,16 @@ class TaskServiceStub:
     NOT_FOUND/TASK_NOT_FOUND: no such task, or it was deleted while being watched.
     ABORTED/WATCH_TOO_SLOW: the caller reads more slowly than events arrive; watch again.
     """
+    WatchTasks: _grpc.UnaryStreamMultiCallable[_task_service_pb2.WatchTasksRequest, _task_service_pb2.WatchTasksResponse]
+    """WatchTasks sends every change of state of the tasks that a filter selects, creations included, as
+    it is committed. It never ends by itself. Every event carries a resume_token; a watch that begins
+    with it goes on where that event was, and may repeat some.
+
+    INVALID_ARGUMENT/INVALID_FIELD: the filter breaks a rule, or resume_token is none.
+    ABORTED/RESUME_LOST: too much has happened since the token was sent; list the tasks again.
+    ABORTED/WATCH_TOO_SLOW: the caller reads more slowly than events arrive; resume.
+    UNAVAILABLE/DRAINING: the instance stops; resume.
+    """
 
 @_typing.type_check_only
 class TaskServiceAsyncStub(TaskServiceStub):
@@ -131,6 +210,10 @@ class TaskServiceAsyncStub(TaskServiceStub):
 
     INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule; the violations name it.
     ALREADY_EXISTS/REQUEST_ID_REUSED: the request_id was used with another content.
+    ALREADY_EXISTS/UNIQUE_KEY_TAKEN: another task holds the unique_key, and the policy is REJECT; the
+    metadata of ErrorInfo has its `task_id`.
+    FAILED_PRECONDITION/QUEUE_DRAINING: the queue takes no new tasks.
+    RESOURCE_EXHAUSTED/QUEUE_FULL: the queue has as many open tasks as its settings allow.
     RESOURCE_EXHAUSTED/BACKLOG_FULL: too many open tasks; retry after the delay in RetryInfo.
     UNAVAILABLE/LEDGER_UNAVAILABLE: PostgreSQL does not answer; retry with the same request_id.
     """
@@ -168,6 +251,31 @@ class TaskServiceAsyncStub(TaskServiceStub):
     INVALID_ARGUMENT/INVALID_FIELD: a filter breaks its rule, or page_token is not one that an
     earlier call with the same filters returned.
     """
+    CountTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.CountTasksRequest, _task_service_pb2.CountTasksResponse]  # type: ignore[assignment]
+    """CountTasks counts the tasks that a filter selects.
+
+    INVALID_ARGUMENT/INVALID_FIELD: a filter breaks its rule.
+    DEADLINE_EXCEEDED/DEADLINE_EXCEEDED: counting took too long; use a narrower filter.
+    """
+    ListAttempts: _aio.UnaryUnaryMultiCallable[_task_service_pb2.ListAttemptsRequest, _task_service_pb2.ListAttemptsResponse]  # type: ignore[assignment]
+    """ListAttempts returns the attempts of a task that have ended, the oldest first, each with its
+    worker, times, outcome, error and traceback. They live as long as the task.
+
+    INVALID_ARGUMENT/INVALID_FIELD: task_id is no UUID.
+    NOT_FOUND/TASK_NOT_FOUND: no such task.
+    UNAVAILABLE/ATTEMPTS_UNAVAILABLE: the database of attempts does not answer.
+    """
+    UpdateTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.UpdateTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
+    """UpdateTask changes a task that does not run yet: its priority, start time, input or labels, as
+    update_mask names them. A task that waits on a shard is taken off it and dispatched anew. A task
+    that a worker has received meanwhile is not changed.
+
+    INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule, or update_mask names one that cannot be
+    changed, or none.
+    NOT_FOUND/TASK_NOT_FOUND: no such task.
+    FAILED_PRECONDITION/TASK_STARTED: the task is at a worker, is being cancelled, or has ended.
+    UNAVAILABLE/SHARD_UNAVAILABLE: a shard could not say whether it has the task; try again.
+    """
     CancelTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.CancelTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
     """CancelTask asks for a task to end and returns at once; watch it to see it end. A waiting task
     is CANCELLED; a running one passes through CANCELLING until its worker confirms. An outcome
@@ -185,6 +293,46 @@ class TaskServiceAsyncStub(TaskServiceStub):
     INVALID_ARGUMENT/INVALID_FIELD: task_id is no UUID.
     NOT_FOUND/TASK_NOT_FOUND: no such task.
     FAILED_PRECONDITION/TASK_NOT_ENDED: the task is open and `force` is not set.
+    """
+    CancelTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.CancelTasksRequest, _task_service_pb2.CancelTasksResponse]  # type: ignore[assignment]
+    """CancelTasks asks for many tasks to end, named by id or by a filter, and returns when it has asked
+    for all of them, or when most of the call's deadline has passed; then calling again goes on. Each
+    is treated as in CancelTask.
+
+    INVALID_ARGUMENT/INVALID_FIELD: neither or both of task_ids and filter are given, the filter is
+    empty or breaks a rule, or an id is no UUID.
+    """
+    DeleteTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.DeleteTasksRequest, _task_service_pb2.DeleteTasksResponse]  # type: ignore[assignment]
+    """DeleteTasks removes many tasks that have ended, named by id or by a filter, with their attempts
+    and results. Open ones are left as they are. It returns as CancelTasks does.
+
+    INVALID_ARGUMENT/INVALID_FIELD: as in CancelTasks.
+    """
+    RedriveTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.RedriveTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
+    """RedriveTask makes a new task of one that ended as FAILED, EXPIRED or CANCELLED: the same
+    specification, without its start time and unique key, and with redriven_from. The old task stays
+    what it is and names the new one. Repeated, it returns the new task again.
+
+    INVALID_ARGUMENT/INVALID_FIELD: task_id is no UUID.
+    NOT_FOUND/TASK_NOT_FOUND: no such task.
+    FAILED_PRECONDITION/TASK_NOT_REDRIVABLE: the task is open or succeeded.
+    FAILED_PRECONDITION/QUEUE_DRAINING: the queue takes no new tasks.
+    """
+    RedriveTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.RedriveTasksRequest, _task_service_pb2.RedriveTasksResponse]  # type: ignore[assignment]
+    """RedriveTasks redrives all tasks that a filter selects and that were not redriven yet, the oldest
+    first. With a rate the new tasks start one after the other at that rate. It returns as
+    CancelTasks does.
+
+    INVALID_ARGUMENT/INVALID_FIELD: the filter is empty, breaks a rule or names states that cannot be
+    redriven, or rate is out of range.
+    FAILED_PRECONDITION/QUEUE_DRAINING: a queue takes no new tasks.
+    """
+    AwaitTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.AwaitTasksRequest, _task_service_pb2.AwaitTasksResponse]  # type: ignore[assignment]
+    """AwaitTasks waits until any or all of up to 1,000 tasks have ended, for at most wait_timeout, and
+    returns how they stand then. A task that failed is an answer, not an error of the call.
+
+    INVALID_ARGUMENT/INVALID_FIELD: an id is no UUID, there are none or too many, or another field
+    breaks its rule.
     """
     RunTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.RunTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
     """RunTask creates a task, or takes an existing one by its id, and waits for its outcome. It
@@ -204,6 +352,16 @@ class TaskServiceAsyncStub(TaskServiceStub):
     NOT_FOUND/TASK_NOT_FOUND: no such task, or it was deleted while being watched.
     ABORTED/WATCH_TOO_SLOW: the caller reads more slowly than events arrive; watch again.
     """
+    WatchTasks: _aio.UnaryStreamMultiCallable[_task_service_pb2.WatchTasksRequest, _task_service_pb2.WatchTasksResponse]  # type: ignore[assignment]
+    """WatchTasks sends every change of state of the tasks that a filter selects, creations included, as
+    it is committed. It never ends by itself. Every event carries a resume_token; a watch that begins
+    with it goes on where that event was, and may repeat some.
+
+    INVALID_ARGUMENT/INVALID_FIELD: the filter breaks a rule, or resume_token is none.
+    ABORTED/RESUME_LOST: too much has happened since the token was sent; list the tasks again.
+    ABORTED/WATCH_TOO_SLOW: the caller reads more slowly than events arrive; resume.
+    UNAVAILABLE/DRAINING: the instance stops; resume.
+    """
 
 class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     """TaskService creates tasks and says what becomes of them. A task whose creation was answered is
@@ -222,6 +380,10 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
 
         INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule; the violations name it.
         ALREADY_EXISTS/REQUEST_ID_REUSED: the request_id was used with another content.
+        ALREADY_EXISTS/UNIQUE_KEY_TAKEN: another task holds the unique_key, and the policy is REJECT; the
+        metadata of ErrorInfo has its `task_id`.
+        FAILED_PRECONDITION/QUEUE_DRAINING: the queue takes no new tasks.
+        RESOURCE_EXHAUSTED/QUEUE_FULL: the queue has as many open tasks as its settings allow.
         RESOURCE_EXHAUSTED/BACKLOG_FULL: too many open tasks; retry after the delay in RetryInfo.
         UNAVAILABLE/LEDGER_UNAVAILABLE: PostgreSQL does not answer; retry with the same request_id.
         """
@@ -291,6 +453,49 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def CountTasks(
+        self,
+        request: _task_service_pb2.CountTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_service_pb2.CountTasksResponse, _abc.Awaitable[_task_service_pb2.CountTasksResponse]]:
+        """CountTasks counts the tasks that a filter selects.
+
+        INVALID_ARGUMENT/INVALID_FIELD: a filter breaks its rule.
+        DEADLINE_EXCEEDED/DEADLINE_EXCEEDED: counting took too long; use a narrower filter.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAttempts(
+        self,
+        request: _task_service_pb2.ListAttemptsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_service_pb2.ListAttemptsResponse, _abc.Awaitable[_task_service_pb2.ListAttemptsResponse]]:
+        """ListAttempts returns the attempts of a task that have ended, the oldest first, each with its
+        worker, times, outcome, error and traceback. They live as long as the task.
+
+        INVALID_ARGUMENT/INVALID_FIELD: task_id is no UUID.
+        NOT_FOUND/TASK_NOT_FOUND: no such task.
+        UNAVAILABLE/ATTEMPTS_UNAVAILABLE: the database of attempts does not answer.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateTask(
+        self,
+        request: _task_service_pb2.UpdateTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_pb2.Task, _abc.Awaitable[_task_pb2.Task]]:
+        """UpdateTask changes a task that does not run yet: its priority, start time, input or labels, as
+        update_mask names them. A task that waits on a shard is taken off it and dispatched anew. A task
+        that a worker has received meanwhile is not changed.
+
+        INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule, or update_mask names one that cannot be
+        changed, or none.
+        NOT_FOUND/TASK_NOT_FOUND: no such task.
+        FAILED_PRECONDITION/TASK_STARTED: the task is at a worker, is being cancelled, or has ended.
+        UNAVAILABLE/SHARD_UNAVAILABLE: a shard could not say whether it has the task; try again.
+        """
+
+    @_abc_1.abstractmethod
     def CancelTask(
         self,
         request: _task_service_pb2.CancelTaskRequest,
@@ -321,6 +526,76 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def CancelTasks(
+        self,
+        request: _task_service_pb2.CancelTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_service_pb2.CancelTasksResponse, _abc.Awaitable[_task_service_pb2.CancelTasksResponse]]:
+        """CancelTasks asks for many tasks to end, named by id or by a filter, and returns when it has asked
+        for all of them, or when most of the call's deadline has passed; then calling again goes on. Each
+        is treated as in CancelTask.
+
+        INVALID_ARGUMENT/INVALID_FIELD: neither or both of task_ids and filter are given, the filter is
+        empty or breaks a rule, or an id is no UUID.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteTasks(
+        self,
+        request: _task_service_pb2.DeleteTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_service_pb2.DeleteTasksResponse, _abc.Awaitable[_task_service_pb2.DeleteTasksResponse]]:
+        """DeleteTasks removes many tasks that have ended, named by id or by a filter, with their attempts
+        and results. Open ones are left as they are. It returns as CancelTasks does.
+
+        INVALID_ARGUMENT/INVALID_FIELD: as in CancelTasks.
+        """
+
+    @_abc_1.abstractmethod
+    def RedriveTask(
+        self,
+        request: _task_service_pb2.RedriveTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_pb2.Task, _abc.Awaitable[_task_pb2.Task]]:
+        """RedriveTask makes a new task of one that ended as FAILED, EXPIRED or CANCELLED: the same
+        specification, without its start time and unique key, and with redriven_from. The old task stays
+        what it is and names the new one. Repeated, it returns the new task again.
+
+        INVALID_ARGUMENT/INVALID_FIELD: task_id is no UUID.
+        NOT_FOUND/TASK_NOT_FOUND: no such task.
+        FAILED_PRECONDITION/TASK_NOT_REDRIVABLE: the task is open or succeeded.
+        FAILED_PRECONDITION/QUEUE_DRAINING: the queue takes no new tasks.
+        """
+
+    @_abc_1.abstractmethod
+    def RedriveTasks(
+        self,
+        request: _task_service_pb2.RedriveTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_service_pb2.RedriveTasksResponse, _abc.Awaitable[_task_service_pb2.RedriveTasksResponse]]:
+        """RedriveTasks redrives all tasks that a filter selects and that were not redriven yet, the oldest
+        first. With a rate the new tasks start one after the other at that rate. It returns as
+        CancelTasks does.
+
+        INVALID_ARGUMENT/INVALID_FIELD: the filter is empty, breaks a rule or names states that cannot be
+        redriven, or rate is out of range.
+        FAILED_PRECONDITION/QUEUE_DRAINING: a queue takes no new tasks.
+        """
+
+    @_abc_1.abstractmethod
+    def AwaitTasks(
+        self,
+        request: _task_service_pb2.AwaitTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_service_pb2.AwaitTasksResponse, _abc.Awaitable[_task_service_pb2.AwaitTasksResponse]]:
+        """AwaitTasks waits until any or all of up to 1,000 tasks have ended, for at most wait_timeout, and
+        returns how they stand then. A task that failed is an answer, not an error of the call.
+
+        INVALID_ARGUMENT/INVALID_FIELD: an id is no UUID, there are none or too many, or another field
+        breaks its rule.
+        """
+
+    @_abc_1.abstractmethod
     def RunTask(
         self,
         request: _task_service_pb2.RunTaskRequest,
@@ -348,6 +623,22 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT/INVALID_FIELD: task_id is no UUID.
         NOT_FOUND/TASK_NOT_FOUND: no such task, or it was deleted while being watched.
         ABORTED/WATCH_TOO_SLOW: the caller reads more slowly than events arrive; watch again.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchTasks(
+        self,
+        request: _task_service_pb2.WatchTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_task_service_pb2.WatchTasksResponse], _abc.AsyncIterator[_task_service_pb2.WatchTasksResponse]]:
+        """WatchTasks sends every change of state of the tasks that a filter selects, creations included, as
+        it is committed. It never ends by itself. Every event carries a resume_token; a watch that begins
+        with it goes on where that event was, and may repeat some.
+
+        INVALID_ARGUMENT/INVALID_FIELD: the filter breaks a rule, or resume_token is none.
+        ABORTED/RESUME_LOST: too much has happened since the token was sent; list the tasks again.
+        ABORTED/WATCH_TOO_SLOW: the caller reads more slowly than events arrive; resume.
+        UNAVAILABLE/DRAINING: the instance stops; resume.
         """
 
 def add_TaskServiceServicer_to_server(servicer: TaskServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -295,6 +295,26 @@ class Hello(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class QueueWeightsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     WORKER_ID_FIELD_NUMBER: _builtins.int
@@ -306,6 +326,7 @@ class Hello(_message.Message):
     SLOTS_FIELD_NUMBER: _builtins.int
     HELD_LEASES_FIELD_NUMBER: _builtins.int
     USER_AGENT_FIELD_NUMBER: _builtins.int
+    QUEUE_WEIGHTS_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """The version of the session protocol. This one is 1."""
     worker_id: _builtins.str
@@ -344,6 +365,12 @@ class Hello(_message.Message):
     def held_leases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """The tokens of leases that it still holds from an earlier session."""
 
+    @_builtins.property
+    def queue_weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """How the worker divides its room between its queues while more than one has tasks: weights of 1 to
+        1,000 by queue, 1 where a queue has none. Without any, the oldest task of all queues comes first.
+        """
+
     def __init__(
         self,
         *,
@@ -358,10 +385,11 @@ class Hello(_message.Message):
         slots: _builtins.int = ...,
         held_leases: _abc.Iterable[_builtins.bytes] | None = ...,
         user_agent: _builtins.str = ...,
+        queue_weights: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_id", b"build_id", "capabilities", b"capabilities", "held_leases", b"held_leases", "instance_key", b"instance_key", "labels", b"labels", "protocol_version", b"protocol_version", "queues", b"queues", "slots", b"slots", "task_types", b"task_types", "user_agent", b"user_agent", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_id", b"build_id", "capabilities", b"capabilities", "held_leases", b"held_leases", "instance_key", b"instance_key", "labels", b"labels", "protocol_version", b"protocol_version", "queue_weights", b"queue_weights", "queues", b"queues", "slots", b"slots", "task_types", b"task_types", "user_agent", b"user_agent", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -593,7 +621,9 @@ Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
 @_typing.final
 class LeaseProgress(_message.Message):
-    """LeaseProgress is a handler's word about itself."""
+    """LeaseProgress is a handler's word about itself. One without anything but the token says only that
+    the handler lives, which is what the task's heartbeat_timeout wants to hear.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -601,6 +631,7 @@ class LeaseProgress(_message.Message):
     FRACTION_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     lease_token: _builtins.bytes
     """The lease of the task."""
     fraction: _builtins.float
@@ -611,19 +642,28 @@ class LeaseProgress(_message.Message):
     def detail(self) -> _struct_pb2.Value:
         """Anything else the handler wants to show, at most 16 KiB encoded."""
 
+    @_builtins.property
+    def checkpoint(self) -> _struct_pb2.Value:
+        """Where the next attempt can go on, at most 64 KiB encoded; it takes the place of the one before.
+        Stored durably, at the latest 10 s later or when the attempt ends at its worker.
+        """
+
     def __init__(
         self,
         *,
         lease_token: _builtins.bytes = ...,
-        fraction: _builtins.float = ...,
+        fraction: _builtins.float | None = ...,
         message: _builtins.str = ...,
         detail: _struct_pb2.Value | None = ...,
+        checkpoint: _struct_pb2.Value | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fraction", b"_fraction", "checkpoint", b"checkpoint", "detail", b"detail", "fraction", b"fraction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "fraction", b"fraction", "lease_token", b"lease_token", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fraction", b"_fraction", "checkpoint", b"checkpoint", "detail", b"detail", "fraction", b"fraction", "lease_token", b"lease_token", "message", b"message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__fraction: _TypeAlias = _typing.Literal["fraction"]  # noqa: Y015
+    _WhichOneofArgType__fraction: _TypeAlias = _typing.Literal["_fraction", b"_fraction"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fraction) -> _WhichOneofReturnType__fraction | None: ...
 
 Global___LeaseProgress: _TypeAlias = LeaseProgress  # noqa: Y015
 
@@ -662,6 +702,8 @@ class TaskResult(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
+    SNOOZE_FIELD_NUMBER: _builtins.int
+    FINISH_LATER_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     lease_token: _builtins.bytes
     """The lease of the task."""
@@ -682,6 +724,14 @@ class TaskResult(_message.Message):
         """The worker gives the task back without having run it; this costs no attempt."""
 
     @_builtins.property
+    def snooze(self) -> Global___Snooze:
+        """The handler wants to be called again later; this costs no attempt."""
+
+    @_builtins.property
+    def finish_later(self) -> Global___FinishLater:
+        """The handler has begun something that somebody else will complete."""
+
+    @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When the handler was started, by the worker's clock. Default: when the task was leased."""
 
@@ -693,13 +743,15 @@ class TaskResult(_message.Message):
         failure: Global___Failure | None = ...,
         cancelled: Global___Cancelled | None = ...,
         release: Global___Release | None = ...,
+        snooze: Global___Snooze | None = ...,
+        finish_later: Global___FinishLater | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "failure", b"failure", "outcome", b"outcome", "release", b"release", "start_time", b"start_time", "success", b"success"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "failure", b"failure", "finish_later", b"finish_later", "outcome", b"outcome", "release", b"release", "snooze", b"snooze", "start_time", b"start_time", "success", b"success"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "failure", b"failure", "lease_token", b"lease_token", "outcome", b"outcome", "release", b"release", "start_time", b"start_time", "success", b"success"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "failure", b"failure", "finish_later", b"finish_later", "lease_token", b"lease_token", "outcome", b"outcome", "release", b"release", "snooze", b"snooze", "start_time", b"start_time", "success", b"success"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["success", "failure", "cancelled", "release"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["success", "failure", "cancelled", "release", "snooze", "finish_later"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
@@ -746,18 +798,28 @@ class Failure(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ERROR_FIELD_NUMBER: _builtins.int
+    RETRY_DELAY_FIELD_NUMBER: _builtins.int
+    NON_RETRYABLE_FIELD_NUMBER: _builtins.int
+    non_retryable: _builtins.bool
+    """Whether another attempt is useless. Goes before retry_delay."""
     @_builtins.property
     def error(self) -> _task_pb2.TaskError:
         """What went wrong. Required; its type must not be empty."""
+
+    @_builtins.property
+    def retry_delay(self) -> _duration_pb2.Duration:
+        """When another attempt is to be made, 0 to 30 days from now, in place of the retry policy's delay."""
 
     def __init__(
         self,
         *,
         error: _task_pb2.TaskError | None = ...,
+        retry_delay: _duration_pb2.Duration | None = ...,
+        non_retryable: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "retry_delay", b"retry_delay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "non_retryable", b"non_retryable", "retry_delay", b"retry_delay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -784,6 +846,63 @@ class Cancelled(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Cancelled: _TypeAlias = Cancelled  # noqa: Y015
+
+@_typing.final
+class Snooze(_message.Message):
+    """Snooze puts a task off. The attempt is recorded as SNOOZED and costs nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELAY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why, for people: at most 1,024 characters."""
+    @_builtins.property
+    def delay(self) -> _duration_pb2.Duration:
+        """When the next attempt is to be made, 0 to 365 days from now."""
+
+    def __init__(
+        self,
+        *,
+        delay: _duration_pb2.Duration | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Snooze: _TypeAlias = Snooze  # noqa: Y015
+
+@_typing.final
+class FinishLater(_message.Message):
+    """FinishLater leaves a task's completion to somebody else: the worker is free, the task stays RUNNING,
+    and whoever has its lease token completes it by CompleteTasks with a success, a failure or a
+    cancellation. HeartbeatTasks with the token prolongs the time by the same timeout.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long that may take, 1 s to 30 days. When it has passed the attempt is TIMED_OUT with the error
+        FINISH_LATER_TIMEOUT, and another one is made while attempts are left. Required.
+        """
+
+    def __init__(
+        self,
+        *,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FinishLater: _TypeAlias = FinishLater  # noqa: Y015
 
 @_typing.final
 class Release(_message.Message):
@@ -1101,6 +1220,26 @@ class PollTasksRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class QueueWeightsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     WORKER_ID_FIELD_NUMBER: _builtins.int
     TASK_TYPES_FIELD_NUMBER: _builtins.int
     QUEUES_FIELD_NUMBER: _builtins.int
@@ -1108,6 +1247,7 @@ class PollTasksRequest(_message.Message):
     WAIT_TIMEOUT_FIELD_NUMBER: _builtins.int
     LEASE_TTL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    QUEUE_WEIGHTS_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """The worker's id, as in Hello."""
     max_tasks: _builtins.int
@@ -1132,6 +1272,10 @@ class PollTasksRequest(_message.Message):
         30 s.
         """
 
+    @_builtins.property
+    def queue_weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """As in Hello."""
+
     def __init__(
         self,
         *,
@@ -1142,10 +1286,11 @@ class PollTasksRequest(_message.Message):
         wait_timeout: _duration_pb2.Duration | None = ...,
         lease_ttl: _duration_pb2.Duration | None = ...,
         request_id: _builtins.str = ...,
+        queue_weights: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_ttl", b"lease_ttl", "wait_timeout", b"wait_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_ttl", b"lease_ttl", "max_tasks", b"max_tasks", "queues", b"queues", "request_id", b"request_id", "task_types", b"task_types", "wait_timeout", b"wait_timeout", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_ttl", b"lease_ttl", "max_tasks", b"max_tasks", "queue_weights", b"queue_weights", "queues", b"queues", "request_id", b"request_id", "task_types", b"task_types", "wait_timeout", b"wait_timeout", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,21 +27,25 @@ class StreamCommitsRequest(_message.Message):
 
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     INTERESTED_FIELD_NUMBER: _builtins.int
+    CREATIONS_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     """The listening instance; set in the first frame."""
     interested: _builtins.bool
     """Whether commits are to be sent. Answered by a frame with the latest number, after which
     nothing is missing.
     """
+    creations: _builtins.bool
+    """Whether creations are to be sent as well, because somebody watches by a filter."""
     def __init__(
         self,
         *,
         instance_id: _builtins.str = ...,
         interested: _builtins.bool = ...,
+        creations: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "interested", b"interested"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["creations", b"creations", "instance_id", b"instance_id", "interested", b"interested"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -55,6 +59,7 @@ class StreamCommitsResponse(_message.Message):
 
     COMMITS_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    CHANGED_QUEUES_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """The number of the last commit so far; the first of this frame is this number minus the number
     of commits plus one.
@@ -63,15 +68,20 @@ class StreamCommitsResponse(_message.Message):
     def commits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Commit]:
         """The commits, oldest first; empty in a sign of life."""
 
+    @_builtins.property
+    def changed_queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Queues whose settings have changed, as `tenant/queue`: read them again. Sent to every listener."""
+
     def __init__(
         self,
         *,
         commits: _abc.Iterable[Global___Commit] | None = ...,
         sequence: _builtins.int = ...,
+        changed_queues: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commits", b"commits", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_queues", b"changed_queues", "commits", b"commits", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -90,6 +100,7 @@ class Commit(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     QUEUE_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.bytes
     """The task's id, 16 bytes."""
     tenant: _builtins.str
@@ -106,6 +117,10 @@ class Commit(_message.Message):
     """The queue."""
     type: _builtins.str
     """The task type."""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The labels, each as `key=value`."""
+
     def __init__(
         self,
         *,
@@ -116,10 +131,11 @@ class Commit(_message.Message):
         task: _builtins.bytes = ...,
         queue: _builtins.str = ...,
         type: _builtins.str = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "queue", b"queue", "state", b"state", "task", b"task", "task_id", b"task_id", "tenant", b"tenant", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "labels", b"labels", "queue", b"queue", "state", b"state", "task", b"task", "task_id", b"task_id", "tenant", b"tenant", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from meshq.v1 import task_pb2 as meshq_dot_v1_dot_task__pb2
 from meshq.v1 import worker_service_pb2 as meshq_dot_v1_dot_worker__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(meshq/internal/v1/dispatch_service.proto\x12\x11meshq.internal.v1\x1a\x1dmeshq/v1/worker_service.proto\"P\n\x0f\x44ispatchRequest\x12\r\n\x05\x66rame\x18\x01 \x01(\x03\x12.\n\x05items\x18\x02 \x03(\x0b\x32\x1f.meshq.internal.v1.DispatchItem\"\xcf\x01\n\x0c\x44ispatchItem\x12\x0f\n\x07task_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\r\n\x05queue\x18\x04 \x01(\t\x12\x0c\n\x04type\x18\x05 \x01(\t\x12\x15\n\rready_time_ms\x18\x06 \x01(\x03\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12\x14\n\x0c\x66\x61irness_key\x18\x08 \x01(\t\x12\x13\n\x0brouting_key\x18\t \x01(\t\x12\x0e\n\x06repeat\x18\n \x01(\x08\x12\x0c\n\x04task\x18\x0b \x01(\x0c\"t\n\x10\x44ispatchResponse\x12\x12\n\x05\x66rame\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x31\n\x08rejected\x18\x02 \x03(\x0b\x32\x1f.meshq.internal.v1.RejectedItem\x12\x0f\n\x07\x63ompare\x18\x03 \x01(\x08\x42\x08\n\x06_frame\"N\n\x0cRejectedItem\x12\r\n\x05index\x18\x01 \x01(\x05\x12/\n\x06reason\x18\x02 \x01(\x0e\x32\x1f.meshq.internal.v1.RejectReason\"/\n\x0bTaskAttempt\x12\x0f\n\x07task_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"G\n\x13\x43ompareTasksRequest\x12\x30\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x1e.meshq.internal.v1.TaskAttempt\"H\n\x14\x43ompareTasksResponse\x12\x30\n\x06states\x18\x01 \x03(\x0e\x32 .meshq.internal.v1.ComparedState\"J\n\x14WithdrawTasksRequest\x12\x32\n\x0bwithdrawals\x18\x01 \x03(\x0b\x32\x1d.meshq.internal.v1.Withdrawal\"N\n\nWithdrawal\x12\x0f\n\x07task_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\"J\n\x15WithdrawTasksResponse\x12\x31\n\x06states\x18\x01 \x03(\x0e\x32!.meshq.internal.v1.WithdrawnState\"7\n\x15\x44\x65scribeQueuesRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06queues\x18\x02 \x03(\t\"Y\n\x16\x44\x65scribeQueuesResponse\x12-\n\x06\x64\x65pths\x18\x01 \x03(\x0b\x32\x1d.meshq.internal.v1.QueueDepth\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"i\n\nQueueDepth\x12\r\n\x05queue\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x03\x12\x0f\n\x07\x64\x65layed\x18\x03 \x01(\x03\x12\x0e\n\x06leased\x18\x04 \x01(\x03\x12\x1c\n\x14oldest_ready_time_ms\x18\x05 \x01(\x03\"%\n\x13ListSessionsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"9\n\x14ListSessionsResponse\x12!\n\x07workers\x18\x01 \x03(\x0b\x32\x10.meshq.v1.Worker*\xbc\x01\n\x0cRejectReason\x12\x1d\n\x19REJECT_REASON_UNSPECIFIED\x10\x00\x12#\n\x1fREJECT_REASON_SHARD_UNAVAILABLE\x10\x01\x12\x1c\n\x18REJECT_REASON_SHARD_FULL\x10\x02\x12\"\n\x1eREJECT_REASON_SHARD_RECOVERING\x10\x03\x12&\n\"REJECT_REASON_ATTEMPTS_UNAVAILABLE\x10\x04*\x85\x01\n\rComparedState\x12\x1e\n\x1a\x43OMPARED_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43OMPARED_STATE_PRESENT\x10\x01\x12\x1a\n\x16\x43OMPARED_STATE_MISSING\x10\x02\x12\x1c\n\x18\x43OMPARED_STATE_UNCERTAIN\x10\x03*\xc1\x01\n\x0eWithdrawnState\x12\x1f\n\x1bWITHDRAWN_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17WITHDRAWN_STATE_REMOVED\x10\x01\x12\x1a\n\x16WITHDRAWN_STATE_LEASED\x10\x02\x12\x1b\n\x17WITHDRAWN_STATE_UNKNOWN\x10\x03\x12\x1d\n\x19WITHDRAWN_STATE_UNCERTAIN\x10\x04\x12\x19\n\x15WITHDRAWN_STATE_ENDED\x10\x05\x32\x8b\x04\n\x0f\x44ispatchService\x12W\n\x08\x44ispatch\x12\".meshq.internal.v1.DispatchRequest\x1a#.meshq.internal.v1.DispatchResponse(\x01\x30\x01\x12\x64\n\x0c\x43ompareTasks\x12&.meshq.internal.v1.CompareTasksRequest\x1a\'.meshq.internal.v1.CompareTasksResponse\"\x03\x90\x02\x01\x12g\n\rWithdrawTasks\x12\'.meshq.internal.v1.WithdrawTasksRequest\x1a(.meshq.internal.v1.WithdrawTasksResponse\"\x03\x90\x02\x02\x12j\n\x0e\x44\x65scribeQueues\x12(.meshq.internal.v1.DescribeQueuesRequest\x1a).meshq.internal.v1.DescribeQueuesResponse\"\x03\x90\x02\x01\x12\x64\n\x0cListSessions\x12&.meshq.internal.v1.ListSessionsRequest\x1a\'.meshq.internal.v1.ListSessionsResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(meshq/internal/v1/dispatch_service.proto\x12\x11meshq.internal.v1\x1a\x13meshq/v1/task.proto\x1a\x1dmeshq/v1/worker_service.proto\"P\n\x0f\x44ispatchRequest\x12\r\n\x05\x66rame\x18\x01 \x01(\x03\x12.\n\x05items\x18\x02 \x03(\x0b\x32\x1f.meshq.internal.v1.DispatchItem\"\xa0\x02\n\x0c\x44ispatchItem\x12\x0f\n\x07task_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\r\n\x05queue\x18\x04 \x01(\t\x12\x0c\n\x04type\x18\x05 \x01(\t\x12\x15\n\rready_time_ms\x18\x06 \x01(\x03\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12\x14\n\x0c\x66\x61irness_key\x18\x08 \x01(\t\x12\x0e\n\x06repeat\x18\n \x01(\x08\x12\x0c\n\x04task\x18\x0b \x01(\x0c\x12\x0e\n\x06traits\x18\x0c \x01(\x0c\x12\x18\n\x10start_by_time_ms\x18\r \x01(\x03\x12\x16\n\x0e\x61nnounce_start\x18\x0e \x01(\x08\x12\x0f\n\x07started\x18\x0f \x01(\x08J\x04\x08\t\x10\nR\x0brouting_key\"t\n\x10\x44ispatchResponse\x12\x12\n\x05\x66rame\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x31\n\x08rejected\x18\x02 \x03(\x0b\x32\x1f.meshq.internal.v1.RejectedItem\x12\x0f\n\x07\x63ompare\x18\x03 \x01(\x08\x42\x08\n\x06_frame\"N\n\x0cRejectedItem\x12\r\n\x05index\x18\x01 \x01(\x05\x12/\n\x06reason\x18\x02 \x01(\x0e\x32\x1f.meshq.internal.v1.RejectReason\"/\n\x0bTaskAttempt\x12\x0f\n\x07task_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"G\n\x13\x43ompareTasksRequest\x12\x30\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x1e.meshq.internal.v1.TaskAttempt\"H\n\x14\x43ompareTasksResponse\x12\x30\n\x06states\x18\x01 \x03(\x0e\x32 .meshq.internal.v1.ComparedState\"J\n\x14WithdrawTasksRequest\x12\x32\n\x0bwithdrawals\x18\x01 \x03(\x0b\x32\x1d.meshq.internal.v1.Withdrawal\"}\n\nWithdrawal\x12\x0f\n\x07task_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12-\n\x04mode\x18\x05 \x01(\x0e\x32\x1f.meshq.internal.v1.WithdrawMode\"J\n\x15WithdrawTasksResponse\x12\x31\n\x06states\x18\x01 \x03(\x0e\x32!.meshq.internal.v1.WithdrawnState\"7\n\x15\x44\x65scribeQueuesRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06queues\x18\x02 \x03(\t\"Y\n\x16\x44\x65scribeQueuesResponse\x12-\n\x06\x64\x65pths\x18\x01 \x03(\x0b\x32\x1d.meshq.internal.v1.QueueDepth\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"i\n\nQueueDepth\x12\r\n\x05queue\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x03\x12\x0f\n\x07\x64\x65layed\x18\x03 \x01(\x03\x12\x0e\n\x06leased\x18\x04 \x01(\x03\x12\x1c\n\x14oldest_ready_time_ms\x18\x05 \x01(\x03\"\xe3\x01\n\x0bQueueConfig\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x0e\n\x06paused\x18\x04 \x01(\x08\x12\x13\n\x0bmax_running\x18\x05 \x01(\x05\x12\x1b\n\x13max_running_per_key\x18\x06 \x01(\x05\x12,\n\x04rate\x18\x07 \x01(\x0b\x32\x1e.meshq.internal.v1.TokenBucket\x12\x34\n\x0crate_per_key\x18\x08 \x01(\x0b\x32\x1e.meshq.internal.v1.TokenBucket\">\n\x0bTokenBucket\x12\r\n\x05units\x18\x01 \x01(\x03\x12\x11\n\tperiod_ms\x18\x02 \x01(\x03\x12\r\n\x05\x62urst\x18\x03 \x01(\x03\"H\n\x16\x43onfigureQueuesRequest\x12.\n\x06queues\x18\x01 \x03(\x0b\x32\x1e.meshq.internal.v1.QueueConfig\"+\n\x17\x43onfigureQueuesResponse\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\"F\n\x13\x45xplainTasksRequest\x12/\n\x05tasks\x18\x01 \x03(\x0b\x32 .meshq.internal.v1.ExplainedTask\"M\n\rExplainedTask\x12\x0f\n\x07task_id\x18\x01 \x01(\x0c\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\r\n\x05queue\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\"L\n\x14\x45xplainTasksResponse\x12\x34\n\x0c\x65xplanations\x18\x01 \x03(\x0b\x32\x1e.meshq.internal.v1.Explanation\"p\n\x0b\x45xplanation\x12&\n\x07waiting\x18\x01 \x01(\x0b\x32\x15.meshq.v1.TaskWaiting\x12\x0f\n\x07running\x18\x02 \x01(\x08\x12(\n\x08progress\x18\x03 \x01(\x0b\x32\x16.meshq.v1.TaskProgress\"%\n\x13ListSessionsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"9\n\x14ListSessionsResponse\x12!\n\x07workers\x18\x01 \x03(\x0b\x32\x10.meshq.v1.Worker*\xbc\x01\n\x0cRejectReason\x12\x1d\n\x19REJECT_REASON_UNSPECIFIED\x10\x00\x12#\n\x1fREJECT_REASON_SHARD_UNAVAILABLE\x10\x01\x12\x1c\n\x18REJECT_REASON_SHARD_FULL\x10\x02\x12\"\n\x1eREJECT_REASON_SHARD_RECOVERING\x10\x03\x12&\n\"REJECT_REASON_ATTEMPTS_UNAVAILABLE\x10\x04*\x85\x01\n\rComparedState\x12\x1e\n\x1a\x43OMPARED_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43OMPARED_STATE_PRESENT\x10\x01\x12\x1a\n\x16\x43OMPARED_STATE_MISSING\x10\x02\x12\x1c\n\x18\x43OMPARED_STATE_UNCERTAIN\x10\x03*\xc1\x01\n\x0eWithdrawnState\x12\x1f\n\x1bWITHDRAWN_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17WITHDRAWN_STATE_REMOVED\x10\x01\x12\x1a\n\x16WITHDRAWN_STATE_LEASED\x10\x02\x12\x1b\n\x17WITHDRAWN_STATE_UNKNOWN\x10\x03\x12\x1d\n\x19WITHDRAWN_STATE_UNCERTAIN\x10\x04\x12\x19\n\x15WITHDRAWN_STATE_ENDED\x10\x05*a\n\x0cWithdrawMode\x12\x1d\n\x19WITHDRAW_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14WITHDRAW_MODE_CANCEL\x10\x01\x12\x18\n\x14WITHDRAW_MODE_RECALL\x10\x02\x32\xe0\x05\n\x0f\x44ispatchService\x12W\n\x08\x44ispatch\x12\".meshq.internal.v1.DispatchRequest\x1a#.meshq.internal.v1.DispatchResponse(\x01\x30\x01\x12\x64\n\x0c\x43ompareTasks\x12&.meshq.internal.v1.CompareTasksRequest\x1a\'.meshq.internal.v1.CompareTasksResponse\"\x03\x90\x02\x01\x12g\n\rWithdrawTasks\x12\'.meshq.internal.v1.WithdrawTasksRequest\x1a(.meshq.internal.v1.WithdrawTasksResponse\"\x03\x90\x02\x02\x12j\n\x0e\x44\x65scribeQueues\x12(.meshq.internal.v1.DescribeQueuesRequest\x1a).meshq.internal.v1.DescribeQueuesResponse\"\x03\x90\x02\x01\x12m\n\x0f\x43onfigureQueues\x12).meshq.internal.v1.ConfigureQueuesRequest\x1a*.meshq.internal.v1.ConfigureQueuesResponse\"\x03\x90\x02\x02\x12\x64\n\x0c\x45xplainTasks\x12&.meshq.internal.v1.ExplainTasksRequest\x1a\'.meshq.internal.v1.ExplainTasksResponse\"\x03\x90\x02\x01\x12\x64\n\x0cListSessions\x12&.meshq.internal.v1.ListSessionsRequest\x1a\'.meshq.internal.v1.ListSessionsResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,44 +39,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DISPATCHSERVICE'].methods_by_name['WithdrawTasks']._serialized_options = b'\220\002\002'
   _globals['_DISPATCHSERVICE'].methods_by_name['DescribeQueues']._loaded_options = None
   _globals['_DISPATCHSERVICE'].methods_by_name['DescribeQueues']._serialized_options = b'\220\002\001'
+  _globals['_DISPATCHSERVICE'].methods_by_name['ConfigureQueues']._loaded_options = None
+  _globals['_DISPATCHSERVICE'].methods_by_name['ConfigureQueues']._serialized_options = b'\220\002\002'
+  _globals['_DISPATCHSERVICE'].methods_by_name['ExplainTasks']._loaded_options = None
+  _globals['_DISPATCHSERVICE'].methods_by_name['ExplainTasks']._serialized_options = b'\220\002\001'
   _globals['_DISPATCHSERVICE'].methods_by_name['ListSessions']._loaded_options = None
   _globals['_DISPATCHSERVICE'].methods_by_name['ListSessions']._serialized_options = b'\220\002\001'
-  _globals['_REJECTREASON']._serialized_start=1366
-  _globals['_REJECTREASON']._serialized_end=1554
-  _globals['_COMPAREDSTATE']._serialized_start=1557
-  _globals['_COMPAREDSTATE']._serialized_end=1690
-  _globals['_WITHDRAWNSTATE']._serialized_start=1693
-  _globals['_WITHDRAWNSTATE']._serialized_end=1886
-  _globals['_DISPATCHREQUEST']._serialized_start=94
-  _globals['_DISPATCHREQUEST']._serialized_end=174
-  _globals['_DISPATCHITEM']._serialized_start=177
-  _globals['_DISPATCHITEM']._serialized_end=384
-  _globals['_DISPATCHRESPONSE']._serialized_start=386
-  _globals['_DISPATCHRESPONSE']._serialized_end=502
-  _globals['_REJECTEDITEM']._serialized_start=504
-  _globals['_REJECTEDITEM']._serialized_end=582
-  _globals['_TASKATTEMPT']._serialized_start=584
-  _globals['_TASKATTEMPT']._serialized_end=631
-  _globals['_COMPARETASKSREQUEST']._serialized_start=633
-  _globals['_COMPARETASKSREQUEST']._serialized_end=704
-  _globals['_COMPARETASKSRESPONSE']._serialized_start=706
-  _globals['_COMPARETASKSRESPONSE']._serialized_end=778
-  _globals['_WITHDRAWTASKSREQUEST']._serialized_start=780
-  _globals['_WITHDRAWTASKSREQUEST']._serialized_end=854
-  _globals['_WITHDRAWAL']._serialized_start=856
-  _globals['_WITHDRAWAL']._serialized_end=934
-  _globals['_WITHDRAWTASKSRESPONSE']._serialized_start=936
-  _globals['_WITHDRAWTASKSRESPONSE']._serialized_end=1010
-  _globals['_DESCRIBEQUEUESREQUEST']._serialized_start=1012
-  _globals['_DESCRIBEQUEUESREQUEST']._serialized_end=1067
-  _globals['_DESCRIBEQUEUESRESPONSE']._serialized_start=1069
-  _globals['_DESCRIBEQUEUESRESPONSE']._serialized_end=1158
-  _globals['_QUEUEDEPTH']._serialized_start=1160
-  _globals['_QUEUEDEPTH']._serialized_end=1265
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1267
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1304
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1306
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1363
-  _globals['_DISPATCHSERVICE']._serialized_start=1889
-  _globals['_DISPATCHSERVICE']._serialized_end=2412
+  _globals['_REJECTREASON']._serialized_start=2271
+  _globals['_REJECTREASON']._serialized_end=2459
+  _globals['_COMPAREDSTATE']._serialized_start=2462
+  _globals['_COMPAREDSTATE']._serialized_end=2595
+  _globals['_WITHDRAWNSTATE']._serialized_start=2598
+  _globals['_WITHDRAWNSTATE']._serialized_end=2791
+  _globals['_WITHDRAWMODE']._serialized_start=2793
+  _globals['_WITHDRAWMODE']._serialized_end=2890
+  _globals['_DISPATCHREQUEST']._serialized_start=115
+  _globals['_DISPATCHREQUEST']._serialized_end=195
+  _globals['_DISPATCHITEM']._serialized_start=198
+  _globals['_DISPATCHITEM']._serialized_end=486
+  _globals['_DISPATCHRESPONSE']._serialized_start=488
+  _globals['_DISPATCHRESPONSE']._serialized_end=604
+  _globals['_REJECTEDITEM']._serialized_start=606
+  _globals['_REJECTEDITEM']._serialized_end=684
+  _globals['_TASKATTEMPT']._serialized_start=686
+  _globals['_TASKATTEMPT']._serialized_end=733
+  _globals['_COMPARETASKSREQUEST']._serialized_start=735
+  _globals['_COMPARETASKSREQUEST']._serialized_end=806
+  _globals['_COMPARETASKSRESPONSE']._serialized_start=808
+  _globals['_COMPARETASKSRESPONSE']._serialized_end=880
+  _globals['_WITHDRAWTASKSREQUEST']._serialized_start=882
+  _globals['_WITHDRAWTASKSREQUEST']._serialized_end=956
+  _globals['_WITHDRAWAL']._serialized_start=958
+  _globals['_WITHDRAWAL']._serialized_end=1083
+  _globals['_WITHDRAWTASKSRESPONSE']._serialized_start=1085
+  _globals['_WITHDRAWTASKSRESPONSE']._serialized_end=1159
+  _globals['_DESCRIBEQUEUESREQUEST']._serialized_start=1161
+  _globals['_DESCRIBEQUEUESREQUEST']._serialized_end=1216
+  _globals['_DESCRIBEQUEUESRESPONSE']._serialized_start=1218
+  _globals['_DESCRIBEQUEUESRESPONSE']._serialized_end=1307
+  _globals['_QUEUEDEPTH']._serialized_start=1309
+  _globals['_QUEUEDEPTH']._serialized_end=1414
+  _globals['_QUEUECONFIG']._serialized_start=1417
+  _globals['_QUEUECONFIG']._serialized_end=1644
+  _globals['_TOKENBUCKET']._serialized_start=1646
+  _globals['_TOKENBUCKET']._serialized_end=1708
+  _globals['_CONFIGUREQUEUESREQUEST']._serialized_start=1710
+  _globals['_CONFIGUREQUEUESREQUEST']._serialized_end=1782
+  _globals['_CONFIGUREQUEUESRESPONSE']._serialized_start=1784
+  _globals['_CONFIGUREQUEUESRESPONSE']._serialized_end=1827
+  _globals['_EXPLAINTASKSREQUEST']._serialized_start=1829
+  _globals['_EXPLAINTASKSREQUEST']._serialized_end=1899
+  _globals['_EXPLAINEDTASK']._serialized_start=1901
+  _globals['_EXPLAINEDTASK']._serialized_end=1978
+  _globals['_EXPLAINTASKSRESPONSE']._serialized_start=1980
+  _globals['_EXPLAINTASKSRESPONSE']._serialized_end=2056
+  _globals['_EXPLANATION']._serialized_start=2058
+  _globals['_EXPLANATION']._serialized_end=2170
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=2172
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=2209
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=2211
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=2268
+  _globals['_DISPATCHSERVICE']._serialized_start=2893
+  _globals['_DISPATCHSERVICE']._serialized_end=3629
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from meshq.v1 import task_pb2 as _task_pb2
 from meshq.v1 import worker_service_pb2 as _worker_service_pb2
 import builtins as _builtins
 import sys
@@ -120,6 +121,30 @@ WITHDRAWN_STATE_ENDED: WithdrawnState.ValueType  # 5
 """The attempt had ended; its recorded outcome is reported again."""
 Global___WithdrawnState: _TypeAlias = WithdrawnState  # noqa: Y015
 
+class _WithdrawMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WithdrawModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WithdrawMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WITHDRAW_MODE_UNSPECIFIED: _WithdrawMode.ValueType  # 0
+    """Not known; read as CANCEL."""
+    WITHDRAW_MODE_CANCEL: _WithdrawMode.ValueType  # 1
+    """The task is to end: a worker that has it is asked to stop."""
+    WITHDRAW_MODE_RECALL: _WithdrawMode.ValueType  # 2
+    """This attempt is not to be made, but a later one may be: a worker that has it keeps it."""
+
+class WithdrawMode(_WithdrawMode, metaclass=_WithdrawModeEnumTypeWrapper):
+    """WithdrawMode says what a withdrawal is for."""
+
+WITHDRAW_MODE_UNSPECIFIED: WithdrawMode.ValueType  # 0
+"""Not known; read as CANCEL."""
+WITHDRAW_MODE_CANCEL: WithdrawMode.ValueType  # 1
+"""The task is to end: a worker that has it is asked to stop."""
+WITHDRAW_MODE_RECALL: WithdrawMode.ValueType  # 2
+"""This attempt is not to be made, but a later one may be: a worker that has it keeps it."""
+Global___WithdrawMode: _TypeAlias = WithdrawMode  # noqa: Y015
+
 @_typing.final
 class DispatchRequest(_message.Message):
     """DispatchRequest is one frame of attempts."""
@@ -162,9 +187,12 @@ class DispatchItem(_message.Message):
     READY_TIME_MS_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     FAIRNESS_KEY_FIELD_NUMBER: _builtins.int
-    ROUTING_KEY_FIELD_NUMBER: _builtins.int
     REPEAT_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
+    TRAITS_FIELD_NUMBER: _builtins.int
+    START_BY_TIME_MS_FIELD_NUMBER: _builtins.int
+    ANNOUNCE_START_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
     task_id: _builtins.bytes
     """The task's id, 16 bytes."""
     attempt: _builtins.int
@@ -181,14 +209,26 @@ class DispatchItem(_message.Message):
     """The priority, 0 to 9."""
     fairness_key: _builtins.str
     """Who shares a queue fairly; empty for the tenant."""
-    routing_key: _builtins.str
-    """What the ring hashes; empty for the id."""
     repeat: _builtins.bool
     """Whether the attempt may have been dispatched before. Execution looks for a recorded end of the
     attempt before it enqueues a repeat.
     """
     task: _builtins.bytes
     """The specification: an encoded `meshq.v1.Task`, passed on to the worker as it is."""
+    traits: _builtins.bytes
+    """What is special about the task: an encoded `meshq.v1.Task` with its fairness_weight, limit_key,
+    rate_units and timeouts only. Empty for most.
+    """
+    start_by_time_ms: _builtins.int
+    """When the first attempt must have started, in milliseconds since the epoch; 0 for no limit."""
+    announce_start: _builtins.bool
+    """Whether the ledger must know of the start before the worker gets the task: nothing else keeps a
+    task with one attempt from being started twice, or releases a unique key at the start.
+    """
+    started: _builtins.bool
+    """The ledger knows that this attempt was started, and no other may be: if no end of it is recorded
+    and no shard holds it, it is to be recorded as LOST. Only with `repeat`.
+    """
     def __init__(
         self,
         *,
@@ -200,13 +240,16 @@ class DispatchItem(_message.Message):
         ready_time_ms: _builtins.int = ...,
         priority: _builtins.int = ...,
         fairness_key: _builtins.str = ...,
-        routing_key: _builtins.str = ...,
         repeat: _builtins.bool = ...,
         task: _builtins.bytes = ...,
+        traits: _builtins.bytes = ...,
+        start_by_time_ms: _builtins.int = ...,
+        announce_start: _builtins.bool = ...,
+        started: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "fairness_key", b"fairness_key", "priority", b"priority", "queue", b"queue", "ready_time_ms", b"ready_time_ms", "repeat", b"repeat", "routing_key", b"routing_key", "task", b"task", "task_id", b"task_id", "tenant", b"tenant", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_start", b"announce_start", "attempt", b"attempt", "fairness_key", b"fairness_key", "priority", b"priority", "queue", b"queue", "ready_time_ms", b"ready_time_ms", "repeat", b"repeat", "start_by_time_ms", b"start_by_time_ms", "started", b"started", "task", b"task", "task_id", b"task_id", "tenant", b"tenant", "traits", b"traits", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -380,6 +423,7 @@ class Withdrawal(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
     task_id: _builtins.bytes
     """The task's id, 16 bytes."""
     attempt: _builtins.int
@@ -388,6 +432,8 @@ class Withdrawal(_message.Message):
     """Why, for the worker."""
     tenant: _builtins.str
     """The tenant."""
+    mode: Global___WithdrawMode.ValueType
+    """What for."""
     def __init__(
         self,
         *,
@@ -395,10 +441,11 @@ class Withdrawal(_message.Message):
         attempt: _builtins.int = ...,
         reason: _builtins.str = ...,
         tenant: _builtins.str = ...,
+        mode: Global___WithdrawMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "reason", b"reason", "task_id", b"task_id", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "mode", b"mode", "reason", b"reason", "task_id", b"task_id", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -521,6 +568,257 @@ class QueueDepth(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QueueDepth: _TypeAlias = QueueDepth  # noqa: Y015
+
+@_typing.final
+class QueueConfig(_message.Message):
+    """QueueConfig is what execution has to know of a queue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    MAX_RUNNING_FIELD_NUMBER: _builtins.int
+    MAX_RUNNING_PER_KEY_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    RATE_PER_KEY_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """The tenant."""
+    queue: _builtins.str
+    """The queue."""
+    version: _builtins.int
+    """Counts the changes of the queue's settings."""
+    paused: _builtins.bool
+    """Whether nothing of it is to be handed out."""
+    max_running: _builtins.int
+    """Tasks at workers at a time; 0 for no limit."""
+    max_running_per_key: _builtins.int
+    """Tasks of one limit_key at workers at a time; 0 for no limit."""
+    @_builtins.property
+    def rate(self) -> Global___TokenBucket:
+        """Starts of tasks."""
+
+    @_builtins.property
+    def rate_per_key(self) -> Global___TokenBucket:
+        """Starts of tasks of one limit_key."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        queue: _builtins.str = ...,
+        version: _builtins.int = ...,
+        paused: _builtins.bool = ...,
+        max_running: _builtins.int = ...,
+        max_running_per_key: _builtins.int = ...,
+        rate: Global___TokenBucket | None = ...,
+        rate_per_key: Global___TokenBucket | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rate", b"rate", "rate_per_key", b"rate_per_key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_running", b"max_running", "max_running_per_key", b"max_running_per_key", "paused", b"paused", "queue", b"queue", "rate", b"rate", "rate_per_key", b"rate_per_key", "tenant", b"tenant", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueConfig: _TypeAlias = QueueConfig  # noqa: Y015
+
+@_typing.final
+class TokenBucket(_message.Message):
+    """TokenBucket is a rate limit, complete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNITS_FIELD_NUMBER: _builtins.int
+    PERIOD_MS_FIELD_NUMBER: _builtins.int
+    BURST_FIELD_NUMBER: _builtins.int
+    units: _builtins.int
+    """Tokens per period; 0 for no limit."""
+    period_ms: _builtins.int
+    """The period in milliseconds."""
+    burst: _builtins.int
+    """Tokens that the bucket holds."""
+    def __init__(
+        self,
+        *,
+        units: _builtins.int = ...,
+        period_ms: _builtins.int = ...,
+        burst: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "period_ms", b"period_ms", "units", b"units"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenBucket: _TypeAlias = TokenBucket  # noqa: Y015
+
+@_typing.final
+class ConfigureQueuesRequest(_message.Message):
+    """ConfigureQueuesRequest carries settings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueConfig]:
+        """The queues, at most 1,000. A queue with default settings that was never configured is not among
+        them.
+        """
+
+    def __init__(
+        self,
+        *,
+        queues: _abc.Iterable[Global___QueueConfig] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queues", b"queues"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfigureQueuesRequest: _TypeAlias = ConfigureQueuesRequest  # noqa: Y015
+
+@_typing.final
+class ConfigureQueuesResponse(_message.Message):
+    """ConfigureQueuesResponse says whether they are in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    complete: _builtins.bool
+    """False when a shard could not be told; it is told when it is back, before it hands out anything."""
+    def __init__(
+        self,
+        *,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfigureQueuesResponse: _TypeAlias = ConfigureQueuesResponse  # noqa: Y015
+
+@_typing.final
+class ExplainTasksRequest(_message.Message):
+    """ExplainTasksRequest names open tasks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedTask]:
+        """The tasks, at most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        tasks: _abc.Iterable[Global___ExplainedTask] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainTasksRequest: _TypeAlias = ExplainTasksRequest  # noqa: Y015
+
+@_typing.final
+class ExplainedTask(_message.Message):
+    """ExplainedTask names one open task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.bytes
+    """The task's id, 16 bytes."""
+    tenant: _builtins.str
+    """The tenant."""
+    queue: _builtins.str
+    """The queue."""
+    type: _builtins.str
+    """The task type."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.bytes = ...,
+        tenant: _builtins.str = ...,
+        queue: _builtins.str = ...,
+        type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue", "task_id", b"task_id", "tenant", b"tenant", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainedTask: _TypeAlias = ExplainedTask  # noqa: Y015
+
+@_typing.final
+class ExplainTasksResponse(_message.Message):
+    """ExplainTasksResponse says what is known."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPLANATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def explanations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Explanation]:
+        """One explanation for each task, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        explanations: _abc.Iterable[Global___Explanation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanations", b"explanations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainTasksResponse: _TypeAlias = ExplainTasksResponse  # noqa: Y015
+
+@_typing.final
+class Explanation(_message.Message):
+    """Explanation is what execution knows of one open task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAITING_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    running: _builtins.bool
+    """Whether a worker has it."""
+    @_builtins.property
+    def waiting(self) -> _task_pb2.TaskWaiting:
+        """What it waits for, as far as execution can say: IN_LINE, NOT_DUE, QUEUE_PAUSED, NO_WORKER,
+        QUEUE_LIMIT, KEY_BUSY, RATE_LIMIT, SHARD_RECOVERING, or DISPATCHING when no shard has it. UNSPECIFIED
+        when it is at a worker, or a shard did not answer.
+        """
+
+    @_builtins.property
+    def progress(self) -> _task_pb2.TaskProgress:
+        """What its handler last said."""
+
+    def __init__(
+        self,
+        *,
+        waiting: _task_pb2.TaskWaiting | None = ...,
+        running: _builtins.bool = ...,
+        progress: _task_pb2.TaskProgress | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "waiting", b"waiting"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "running", b"running", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
 
 @_typing.final
 class ListSessionsRequest(_message.Message):

@@ -56,6 +56,16 @@ class DispatchServiceStub:
                 request_serializer=meshq_dot_internal_dot_v1_dot_dispatch__service__pb2.DescribeQueuesRequest.SerializeToString,
                 response_deserializer=meshq_dot_internal_dot_v1_dot_dispatch__service__pb2.DescribeQueuesResponse.FromString,
                 _registered_method=True)
+        self.ConfigureQueues = channel.unary_unary(
+                '/meshq.internal.v1.DispatchService/ConfigureQueues',
+                request_serializer=meshq_dot_internal_dot_v1_dot_dispatch__service__pb2.ConfigureQueuesRequest.SerializeToString,
+                response_deserializer=meshq_dot_internal_dot_v1_dot_dispatch__service__pb2.ConfigureQueuesResponse.FromString,
+                _registered_method=True)
+        self.ExplainTasks = channel.unary_unary(
+                '/meshq.internal.v1.DispatchService/ExplainTasks',
+                request_serializer=meshq_dot_internal_dot_v1_dot_dispatch__service__pb2.ExplainTasksRequest.SerializeToString,
+                response_deserializer=meshq_dot_internal_dot_v1_dot_dispatch__service__pb2.ExplainTasksResponse.FromString,
+                _registered_method=True)
         self.ListSessions = channel.unary_unary(
                 '/meshq.internal.v1.DispatchService/ListSessions',
                 request_serializer=meshq_dot_internal_dot_v1_dot_dispatch__service__pb2.ListSessionsRequest.SerializeToString,
@@ -100,6 +110,23 @@ class DispatchServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ConfigureQueues(self, request, context):
+        """ConfigureQueues takes the settings of queues that concern dispatch: it stores them, keeps them for
+        every shard that begins anew, and tells all shards. Of two versions the higher one counts. Every
+        management instance calls every execution instance when it meets it, and after each change.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainTasks(self, request, context):
+        """ExplainTasks says why tasks wait, with the figures behind it, and what running ones last said of
+        their progress. At most 1,000.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListSessions(self, request, context):
         """ListSessions returns the workers that this instance serves. Instances ask each other to answer
         `WorkerService.ListWorkers`.
@@ -130,6 +157,16 @@ def add_DispatchServiceServicer_to_server(servicer, server):
                     servicer.DescribeQueues,
                     request_deserializer=meshq_dot_internal_dot_v1_dot_dispatch__service__pb2.DescribeQueuesRequest.FromString,
                     response_serializer=meshq_dot_internal_dot_v1_dot_dispatch__service__pb2.DescribeQueuesResponse.SerializeToString,
+            ),
+            'ConfigureQueues': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfigureQueues,
+                    request_deserializer=meshq_dot_internal_dot_v1_dot_dispatch__service__pb2.ConfigureQueuesRequest.FromString,
+                    response_serializer=meshq_dot_internal_dot_v1_dot_dispatch__service__pb2.ConfigureQueuesResponse.SerializeToString,
+            ),
+            'ExplainTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainTasks,
+                    request_deserializer=meshq_dot_internal_dot_v1_dot_dispatch__service__pb2.ExplainTasksRequest.FromString,
+                    response_serializer=meshq_dot_internal_dot_v1_dot_dispatch__service__pb2.ExplainTasksResponse.SerializeToString,
             ),
             'ListSessions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSessions,
@@ -247,6 +284,60 @@ class DispatchService:
             '/meshq.internal.v1.DispatchService/DescribeQueues',
             meshq_dot_internal_dot_v1_dot_dispatch__service__pb2.DescribeQueuesRequest.SerializeToString,
             meshq_dot_internal_dot_v1_dot_dispatch__service__pb2.DescribeQueuesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfigureQueues(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshq.internal.v1.DispatchService/ConfigureQueues',
+            meshq_dot_internal_dot_v1_dot_dispatch__service__pb2.ConfigureQueuesRequest.SerializeToString,
+            meshq_dot_internal_dot_v1_dot_dispatch__service__pb2.ConfigureQueuesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshq.internal.v1.DispatchService/ExplainTasks',
+            meshq_dot_internal_dot_v1_dot_dispatch__service__pb2.ExplainTasksRequest.SerializeToString,
+            meshq_dot_internal_dot_v1_dot_dispatch__service__pb2.ExplainTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,15 @@ class DispatchServiceStub:
     """
     DescribeQueues: _grpc.UnaryUnaryMultiCallable[_dispatch_service_pb2.DescribeQueuesRequest, _dispatch_service_pb2.DescribeQueuesResponse]
     """DescribeQueues returns the live counts of queues, summed over the shards that answer."""
+    ConfigureQueues: _grpc.UnaryUnaryMultiCallable[_dispatch_service_pb2.ConfigureQueuesRequest, _dispatch_service_pb2.ConfigureQueuesResponse]
+    """ConfigureQueues takes the settings of queues that concern dispatch: it stores them, keeps them for
+    every shard that begins anew, and tells all shards. Of two versions the higher one counts. Every
+    management instance calls every execution instance when it meets it, and after each change.
+    """
+    ExplainTasks: _grpc.UnaryUnaryMultiCallable[_dispatch_service_pb2.ExplainTasksRequest, _dispatch_service_pb2.ExplainTasksResponse]
+    """ExplainTasks says why tasks wait, with the figures behind it, and what running ones last said of
+    their progress. At most 1,000.
+    """
     ListSessions: _grpc.UnaryUnaryMultiCallable[_dispatch_service_pb2.ListSessionsRequest, _dispatch_service_pb2.ListSessionsResponse]
     """ListSessions returns the workers that this instance serves. Instances ask each other to answer
     `WorkerService.ListWorkers`.
@@ -75,6 +84,15 @@ class DispatchServiceAsyncStub(DispatchServiceStub):
     """
     DescribeQueues: _aio.UnaryUnaryMultiCallable[_dispatch_service_pb2.DescribeQueuesRequest, _dispatch_service_pb2.DescribeQueuesResponse]  # type: ignore[assignment]
     """DescribeQueues returns the live counts of queues, summed over the shards that answer."""
+    ConfigureQueues: _aio.UnaryUnaryMultiCallable[_dispatch_service_pb2.ConfigureQueuesRequest, _dispatch_service_pb2.ConfigureQueuesResponse]  # type: ignore[assignment]
+    """ConfigureQueues takes the settings of queues that concern dispatch: it stores them, keeps them for
+    every shard that begins anew, and tells all shards. Of two versions the higher one counts. Every
+    management instance calls every execution instance when it meets it, and after each change.
+    """
+    ExplainTasks: _aio.UnaryUnaryMultiCallable[_dispatch_service_pb2.ExplainTasksRequest, _dispatch_service_pb2.ExplainTasksResponse]  # type: ignore[assignment]
+    """ExplainTasks says why tasks wait, with the figures behind it, and what running ones last said of
+    their progress. At most 1,000.
+    """
     ListSessions: _aio.UnaryUnaryMultiCallable[_dispatch_service_pb2.ListSessionsRequest, _dispatch_service_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """ListSessions returns the workers that this instance serves. Instances ask each other to answer
     `WorkerService.ListWorkers`.
@@ -122,6 +140,27 @@ class DispatchServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_dispatch_service_pb2.DescribeQueuesResponse, _abc.Awaitable[_dispatch_service_pb2.DescribeQueuesResponse]]:
         """DescribeQueues returns the live counts of queues, summed over the shards that answer."""
+
+    @_abc_1.abstractmethod
+    def ConfigureQueues(
+        self,
+        request: _dispatch_service_pb2.ConfigureQueuesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dispatch_service_pb2.ConfigureQueuesResponse, _abc.Awaitable[_dispatch_service_pb2.ConfigureQueuesResponse]]:
+        """ConfigureQueues takes the settings of queues that concern dispatch: it stores them, keeps them for
+        every shard that begins anew, and tells all shards. Of two versions the higher one counts. Every
+        management instance calls every execution instance when it meets it, and after each change.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainTasks(
+        self,
+        request: _dispatch_service_pb2.ExplainTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dispatch_service_pb2.ExplainTasksResponse, _abc.Awaitable[_dispatch_service_pb2.ExplainTasksResponse]]:
+        """ExplainTasks says why tasks wait, with the figures behind it, and what running ones last said of
+        their progress. At most 1,000.
+        """
 
     @_abc_1.abstractmethod
     def ListSessions(

@@ -38,6 +38,8 @@ class _DirectiveKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Directi
     """The ledger does not know the task: remove it and forget what is recorded of it."""
     DIRECTIVE_KIND_KEEP: _DirectiveKind.ValueType  # 4
     """The report changed nothing that concerns the shard; leave the task as it is."""
+    DIRECTIVE_KIND_LATER: _DirectiveKind.ValueType  # 5
+    """The task is to run so much later that it waits in the ledger: remove it. It will be dispatched."""
 
 class DirectiveKind(_DirectiveKind, metaclass=_DirectiveKindEnumTypeWrapper):
     """DirectiveKind is what execution is to do with a task."""
@@ -54,6 +56,8 @@ DIRECTIVE_KIND_GONE: DirectiveKind.ValueType  # 3
 """The ledger does not know the task: remove it and forget what is recorded of it."""
 DIRECTIVE_KIND_KEEP: DirectiveKind.ValueType  # 4
 """The report changed nothing that concerns the shard; leave the task as it is."""
+DIRECTIVE_KIND_LATER: DirectiveKind.ValueType  # 5
+"""The task is to run so much later that it waits in the ledger: remove it. It will be dispatched."""
 Global___DirectiveKind: _TypeAlias = DirectiveKind  # noqa: Y015
 
 @_typing.final
@@ -95,6 +99,8 @@ class AttemptReport(_message.Message):
     WORKER_ID_FIELD_NUMBER: _builtins.int
     ERROR_TYPE_FIELD_NUMBER: _builtins.int
     ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
+    RETRY_DELAY_MS_FIELD_NUMBER: _builtins.int
+    NON_RETRYABLE_FIELD_NUMBER: _builtins.int
     task_id: _builtins.bytes
     """The task's id, 16 bytes."""
     attempt: _builtins.int
@@ -113,6 +119,10 @@ class AttemptReport(_message.Message):
     """The type of the error, if there is one."""
     error_message: _builtins.str
     """The message of the error, cut to 1,024 characters; the whole is kept with the attempt."""
+    retry_delay_ms: _builtins.int
+    """With SNOOZED: the delay. With FAILED: the delay that the worker asked for, if it did."""
+    non_retryable: _builtins.bool
+    """Whether the worker said that another attempt is useless."""
     def __init__(
         self,
         *,
@@ -125,12 +135,16 @@ class AttemptReport(_message.Message):
         worker_id: _builtins.str = ...,
         error_type: _builtins.str = ...,
         error_message: _builtins.str = ...,
+        retry_delay_ms: _builtins.int | None = ...,
+        non_retryable: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms", "retry_delay_ms", b"retry_delay_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "end_time_ms", b"end_time_ms", "error_message", b"error_message", "error_type", b"error_type", "outcome", b"outcome", "start_time_ms", b"start_time_ms", "task_id", b"task_id", "tenant", b"tenant", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms", "attempt", b"attempt", "end_time_ms", b"end_time_ms", "error_message", b"error_message", "error_type", b"error_type", "non_retryable", b"non_retryable", "outcome", b"outcome", "retry_delay_ms", b"retry_delay_ms", "start_time_ms", b"start_time_ms", "task_id", b"task_id", "tenant", b"tenant", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__retry_delay_ms: _TypeAlias = _typing.Literal["retry_delay_ms"]  # noqa: Y015
+    _WhichOneofArgType__retry_delay_ms: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_delay_ms) -> _WhichOneofReturnType__retry_delay_ms | None: ...
 
 Global___AttemptReport: _TypeAlias = AttemptReport  # noqa: Y015
 
@@ -191,3 +205,77 @@ class Directive(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Directive: _TypeAlias = Directive  # noqa: Y015
+
+@_typing.final
+class FindOpenTasksRequest(_message.Message):
+    """FindOpenTasksRequest names ranges."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ranges(self) -> _containers.RepeatedCompositeFieldContainer[Global___IdRange]:
+        """The ranges."""
+
+    def __init__(
+        self,
+        *,
+        ranges: _abc.Iterable[Global___IdRange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ranges", b"ranges"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindOpenTasksRequest: _TypeAlias = FindOpenTasksRequest  # noqa: Y015
+
+@_typing.final
+class IdRange(_message.Message):
+    """IdRange is a range of task ids."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    first: _builtins.bytes
+    """The first id, 16 bytes."""
+    end: _builtins.bytes
+    """The id behind the last one, 16 bytes."""
+    def __init__(
+        self,
+        *,
+        first: _builtins.bytes = ...,
+        end: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "first", b"first"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IdRange: _TypeAlias = IdRange  # noqa: Y015
+
+@_typing.final
+class FindOpenTasksResponse(_message.Message):
+    """FindOpenTasksResponse answers, range by range."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPEN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def open(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """Whether a task of the range is open, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        open: _abc.Iterable[_builtins.bool] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["open", b"open"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindOpenTasksResponse: _TypeAlias = FindOpenTasksResponse  # noqa: Y015

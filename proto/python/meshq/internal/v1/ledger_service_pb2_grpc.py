@@ -40,6 +40,11 @@ class LedgerServiceStub:
                 request_serializer=meshq_dot_internal_dot_v1_dot_ledger__service__pb2.ReportAttemptsRequest.SerializeToString,
                 response_deserializer=meshq_dot_internal_dot_v1_dot_ledger__service__pb2.ReportAttemptsResponse.FromString,
                 _registered_method=True)
+        self.FindOpenTasks = channel.unary_unary(
+                '/meshq.internal.v1.LedgerService/FindOpenTasks',
+                request_serializer=meshq_dot_internal_dot_v1_dot_ledger__service__pb2.FindOpenTasksRequest.SerializeToString,
+                response_deserializer=meshq_dot_internal_dot_v1_dot_ledger__service__pb2.FindOpenTasksResponse.FromString,
+                _registered_method=True)
 
 
 class LedgerServiceServicer:
@@ -55,6 +60,14 @@ class LedgerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindOpenTasks(self, request, context):
+        """FindOpenTasks says for ranges of ids whether any task in them is open, so that execution drops no
+        attempts that are still needed. At most 1,000.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LedgerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -62,6 +75,11 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     servicer.ReportAttempts,
                     request_deserializer=meshq_dot_internal_dot_v1_dot_ledger__service__pb2.ReportAttemptsRequest.FromString,
                     response_serializer=meshq_dot_internal_dot_v1_dot_ledger__service__pb2.ReportAttemptsResponse.SerializeToString,
+            ),
+            'FindOpenTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindOpenTasks,
+                    request_deserializer=meshq_dot_internal_dot_v1_dot_ledger__service__pb2.FindOpenTasksRequest.FromString,
+                    response_serializer=meshq_dot_internal_dot_v1_dot_ledger__service__pb2.FindOpenTasksResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -92,6 +110,33 @@ class LedgerService:
             '/meshq.internal.v1.LedgerService/ReportAttempts',
             meshq_dot_internal_dot_v1_dot_ledger__service__pb2.ReportAttemptsRequest.SerializeToString,
             meshq_dot_internal_dot_v1_dot_ledger__service__pb2.ReportAttemptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindOpenTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshq.internal.v1.LedgerService/FindOpenTasks',
+            meshq_dot_internal_dot_v1_dot_ledger__service__pb2.FindOpenTasksRequest.SerializeToString,
+            meshq_dot_internal_dot_v1_dot_ledger__service__pb2.FindOpenTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,10 @@ class LedgerServiceStub:
     attempt match an open task, and answers with what is to be done next, computed from the row. A
     repeated report gets the current directive again. At most 1,000.
     """
+    FindOpenTasks: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.FindOpenTasksRequest, _ledger_service_pb2.FindOpenTasksResponse]
+    """FindOpenTasks says for ranges of ids whether any task in them is open, so that execution drops no
+    attempts that are still needed. At most 1,000.
+    """
 
 @_typing.type_check_only
 class LedgerServiceAsyncStub(LedgerServiceStub):
@@ -48,6 +52,10 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     """ReportAttempts takes ends (and late starts) of attempts, applies each to the ledger where id and
     attempt match an open task, and answers with what is to be done next, computed from the row. A
     repeated report gets the current directive again. At most 1,000.
+    """
+    FindOpenTasks: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.FindOpenTasksRequest, _ledger_service_pb2.FindOpenTasksResponse]  # type: ignore[assignment]
+    """FindOpenTasks says for ranges of ids whether any task in them is open, so that execution drops no
+    attempts that are still needed. At most 1,000.
     """
 
 class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -62,6 +70,16 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         """ReportAttempts takes ends (and late starts) of attempts, applies each to the ledger where id and
         attempt match an open task, and answers with what is to be done next, computed from the row. A
         repeated report gets the current directive again. At most 1,000.
+        """
+
+    @_abc_1.abstractmethod
+    def FindOpenTasks(
+        self,
+        request: _ledger_service_pb2.FindOpenTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.FindOpenTasksResponse, _abc.Awaitable[_ledger_service_pb2.FindOpenTasksResponse]]:
+        """FindOpenTasks says for ranges of ids whether any task in them is open, so that execution drops no
+        attempts that are still needed. At most 1,000.
         """
 
 def add_LedgerServiceServicer_to_server(servicer: LedgerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
