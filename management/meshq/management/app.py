@@ -175,7 +175,7 @@ class Management:
         )
         self._tasks = tasks
         queues = QueueServicer(self.ledger, self._placement, self.now_ms)  # type: ignore[abstract]
-        reports = LedgerServicer(self.finisher)  # type: ignore[abstract]
+        reports = LedgerServicer(self.finisher, self.ledger)
         commits = CommitServicer(self.commits)
         return [
             ServedService(

@@ -71,6 +71,9 @@ class Ledger(Protocol):
     async def list_tasks(self, wanted: TaskFilter, before: TaskId | None, limit: int) -> list[TaskRow]:
         """Tasks with ids below `before`, the newest first, without their specifications."""
 
+    async def find_open(self, ranges: Sequence[tuple[TaskId, TaskId]]) -> list[bool]:
+        """For each range of ids, its first one and the one behind its last, whether a task in it is open."""
+
     async def list_queues(
         self, tenant: str, *, after: str, limit: int, name: str = "", now_ms: int
     ) -> list[QueueFigures]:

@@ -7,6 +7,8 @@ from typing import Any, Final, Protocol
 
 import grpc
 
+from meshq.contract.errors import InvalidRequest
+from meshq.contract.ids import ID_BYTES
 from meshq.execution.conversion.attempts import attempts_response, outcomes_response
 from meshq.execution.conversion.dispatch import check_ids
 from meshq.execution.inquiries import Inquiries
@@ -57,7 +59,8 @@ class AttemptServicer(AttemptServiceServicer):
         context: Context,  # noqa: ARG002
     ) -> pb.ListAttemptsResponse:
         """Return all ended attempts of one task."""
-        check_ids([request.task_id], "task_id")
+        if len(request.task_id) != ID_BYTES:
+            raise InvalidRequest.field("task_id", f"must have {ID_BYTES} bytes, not {len(request.task_id)}")
         return attempts_response(await self._attempts.list(request.task_id))
 
     async def DeleteAttempts(  # noqa: N802

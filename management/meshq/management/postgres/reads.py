@@ -15,6 +15,7 @@ from meshq.mesh.postgres.arrays import uuids
 
 _GET: Final = statement("get")
 _LIST: Final = statement("list")
+_FIND_OPEN: Final = statement("find_open")
 _QUEUES: Final = statement("queues")
 _OPEN_COUNT: Final = """
 SELECT coalesce(sum(created - succeeded - failed - cancelled - expired), 0)::bigint FROM queue_counters
@@ -51,6 +52,12 @@ class Reads:
             "limit": limit,
         }
         return [TaskRow(*row) for row in await self._fetch(_LIST, parameters)]
+
+    async def find_open(self, ranges: Sequence[tuple[TaskId, TaskId]]) -> list[bool]:
+        """See `Ledger.find_open`."""
+        firsts, ends = zip(*ranges, strict=True)
+        rows = await self._fetch(_FIND_OPEN, {"firsts": uuids(firsts), "ends": uuids(ends)})
+        return [found for (found,) in rows]
 
     async def list_queues(
         self, tenant: str, *, after: str, limit: int, name: str = "", now_ms: int

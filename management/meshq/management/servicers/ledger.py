@@ -1,4 +1,4 @@
-"""LedgerService: what execution reports."""
+"""LedgerService: what execution reports and asks."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Any
 import grpc
 
 from meshq.contract.errors import InvalidRequest
+from meshq.contract.ids import ID_BYTES
 from meshq.contract.limits import MAX_FRAME_ITEMS
 from meshq.internal.v1 import ledger_service_pb2, ledger_service_pb2_grpc
 from meshq.management.conversion import directive_messages, read_reports
 from meshq.management.finish import Finisher
+from meshq.management.ledger import Ledger
+from meshq.management.model.task import TaskId
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -18,8 +21,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class LedgerServicer(ledger_service_pb2_grpc.LedgerServiceServicer):
     """See the protocol."""
 
-    def __init__(self, finisher: Finisher) -> None:
+    def __init__(self, finisher: Finisher, ledger: Ledger) -> None:
         self._finisher = finisher
+        self._ledger = ledger
 
     async def ReportAttempts(  # noqa: N802
         self, request: ledger_service_pb2.ReportAttemptsRequest, context: Context
@@ -31,3 +35,25 @@ class LedgerServicer(ledger_service_pb2_grpc.LedgerServiceServicer):
         if not request.reports:
             return ledger_service_pb2.ReportAttemptsResponse()
         return directive_messages(await self._finisher.submit(read_reports(request.reports)))
+
+    async def FindOpenTasks(  # noqa: N802
+        self, request: ledger_service_pb2.FindOpenTasksRequest, context: Context
+    ) -> ledger_service_pb2.FindOpenTasksResponse:
+        """Say for ranges of ids whether a task in them is open."""
+        del context
+        if len(request.ranges) > MAX_FRAME_ITEMS:
+            raise InvalidRequest.field(
+                "ranges", f"must have at most {MAX_FRAME_ITEMS} entries, not {len(request.ranges)}"
+            )
+        ranges = [_range(item, f"ranges[{index}]") for index, item in enumerate(request.ranges)]
+        found = await self._ledger.find_open(ranges) if ranges else []
+        return ledger_service_pb2.FindOpenTasksResponse(open=found)
+
+
+def _range(item: ledger_service_pb2.IdRange, path: str) -> tuple[TaskId, TaskId]:
+    for field, value in (("first", item.first), ("end", item.end)):
+        if len(value) != ID_BYTES:
+            raise InvalidRequest.field(f"{path}.{field}", f"must have {ID_BYTES} bytes, not {len(value)}")
+    if item.end < item.first:
+        raise InvalidRequest.field(f"{path}.end", f"must not be below first, not {item.end.hex()}")
+    return item.first, item.end

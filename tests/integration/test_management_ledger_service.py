@@ -1,0 +1,51 @@
+"""What execution asks the ledger beside its reports."""
+
+import uuid
+
+import grpc
+import pytest
+from fixtures.management import cluster, report
+
+from meshq.contract.errors import InvalidRequest
+from meshq.contract.status import from_rpc_error
+from meshq.internal.v1 import ledger_service_pb2 as pb
+from meshq.v1 import task_pb2
+
+HIGHEST = b"\xff" * 16
+ID = bytes(16)
+
+
+def asked(*ranges: tuple[bytes, bytes]) -> pb.FindOpenTasksRequest:
+    return pb.FindOpenTasksRequest(ranges=[pb.IdRange(first=first, end=end) for first, end in ranges])
+
+
+async def test_ranges_say_whether_a_task_in_them_is_open(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        ids = [uuid.UUID((await node.create()).task_id).bytes for _ in range(3)]
+        await node.report(report(ids[1], 1, task_pb2.ATTEMPT_OUTCOME_SUCCEEDED))
+        found = await node.ledger.FindOpenTasks(
+            asked((ids[0], ids[1]), (ids[1], ids[2]), (ids[2], HIGHEST), (ids[0], ids[0]), (ID, ids[0]))
+        )
+        assert list(found.open) == [True, False, True, False, False]
+        assert not (await node.ledger.FindOpenTasks(asked())).open
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (asked((b"x", HIGHEST)), "ranges[0].first"),
+        (asked((ID, HIGHEST), (ID, b"")), "ranges[1].end"),
+        (asked((HIGHEST, ID)), "ranges[0].end"),
+        (asked(*[(ID, HIGHEST)] * 1_001), "ranges"),
+    ],
+)
+async def test_a_bad_range_names_its_field(
+    database: str, request_: pb.FindOpenTasksRequest, field: str
+) -> None:
+    async with cluster(database) as system:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await system.nodes[0].ledger.FindOpenTasks(request_)
+        error = from_rpc_error(caught.value)
+        assert isinstance(error, InvalidRequest)
+        assert [item.field for item in error.violations] == [field]
