@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshq.contract.errors import InvalidRequest
-from meshq.contract.ids import ID_BYTES, id_time_ms, lowest_id, new_task_id, parse_task_id
+from meshq.contract.ids import (
+    ID_BYTES,
+    id_retention_days,
+    id_time_ms,
+    lowest_id,
+    new_task_id,
+    parse_task_id,
+)
+from meshq.contract.limits import DEFAULT_RETENTION_DAYS, RETENTION_DAYS
 
 
 def test_ids_ascend_and_are_of_version_7() -> None:
@@ -20,6 +28,14 @@ def test_ids_ascend_and_are_of_version_7() -> None:
     assert len(set(ids)) == len(ids)
     assert {item.version for item in ids} == {7}
     assert {len(item.bytes) for item in ids} == {ID_BYTES}
+
+
+def test_an_id_knows_its_retention() -> None:
+    assert id_retention_days(new_task_id()) == DEFAULT_RETENTION_DAYS
+    ids = [new_task_id(number % len(RETENTION_DAYS)) for number in range(10_000)]
+    assert [id_retention_days(item) for item in ids[:8]] == list(RETENTION_DAYS)
+    assert ids == sorted(ids)
+    assert {(item.version, item.variant) for item in ids} == {(7, uuid.RFC_4122)}
 
 
 def test_order_is_the_same_as_text_bytes_and_value() -> None:

@@ -1,4 +1,8 @@
-"""Task ids: UUIDv7, so that ids sort by creation and a time filter is a range of ids."""
+"""Task ids: UUIDv7, so that ids sort by creation and a time filter is a range of ids.
+
+The lowest three of an id's random bits say for how long its task is kept once it has ended, so that
+whoever has an id knows that without being told. They are below the bits that make ids ascend.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,31 @@ from typing import Final
 import uuid_utils
 
 from meshq.contract.errors import InvalidRequest
+from meshq.contract.limits import DEFAULT_RETENTION_DAYS, RETENTION_DAYS
 
 ID_BYTES: Final = 16
 _CANONICAL_LENGTH: Final = 36
 _CANONICAL: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 
-def new_task_id() -> uuid.UUID:
-    """A new id; ids made by one process ascend."""
-    return uuid.UUID(bytes=uuid_utils.uuid7().bytes)
+DEFAULT_RETENTION: Final = RETENTION_DAYS.index(DEFAULT_RETENTION_DAYS)
+
+_RETENTION_BITS: Final = len(RETENTION_DAYS) - 1
+
+
+def new_task_id(retention: int = DEFAULT_RETENTION) -> uuid.UUID:
+    """A new id; ids made by one process ascend.
+
+    Args:
+        retention: For how long the task is kept: an index into `limits.RETENTION_DAYS`.
+    """
+    made = uuid_utils.uuid7().bytes
+    return uuid.UUID(bytes=made[:-1] + bytes((made[-1] & ~_RETENTION_BITS | retention,)))
+
+
+def id_retention_days(task_id: uuid.UUID) -> int:
+    """For how many days a task is kept once it has ended, as its id says."""
+    return RETENTION_DAYS[task_id.bytes[-1] & _RETENTION_BITS]
 
 
 def parse_task_id(text: str, field: str = "task_id") -> uuid.UUID:
