@@ -708,6 +708,11 @@ class ExplainTasksRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TASKS_FIELD_NUMBER: _builtins.int
+    OWN_PROGRESS_FIELD_NUMBER: _builtins.int
+    own_progress: _builtins.bool
+    """Whether only the progress that the asked instance itself has heard is wanted, and nothing else.
+    Instances ask each other so, because each hears the workers that it serves.
+    """
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedTask]:
         """The tasks, at most 1,000."""
@@ -716,10 +721,11 @@ class ExplainTasksRequest(_message.Message):
         self,
         *,
         tasks: _abc.Iterable[Global___ExplainedTask] | None = ...,
+        own_progress: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["own_progress", b"own_progress", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
