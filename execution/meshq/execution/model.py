@@ -117,6 +117,8 @@ class Ended(NamedTuple):
         error_type: For the ledger.
         error_message: For the ledger, cut.
         shard: The shard that holds the lease; empty when that is not known.
+        retry_ms: The delay before the next attempt that the worker asked for, if it did.
+        non_retryable: Whether the worker said that another attempt is useless.
     """
 
     task_id: bytes
@@ -133,6 +135,8 @@ class Ended(NamedTuple):
     error_type: str
     error_message: str
     shard: str
+    retry_ms: int | None = None
+    non_retryable: bool = False
 
 
 class Directive(NamedTuple):

@@ -161,7 +161,10 @@ class Recorder:
         return statuses
 
 
+_CLOSED: Final = frozenset({Outcome.LOST, Outcome.TIMED_OUT})
+
+
 def _same(row: Ended, recorded: Ended) -> bool:
-    """Whether what is recorded came from the same lease; one that was closed as LOST is no longer a lease."""
+    """Whether what is recorded came from the same lease; one that a shard has closed is no longer a lease."""
     same_lease = (row.epoch, row.number) == (recorded.epoch, recorded.number)
-    return same_lease and (recorded.outcome != Outcome.LOST or row.outcome == Outcome.LOST)
+    return same_lease and (recorded.outcome not in _CLOSED or row.outcome in _CLOSED)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from meshq.contract.limits import MAX_FRAME_BYTES
+from meshq.execution.conversion.times import duration_of_ms, timestamp
 from meshq.execution.model import Ended
 from meshq.internal.v1 import attempt_service_pb2 as pb
 from meshq.v1.task_pb2 import Attempt, AttemptOutcome, TaskError
@@ -44,13 +43,9 @@ def _attempt(ended: Ended) -> Attempt:
         attempt=ended.attempt,
         outcome=AttemptOutcome.ValueType(ended.outcome),
         worker_id=ended.worker_id,
-        start_time=_timestamp(ended.start_ms),
-        end_time=_timestamp(ended.end_ms),
+        start_time=timestamp(ended.start_ms),
+        end_time=timestamp(ended.end_ms),
         error=TaskError.FromString(ended.error) if ended.error else None,
+        retry_delay=None if ended.retry_ms is None else duration_of_ms(ended.retry_ms),
+        non_retryable=ended.non_retryable,
     )
-
-
-def _timestamp(milliseconds: int) -> Timestamp:
-    message = Timestamp()
-    message.FromMilliseconds(milliseconds)
-    return message

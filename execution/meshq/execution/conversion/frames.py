@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from meshq.contract.limits import MAX_FRAME_BYTES, MAX_FRAME_ITEMS, SOFT_FRAME_BYTES
+from meshq.execution.conversion.times import duration, timestamp
 from meshq.internal.v1.session_frames_pb2 import AssignmentsTwin, AssignmentTwin, AssignTwin
 from meshq.v1 import worker_service_pb2 as pb
 
@@ -43,7 +41,7 @@ def polled(assignments: Iterable[tuple[bytes, bytes, int, int]]) -> bytes:
     """An encoded `PollTasksResponse`: specification, token, attempt and the lease's end in ms of each."""
     twins = [
         AssignmentTwin(
-            task=spec, lease_token=token, attempt=attempt, expire_time=_timestamp(ends_ms).SerializeToString()
+            task=spec, lease_token=token, attempt=attempt, expire_time=timestamp(ends_ms).SerializeToString()
         )
         for spec, token, attempt, ends_ms in assignments
     ]
@@ -106,16 +104,3 @@ def reconnect_frame(reason: str) -> bytes:
 
 PING_FRAME: Final = pb.ConnectResponse(ping=pb.Ping(nonce=1)).SerializeToString()
 """A sign of life; nobody compares the nonce."""
-
-
-def duration(seconds: float) -> Duration:
-    """A protobuf Duration."""
-    message = Duration()
-    message.FromNanoseconds(round(seconds * 1e9))
-    return message
-
-
-def _timestamp(milliseconds: int) -> Timestamp:
-    message = Timestamp()
-    message.FromMilliseconds(milliseconds)
-    return message

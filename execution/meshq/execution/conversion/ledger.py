@@ -53,4 +53,6 @@ def _report(ended: Ended) -> pb.AttemptReport:
         worker_id=ended.worker_id,
         error_type=ended.error_type,
         error_message=ended.error_message,
+        retry_delay_ms=ended.retry_ms,
+        non_retryable=ended.non_retryable,
     )

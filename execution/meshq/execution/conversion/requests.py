@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Final
-
-from google.protobuf.duration_pb2 import Duration
 
 from meshq.contract.errors import InvalidRequest, PreconditionFailed, Reason
 from meshq.contract.limits import (
@@ -15,6 +12,7 @@ from meshq.contract.limits import (
     DEFAULT_POLL_WAIT_SECONDS,
     DEFAULT_QUEUE,
     DEFAULT_TENANT,
+    MAX_CHECKPOINT_BYTES,
     MAX_FRAME_ITEMS,
     MAX_LABEL_KEY_LENGTH,
     MAX_LABEL_VALUE_LENGTH,
@@ -36,6 +34,7 @@ from meshq.contract.limits import (
     REQUEST_ID_PATTERN,
     REQUEST_ID_RULE,
 )
+from meshq.execution.conversion.times import seconds_of
 from meshq.execution.sessions.polls import Poll
 from meshq.execution.sessions.session import WorkerFacts
 from meshq.v1 import worker_service_pb2 as pb
@@ -91,9 +90,9 @@ def poll_of(request: pb.PollTasksRequest) -> Poll:
     _between(max_tasks, 1, MAX_FRAME_ITEMS, "max_tasks")
     wait, lease = DEFAULT_POLL_WAIT_SECONDS, DEFAULT_POLL_LEASE_SECONDS
     if request.HasField("wait_timeout"):
-        wait = _seconds(request.wait_timeout, 0.0, MAX_POLL_WAIT_SECONDS, "wait_timeout")
+        wait = seconds_of(request.wait_timeout, 0.0, MAX_POLL_WAIT_SECONDS, "wait_timeout")
     if request.HasField("lease_ttl"):
-        lease = _seconds(request.lease_ttl, MIN_POLL_LEASE_SECONDS, MAX_POLL_LEASE_SECONDS, "lease_ttl")
+        lease = seconds_of(request.lease_ttl, MIN_POLL_LEASE_SECONDS, MAX_POLL_LEASE_SECONDS, "lease_ttl")
     return Poll(facts, max_tasks, wait, lease, request.request_id)
 
 
@@ -105,10 +104,11 @@ def polling_worker(worker_id: str) -> WorkerFacts:
 
 def check_progress(progress: pb.LeaseProgress, field: str) -> None:
     """Raises `InvalidRequest` unless the progress keeps the rules."""
-    if not (math.isfinite(progress.fraction) and 0 <= progress.fraction <= 1):
+    if progress.HasField("fraction") and not 0 <= progress.fraction <= 1:
         raise InvalidRequest.field(f"{field}.fraction", f"must be 0 to 1, not {progress.fraction}")
     _at_most(len(progress.message), MAX_REASON_LENGTH, f"{field}.message", "characters")
     _at_most(progress.detail.ByteSize(), MAX_PROGRESS_DETAIL_BYTES, f"{field}.detail", "bytes encoded")
+    _at_most(progress.checkpoint.ByteSize(), MAX_CHECKPOINT_BYTES, f"{field}.checkpoint", "bytes encoded")
 
 
 def check_output(output: pb.LeaseOutput, field: str) -> None:
@@ -171,10 +171,3 @@ def _at_most(value: int, most: int, field: str, unit: str) -> None:
 def _between(value: int, least: int, most: int, field: str) -> None:
     if not least <= value <= most:
         raise InvalidRequest.field(field, f"must be {least} to {most}, not {value}")
-
-
-def _seconds(value: Duration, least: float, most: float, field: str) -> float:
-    seconds = value.seconds + value.nanos / 1e9
-    if not least <= seconds <= most:
-        raise InvalidRequest.field(field, f"must be {least:g} to {most:g} s, not {seconds:g}")
-    return seconds

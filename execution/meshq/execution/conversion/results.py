@@ -6,14 +6,18 @@ from typing import Final, NamedTuple
 
 from meshq.contract.errors import InvalidRequest
 from meshq.contract.limits import (
+    MAX_ATTEMPT_SECONDS,
     MAX_CONTENT_TYPE_LENGTH,
     MAX_ERROR_MESSAGE_LENGTH,
     MAX_ERROR_TYPE_LENGTH,
     MAX_LEDGER_MESSAGE_LENGTH,
     MAX_PAYLOAD_BYTES,
     MAX_REASON_LENGTH,
+    MAX_SNOOZE_SECONDS,
     MAX_TRACEBACK_LENGTH,
+    MIN_FINISH_LATER_SECONDS,
 )
+from meshq.execution.conversion.times import milliseconds_of
 from meshq.execution.conversion.tokens import decode_token
 from meshq.execution.model import Ended, Lease, Outcome
 from meshq.v1 import worker_service_pb2 as pb
@@ -21,14 +25,53 @@ from meshq.v1.task_pb2 import TaskError
 
 RESULT_TOO_LARGE: Final = "RESULT_TOO_LARGE"
 _CANCELLED: Final = "CANCELLED"
+_SNOOZED: Final = "SNOOZED"
+
+NOBODYS_LEASE: Final = 0
+
+_CLOSED: Final = {
+    "lost": (Outcome.LOST, "LOST", "The worker vanished, or its lease ended, before it answered."),
+    "start_by": (
+        Outcome.TIMED_OUT,
+        "SCHEDULE_TO_START_TIMEOUT",
+        "No worker took the task within its schedule_to_start_timeout.",
+    ),
+    "start_to_close": (
+        Outcome.TIMED_OUT,
+        "START_TO_CLOSE_TIMEOUT",
+        "The attempt took longer than its start_to_close_timeout.",
+    ),
+    "heartbeat": (
+        Outcome.TIMED_OUT,
+        "HEARTBEAT_TIMEOUT",
+        "The handler was silent for longer than its heartbeat_timeout.",
+    ),
+    "finish_later": (
+        Outcome.TIMED_OUT,
+        "FINISH_LATER_TIMEOUT",
+        "Nobody completed the task within the time that its handler gave.",
+    ),
+    "grace": (
+        Outcome.CANCELLED,
+        "CANCEL_GRACE_ENDED",
+        "The task was cancelled, and its worker did not stop it within the grace.",
+    ),
+}
+"""Outcome, error type and message, by the kind of what was over."""
 
 
 class Reported(NamedTuple):
-    """One reported result: its end, or None for a task that is given back unrun."""
+    """One reported result.
+
+    Attributes:
+        ended: Its end; None for a task that is given back unrun, or that somebody else will complete.
+        later_ms: How long somebody else may take; 0 when nobody is to.
+    """
 
     token: bytes
     lease: Lease
     ended: Ended | None
+    later_ms: int = 0
 
 
 class _End(NamedTuple):
@@ -37,8 +80,10 @@ class _End(NamedTuple):
     outcome: Outcome
     success: bytes | None
     error: bytes | None
-    error_type: str
-    error_message: str
+    error_type: str = ""
+    error_message: str = ""
+    retry_ms: int | None = None
+    non_retryable: bool = False
 
 
 def reported(
@@ -73,19 +118,34 @@ def reported(
     elif kind == "cancelled":
         message = _text(result.cancelled.message, f"{field}.cancelled.message")
         end = _error(Outcome.CANCELLED, TaskError(type=_CANCELLED, message=message))
+    elif kind == "snooze":
+        end = _snooze(result.snooze, f"{field}.snooze")
+    elif kind == "finish_later":
+        return Reported(result.lease_token, lease, None, _timeout(result.finish_later, field))
     elif kind == "release":
         _text(result.release.reason, f"{field}.release.reason")
         return Reported(result.lease_token, lease, None)
     else:
-        raise InvalidRequest.field(f"{field}.outcome", "must be success, failure, cancelled or release")
+        raise InvalidRequest.field(
+            f"{field}.outcome", "must be success, failure, cancelled, release, snooze or finish_later"
+        )
     ended = _ended(lease, worker_id, _start_ms(result, lease, now_ms), now_ms, end)
     return Reported(result.lease_token, lease, ended)
 
 
+def closed(kind: str, lease: Lease, worker_id: str, now_ms: int) -> Ended:
+    """The end of an attempt that a shard has closed, by the kind of what was over."""
+    outcome, error_type, message = _CLOSED[kind]
+    end = _error(outcome, TaskError(type=error_type, message=message))
+    if outcome is Outcome.CANCELLED:
+        # No lease's own word: what its worker says after this comes second.
+        lease = lease._replace(number=NOBODYS_LEASE)
+    return _ended(lease, worker_id, lease.leased_ms, now_ms, end)
+
+
 def lost(lease: Lease, worker_id: str, now_ms: int) -> Ended:
     """The end of an attempt whose worker vanished."""
-    error = TaskError(type="LOST", message="The worker vanished, or its lease ended, before it answered.")
-    return _ended(lease, worker_id, lease.leased_ms, now_ms, _error(Outcome.LOST, error))
+    return closed("lost", lease, worker_id, now_ms)
 
 
 def with_error_text(ended: Ended) -> Ended:
@@ -108,13 +168,30 @@ def _success(success: pb.Success, field: str, *, strict: bool) -> _End:
         if strict:
             raise InvalidRequest.field(f"{field}.success.{part}", rule)
         return _error(Outcome.FAILED, TaskError(type=RESULT_TOO_LARGE, message=f"The result {rule}."))
-    return _End(Outcome.SUCCEEDED, success.SerializeToString(), None, "", "")
+    return _End(Outcome.SUCCEEDED, success.SerializeToString(), None)
 
 
 def _failure(failure: pb.Failure, field: str) -> _End:
     if not failure.error.type:
         raise InvalidRequest.field(f"{field}.failure.error.type", "must not be empty")
-    return _error(Outcome.FAILED, failure.error)
+    end = _error(Outcome.FAILED, failure.error)
+    if failure.HasField("retry_delay"):
+        path = f"{field}.failure.retry_delay"
+        end = end._replace(retry_ms=milliseconds_of(failure.retry_delay, 0, MAX_ATTEMPT_SECONDS, path))
+    return end._replace(non_retryable=True) if failure.non_retryable else end
+
+
+def _snooze(snooze: pb.Snooze, field: str) -> _End:
+    delay_ms = milliseconds_of(snooze.delay, 0, MAX_SNOOZE_SECONDS, f"{field}.delay")
+    reason = _text(snooze.reason, f"{field}.reason")
+    if not reason:
+        return _End(Outcome.SNOOZED, None, None, retry_ms=delay_ms)
+    return _error(Outcome.SNOOZED, TaskError(type=_SNOOZED, message=reason))._replace(retry_ms=delay_ms)
+
+
+def _timeout(finish_later: pb.FinishLater, field: str) -> int:
+    path = f"{field}.finish_later.timeout"
+    return milliseconds_of(finish_later.timeout, MIN_FINISH_LATER_SECONDS, MAX_ATTEMPT_SECONDS, path)
 
 
 def _error(outcome: Outcome, error: TaskError) -> _End:
@@ -132,7 +209,7 @@ def _ended(lease: Lease, worker_id: str, start_ms: int, now_ms: int, end: _End) 
     return Ended(
         lease.task_id, lease.attempt, lease.tenant, end.outcome, lease.epoch, lease.number, worker_id,
         start_ms, max(start_ms, now_ms), end.success, end.error, end.error_type, end.error_message,
-        lease.shard,
+        lease.shard, end.retry_ms, end.non_retryable,
     )  # fmt: skip
 
 

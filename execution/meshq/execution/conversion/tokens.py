@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 
 from meshq.contract.errors import InvalidRequest
 from meshq.contract.ids import ID_BYTES
-from meshq.contract.limits import MAX_ATTEMPTS, NAME_PATTERN
+from meshq.contract.limits import NAME_PATTERN
 from meshq.execution.model import Lease
 from meshq.internal.v1.session_frames_pb2 import LeaseToken
 
@@ -56,7 +56,7 @@ def decode_token(token: bytes, field: str) -> Lease:
 def _plausible(lease: Lease) -> bool:
     return (
         len(lease.task_id) == ID_BYTES
-        and 0 < lease.attempt <= MAX_ATTEMPTS
+        and lease.attempt > 0
         and lease.epoch > 0
         and lease.number > 0
         and lease.leased_ms > 0

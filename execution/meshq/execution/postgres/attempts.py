@@ -41,6 +41,8 @@ class AttemptStore:
             texts([row.worker_id for row in ordered]),
             byteas([row.success or b"" for row in ordered]),
             byteas([row.error or b"" for row in ordered]),
+            bigints([-1 if row.retry_ms is None else row.retry_ms for row in ordered]),
+            smallints([row.non_retryable for row in ordered]),
         )
 
         async def work(connection: Connection) -> int:
@@ -82,8 +84,8 @@ def _columns(keys: Sequence[Key]) -> tuple[object, object]:
 
 
 def _ended(row: Sequence[Any]) -> Ended:
-    task_id, attempt, tenant, outcome, epoch, number, worker_id, start_ms, end_ms, success, error = row
+    task_id, attempt, tenant, outcome, epoch, number, worker_id, start_ms, end_ms, success, error = row[:11]
     return Ended(
         task_id.bytes, attempt, tenant, outcome, epoch, number, worker_id, start_ms, end_ms,
-        success or None, error or None, "", "", "",
+        success or None, error or None, "", "", "", *row[11:],
     )  # fmt: skip
