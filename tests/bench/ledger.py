@@ -14,11 +14,14 @@ from typing import TypeVar
 
 import uvloop
 
+from meshq.contract.limits import DEFAULT_RETENTION_DAYS
 from meshq.internal.v1 import ledger_service_pb2
-from meshq.management.conversion import directive_messages, dispatch_frame, read_reports
+from meshq.management.conversion.dispatch import dispatch_frame
+from meshq.management.conversion.reports import directive_messages, read_reports
 from meshq.management.create import Creator
 from meshq.management.finish import Finisher
 from meshq.management.model.claims import ClaimKind
+from meshq.management.model.retention import leave_days
 from meshq.management.model.task import Sendable
 from meshq.management.postgres.database import Database
 from meshq.management.postgres.ledger import PostgresLedger
@@ -49,7 +52,7 @@ async def measure(url: str) -> None:
     database = Database(url, writers=5, readers=2)
     await database.start()
     ledger = PostgresLedger(database)
-    await ledger.prepare_days(now_ms(), 2)
+    await ledger.prepare_days(leave_days(now_ms(), [DEFAULT_RETENTION_DAYS]))
     sent: list[Sendable] = []
     creator = Creator(ledger, sent.extend, now_ms, max_open_tasks=10**7)
     finisher = Finisher(ledger, CommitLog(Bus()), now_ms)

@@ -8,18 +8,11 @@ import pytest
 from meshq.contract.errors import InvalidRequest
 from meshq.contract.limits import MAX_PAYLOAD_BYTES
 from meshq.internal.v1 import ledger_service_pb2
-from meshq.management.conversion import (
-    accept_content,
-    accepted_task,
-    commit_message,
-    committed_row,
-    milliseconds,
-    new_task,
-    public_task,
-    read_filter,
-    read_reports,
-    timestamp,
-)
+from meshq.management.conversion.commits import commit_message, committed_row
+from meshq.management.conversion.filters import read_filter
+from meshq.management.conversion.reports import read_reports
+from meshq.management.conversion.tasks import accept_content, accepted_task, new_task, public_task
+from meshq.management.conversion.values import milliseconds, timestamp
 from meshq.management.create import Accepted
 from meshq.management.model.claims import ClaimKind, fingerprint
 from meshq.management.model.pages import (

@@ -6,8 +6,10 @@ text form exists only in public messages. Times are milliseconds since the epoch
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
+from meshq.contract.limits import DEFAULT_RETENTION_DAYS
 from meshq.management.model.states import TERMINAL, State
 
 TaskId: TypeAlias = bytes
@@ -20,8 +22,47 @@ DISPATCH_HORIZON_MS: Final = 5 * 60 * 1000
 """What is due later than this stays in the ledger for now."""
 
 
+class Unique(NamedTuple):
+    """A unique key that a new task wants to hold.
+
+    Attributes:
+        scope: The number of `meshq.v1.UniqueScope`, resolved.
+        policy: The number of `meshq.v1.UniquePolicy`, resolved.
+        until_ms: With the scope WINDOW: until when.
+    """
+
+    key: str
+    scope: int
+    policy: int
+    until_ms: int | None = None
+
+
+class Special(NamedTuple):
+    """What a task has beyond a plain one, resolved; each is a column.
+
+    Attributes:
+        traits: An encoded `meshq.v1.Task` with the fields of the specification from 11 on.
+        announce_start: Whether the ledger has to know of a start before the worker does.
+        start_by_ms: When the first attempt must have started; None for no limit.
+        close_by_ms: When the task must have ended; None for no limit.
+        labels: Each as `key=value`.
+        redriven_from: The task that this one makes good for.
+    """
+
+    traits: bytes = b""
+    priority: int = 0
+    fairness_key: str = ""
+    announce_start: bool = False
+    start_by_ms: int | None = None
+    close_by_ms: int | None = None
+    ordering_key: str | None = None
+    unique: Unique | None = None
+    labels: Sequence[str] | None = None
+    redriven_from: TaskId | None = None
+
+
 class NewTask(NamedTuple):
-    """A validated task on its way into the ledger."""
+    """A validated task on its way into the ledger; `special` is None for a plain one."""
 
     task_id: TaskId
     tenant: str
@@ -31,10 +72,20 @@ class NewTask(NamedTuple):
     max_attempts: int
     ready_ms: int
     spec: bytes
+    retention_days: int = DEFAULT_RETENTION_DAYS
+    special: Special | None = None
 
 
 class Sendable(NamedTuple):
-    """An attempt that is to be dispatched."""
+    """An attempt that is to be dispatched.
+
+    Attributes:
+        repeat: Whether it may have been dispatched before.
+        traits: As the ledger has them; execution is told what concerns it.
+        start_by_ms: When the first attempt must have started; None for no limit.
+        announce_start: Whether the ledger has to know of a start before the worker does.
+        started: Whether the ledger knows of the start, and no other attempt may be made.
+    """
 
     task_id: TaskId
     attempt: int
@@ -46,10 +97,23 @@ class Sendable(NamedTuple):
     fairness_key: str
     repeat: bool
     spec: bytes
+    traits: bytes | None = None
+    start_by_ms: int | None = None
+    announce_start: bool = False
+    started: bool = False
 
 
 class TaskRow(NamedTuple):
-    """A task as the ledger has it; `spec` is None where it was not asked for."""
+    """A task as the ledger has it.
+
+    Attributes:
+        spared: Attempts that cost nothing.
+        unanswered: Attempts in a row that ended without an answer.
+        ending: The terminal state that CANCELLING leads to; None for CANCELLED.
+        labels: Each as `key=value`.
+        traits: None for a plain task.
+        spec: None where it was not asked for.
+    """
 
     task_id: TaskId
     tenant: str
@@ -66,6 +130,15 @@ class TaskRow(NamedTuple):
     error_message: str | None
     cancel_reason: str | None
     cancel_ms: int | None
+    spared: int = 0
+    unanswered: int = 0
+    ending: int | None = None
+    ordering_key: str | None = None
+    unique_key: str | None = None
+    labels: list[str] | None = None
+    redriven_from: TaskId | None = None
+    redriven_to: TaskId | None = None
+    traits: bytes | None = None
     spec: bytes | None = None
 
     @property
@@ -112,8 +185,25 @@ class TaskFilter(NamedTuple):
 
 def sendable(task: NewTask, *, repeat: bool = False) -> Sendable:
     """The first attempt of a task that was just accepted."""
-    task_id, tenant, queue, type_, _, _, ready_ms, spec = task
-    return Sendable(task_id, 1, tenant, queue, type_, ready_ms, 0, "", repeat, spec)
+    task_id, tenant, queue, type_, _, max_attempts, ready_ms, spec, _, special = task
+    if special is None:
+        once = max_attempts == 1
+        return Sendable(task_id, 1, tenant, queue, type_, ready_ms, 0, "", repeat, spec, None, None, once)
+    return Sendable(
+        task_id,
+        1,
+        tenant,
+        queue,
+        type_,
+        ready_ms,
+        special.priority,
+        special.fairness_key,
+        repeat,
+        spec,
+        special.traits,
+        special.start_by_ms,
+        special.announce_start,
+    )
 
 
 def shown_state(state: int, ready_ms: int, now_ms: int) -> int:

@@ -125,7 +125,7 @@ def _parameters(
     rows = sorted(rows, key=_by_id)
     claims = sorted(claims)
     columns = list(zip(*(task for task, _ in rows), strict=True)) or [()] * len(NewTask._fields)
-    ids, tenants, names, types, states, max_attempts, ready, specs = columns
+    ids, tenants, names, types, states, max_attempts, ready, specs, retention_days, _ = columns
     return {
         "now": now_ms,
         "slot": slot,
@@ -137,6 +137,7 @@ def _parameters(
         "max_attempts": smallints(max_attempts),
         "ready": bigints(ready),
         "specs": byteas(specs),
+        "retention_days": smallints(retention_days),
         "row_claims": texts([claim for _, claim in rows]),
         "claims": texts([claim.name for claim in claims]),
         "fingerprints": bigints([claim.fingerprint for claim in claims]),

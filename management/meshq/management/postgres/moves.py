@@ -13,15 +13,7 @@ from meshq.management.postgres.database import Database, LedgerConnection
 from meshq.management.postgres.sql import statement
 from meshq.mesh.postgres.arrays import bigints, integers, smallints, texts, uuids
 
-_FINISH: Final = (
-    statement("finish")
-    + """
-SELECT
-    uuid_send(id), tenant, queue, type, state, attempt, max_attempts, ready_ms, start_ms, end_ms, worker_id,
-    error_type, error_message, cancel_reason, cancel_ms
-FROM moved
-"""
-)
+_FINISH: Final = statement("finish") + statement("finished")
 _FINISH_QUIETLY: Final = statement("finish") + "SELECT uuid_send(id) FROM moved"  # noqa: S608
 _RETRY: Final = statement("retry")
 _START: Final = statement("start")

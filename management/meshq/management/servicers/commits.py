@@ -10,7 +10,7 @@ import grpc
 
 from meshq.contract.limits import MAX_FRAME_ITEMS, STREAM_KEEPALIVE_SECONDS
 from meshq.internal.v1 import commit_service_pb2, commit_service_pb2_grpc
-from meshq.management.conversion import commit_message
+from meshq.management.conversion.commits import commit_message
 from meshq.management.watch.commits import CommitListener, CommitLog
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -30,13 +30,17 @@ class CommitServicer(commit_service_pb2_grpc.CommitServiceServicer):
         listener = self._log.listen()
         reader = asyncio.create_task(_read(request_iterator, listener))
         try:
+            # From this frame on the listener misses no change of a queue.
+            yield commit_service_pb2.StreamCommitsResponse(sequence=self._log.sequence)
             while not listener.ended:
                 batch = await listener.next(STREAM_KEEPALIVE_SECONDS)
                 first = batch.sequence - len(batch.rows)
                 for start in range(0, len(batch.rows) or 1, MAX_FRAME_ITEMS):
                     rows = batch.rows[start : start + MAX_FRAME_ITEMS]
                     yield commit_service_pb2.StreamCommitsResponse(
-                        commits=[commit_message(row) for row in rows], sequence=first + start + len(rows)
+                        commits=[commit_message(row) for row in rows],
+                        sequence=first + start + len(rows),
+                        changed_queues=[] if start else ["/".join(key) for key in batch.changed_queues],
                     )
         finally:
             self._log.leave(listener)

@@ -10,7 +10,7 @@ from meshq.contract.errors import InvalidRequest
 from meshq.contract.ids import ID_BYTES
 from meshq.contract.limits import MAX_FRAME_ITEMS
 from meshq.internal.v1 import ledger_service_pb2, ledger_service_pb2_grpc
-from meshq.management.conversion import directive_messages, read_reports
+from meshq.management.conversion.reports import directive_messages, read_reports
 from meshq.management.finish import Finisher
 from meshq.management.ledger import Ledger
 from meshq.management.model.task import TaskId

@@ -9,7 +9,7 @@ import grpc
 
 from meshq.contract.errors import InvalidRequest, NotFound, Reason
 from meshq.contract.limits import DEFAULT_PAGE_SIZE
-from meshq.management.conversion import public_queue
+from meshq.management.conversion.queues import public_queue
 from meshq.management.ledger import Ledger
 from meshq.management.model.pages import name_token, read_name_token
 from meshq.management.model.task import QueueFigures

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from meshq.contract.errors import InternalError, InvalidRequest
 from meshq.contract.limits import DEFAULT_TENANT
 from meshq.contract.status import to_status
-from meshq.management.conversion import accept_content, new_task, text_id
+from meshq.management.conversion.tasks import accept_content, new_task
+from meshq.management.conversion.values import text_id
 from meshq.management.create import Accepted
 from meshq.management.model.claims import Claim, ClaimKind, Submission, claim_name, fingerprint
 from meshq.management.model.task import NO_ID, NewTask

@@ -18,7 +18,8 @@ from meshq.contract.limits import (
     STREAM_KEEPALIVE_SECONDS,
 )
 from meshq.management.cancel import Canceller
-from meshq.management.conversion import accepted_task, read_filter
+from meshq.management.conversion.filters import read_filter
+from meshq.management.conversion.tasks import accepted_task
 from meshq.management.create import Creator
 from meshq.management.delete import Deleter
 from meshq.management.ledger import Ledger, one_task

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from meshq.internal.v1 import attempt_service_pb2
-from meshq.management.conversion import add_outcome, public_task
+from meshq.management.conversion.tasks import add_outcome, public_task
 from meshq.management.model.states import State
 from meshq.management.model.task import TaskId, TaskRow
 from meshq.v1 import task_pb2

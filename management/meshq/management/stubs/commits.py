@@ -11,7 +11,7 @@ import grpc
 
 from meshq.contract.limits import STREAM_KEEPALIVE_SECONDS
 from meshq.internal.v1 import commit_service_pb2, commit_service_pb2_grpc
-from meshq.management.conversion import committed_row
+from meshq.management.conversion.commits import committed_row
 from meshq.management.stubs.fleet import StreamLost, together
 from meshq.management.watch.bus import Bus
 
@@ -28,13 +28,22 @@ class CommitLink:
         own_id: This instance.
         bus: Who watches here.
         gap: Called when commits may have been missed.
+        queues_changed: Called when settings of queues have changed, or may have unheard.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, own_id: str, bus: Bus, gap: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        own_id: str,
+        bus: Bus,
+        gap: Callable[[], None],
+        queues_changed: Callable[[], None],
+    ) -> None:
         self._stub = commit_service_pb2_grpc.CommitServiceStub(channel)
         self._own_id = own_id
         self._bus = bus
         self._gap = gap
+        self._queues_changed = queues_changed
         self._changed = asyncio.Event()
         self._expected: int | None = None
 
@@ -84,6 +93,9 @@ class CommitLink:
             self._take(response)
 
     def _take(self, response: commit_service_pb2.StreamCommitsResponse) -> None:
+        if response.changed_queues or self._expected is None:
+            # Changes from before the first frame were told to nobody here.
+            self._queues_changed()
         if response.sequence - len(response.commits) + 1 != self._expected:
             self._gap()
         self._expected = response.sequence + 1

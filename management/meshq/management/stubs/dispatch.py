@@ -15,7 +15,7 @@ import grpc
 from prometheus_client import Counter
 
 from meshq.internal.v1 import dispatch_service_pb2, dispatch_service_pb2_grpc
-from meshq.management.conversion import dispatch_frame
+from meshq.management.conversion.dispatch import dispatch_frame
 from meshq.management.dispatch.outbox import Outbox
 from meshq.management.model.task import Sendable
 from meshq.management.stubs.fleet import StreamLost, together

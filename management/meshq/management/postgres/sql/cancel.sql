@@ -7,5 +7,4 @@ UPDATE open_tasks AS o SET
 FROM before
 WHERE o.id = before.id
 RETURNING
-    before.state, uuid_send(o.id), o.tenant, o.queue, o.type, o.state, o.attempt, o.max_attempts, o.ready_ms,
-    o.start_ms, NULL::bigint, o.worker_id, o.error_type, o.error_message, o.cancel_reason, o.cancel_ms
+    before.state, <open row>

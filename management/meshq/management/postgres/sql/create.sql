@@ -14,12 +14,15 @@ WITH won AS (
     RETURNING claim
 ),
 inserted AS (
-    INSERT INTO open_tasks (id, tenant, queue, type, state, max_attempts, ready_ms, touched_ms, spec)
-    SELECT r.id, r.tenant, r.queue, r.type, r.state, r.max_attempts, r.ready_ms, %(now)s::bigint, r.spec
+    INSERT INTO open_tasks (id, tenant, queue, type, state, max_attempts, ready_ms, touched_ms, spec, retention_days,
+        announce_start)
+    SELECT r.id, r.tenant, r.queue, r.type, r.state, r.max_attempts, r.ready_ms, %(now)s::bigint, r.spec,
+        r.retention_days, r.max_attempts = 1
     FROM unnest(
         %(ids)s::uuid[], %(tenants)s::text[], %(queues)s::text[], %(types)s::text[], %(states)s::smallint[],
-        %(max_attempts)s::smallint[], %(ready)s::bigint[], %(specs)s::bytea[], %(row_claims)s::text[]
-    ) AS r (id, tenant, queue, type, state, max_attempts, ready_ms, spec, claim)
+        %(max_attempts)s::smallint[], %(ready)s::bigint[], %(specs)s::bytea[], %(retention_days)s::smallint[],
+        %(row_claims)s::text[]
+    ) AS r (id, tenant, queue, type, state, max_attempts, ready_ms, spec, retention_days, claim)
     WHERE r.claim = '' OR r.claim IN (SELECT won.claim FROM won)
     ON CONFLICT (id) DO NOTHING
     RETURNING tenant, queue

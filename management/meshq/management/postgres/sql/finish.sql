@@ -13,16 +13,20 @@ WITH moved AS (
         o.attempt, o.max_attempts, i.state, o.tenant, o.queue, o.type,
         coalesce(nullif(i.worker_id, ''), o.worker_id) AS worker_id,
         nullif(i.error_type, '') AS error_type, nullif(i.error_message, '') AS error_message,
-        o.cancel_reason, i.end_ms + o.retention_days * 86400000::bigint AS leave_ms, o.spec
+        o.cancel_reason, i.end_ms + o.retention_days * 86400000::bigint AS leave_ms, o.spared, o.priority,
+        o.fairness_key, o.ordering_key, o.unique_key, o.labels, o.redriven_from, NULL::uuid AS redriven_to,
+        o.traits, o.spec
 ),
 kept AS (
     INSERT INTO finished_tasks (
         id, end_ms, ready_ms, start_ms, cancel_ms, attempt, max_attempts, state, tenant, queue, type,
-        worker_id, error_type, error_message, cancel_reason, leave_ms, spec
+        worker_id, error_type, error_message, cancel_reason, leave_ms, spared, priority, fairness_key,
+        ordering_key, unique_key, labels, redriven_from, traits, spec
     )
     SELECT
         id, end_ms, ready_ms, start_ms, cancel_ms, attempt, max_attempts, state, tenant, queue, type,
-        worker_id, error_type, error_message, cancel_reason, leave_ms, spec
+        worker_id, error_type, error_message, cancel_reason, leave_ms, spared, priority, fairness_key,
+        ordering_key, unique_key, labels, redriven_from, traits, spec
     FROM moved
 ),
 counted AS (

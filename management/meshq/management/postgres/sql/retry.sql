@@ -9,5 +9,4 @@ FROM unnest(
 ) AS i (id, attempt, next_attempt, state, ready_ms, error_type, error_message)
 WHERE o.id = i.id AND o.attempt = i.attempt AND o.state <> 6
 RETURNING
-    uuid_send(o.id), o.tenant, o.queue, o.type, o.state, o.attempt, o.max_attempts, o.ready_ms, o.start_ms,
-    NULL::bigint, o.worker_id, o.error_type, o.error_message, o.cancel_reason, o.cancel_ms
+    <open row>

@@ -5,5 +5,4 @@ FROM unnest(%(ids)s::uuid[], %(attempts)s::integer[], %(starts)s::bigint[], %(wo
     AS i (id, attempt, start_ms, worker_id)
 WHERE o.id = i.id AND o.attempt = i.attempt AND o.state = ANY (%(startable)s::smallint[])
 RETURNING
-    uuid_send(o.id), o.tenant, o.queue, o.type, o.state, o.attempt, o.max_attempts, o.ready_ms, o.start_ms,
-    NULL::bigint, o.worker_id, o.error_type, o.error_message, o.cancel_reason, o.cancel_ms
+    <open row>

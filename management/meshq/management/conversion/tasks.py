@@ -1,0 +1,223 @@
+"""Tasks as callers write and see them.
+
+A task is encoded once, when it is accepted: what the caller wrote, followed by what the server adds.
+Two encodings one after the other are the encoding of both together, so the caller's part is also what
+tells whether a repeated request is the same.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+from meshq.contract.errors import InvalidRequest
+from meshq.contract.ids import new_task_id
+from meshq.contract.limits import DEFAULT_MAX_ATTEMPTS, DEFAULT_QUEUE, MAX_ATTEMPTS, MAX_PAYLOAD_BYTES
+from meshq.internal.v1 import attempt_service_pb2
+from meshq.management.conversion.values import text_id, timestamp
+from meshq.management.model.states import State
+from meshq.management.model.task import NewTask, TaskRow, shown_state
+from meshq.management.model.validation import (
+    Violations,
+    check_content_type,
+    check_headers,
+    check_max_attempts,
+    check_name,
+    check_payload_size,
+    is_name,
+)
+from meshq.v1 import task_pb2
+
+_WRITTEN_BY_SERVER: Final = (
+    "task_id",
+    "tenant",
+    "create_time",
+    "state",
+    "attempt",
+    "attempt_start_time",
+    "end_time",
+    "worker_id",
+    "result",
+    "result_data",
+    "result_content_type",
+    "error",
+    "cancel_reason",
+    "cancel_time",
+)
+_TASK_ID_KEY: Final = task_pb2.Task(task_id="x" * 36).SerializeToString()[:-36]
+"""The encoded key and length of a task_id, which stand before its 36 characters."""
+_TIMED: Final = frozenset({State.SCHEDULED, State.RETRYING})
+
+
+def accept_content(task: task_pb2.Task, path: str) -> bytes:
+    """Check what a caller wrote, complete it with defaults, and encode it.
+
+    Args:
+        task: Is changed: defaults are filled in, and what the server writes is removed.
+        path: The field's path in the request, for the violations.
+
+    Returns:
+        The encoded specification without the server's part.
+
+    Raises:
+        InvalidRequest: Fields break their rules.
+    """
+    if _claims_to_know(task):
+        for field in _WRITTEN_BY_SERVER:
+            task.ClearField(field)
+    task.DiscardUnknownFields()
+    if not task.queue:
+        task.queue = DEFAULT_QUEUE
+    if not task.max_attempts:
+        task.max_attempts = DEFAULT_MAX_ATTEMPTS
+    has_headers = bool(task.headers)
+    # Only maps have no order of their own, and sorting them takes time.
+    sort_maps = has_headers or task.WhichOneof("input") == "payload"
+    content = task.SerializeToString(deterministic=sort_maps)
+    if has_headers or not _plainly_good(task, len(content)):
+        violations = _violations(task, path)
+        if violations:
+            raise InvalidRequest(violations)
+    return content
+
+
+def _plainly_good(task: task_pb2.Task, size: int) -> bool:
+    """Whether no rule can be broken; looks only at what is cheap to look at, as most tasks are plain."""
+    return (
+        size <= MAX_PAYLOAD_BYTES
+        and is_name(task.queue)
+        and is_name(task.type)
+        and 1 <= task.max_attempts <= MAX_ATTEMPTS
+        and not task.content_type
+    )
+
+
+def _violations(task: task_pb2.Task, path: str) -> Violations:
+    violations: Violations = []
+    check_name(violations, f"{path}.queue", task.queue)
+    check_name(violations, f"{path}.type", task.type)
+    check_max_attempts(violations, f"{path}.max_attempts", task.max_attempts)
+    _check_input(violations, path, task)
+    check_headers(violations, f"{path}.headers", task.headers)
+    return violations
+
+
+def _claims_to_know(task: task_pb2.Task) -> bool:
+    """Whether the caller set what the server writes. Rare, and cheaper to ask than to clear each field."""
+    return bool(
+        task.task_id
+        or task.tenant
+        or task.state
+        or task.attempt
+        or task.worker_id
+        or task.result_content_type
+        or task.cancel_reason
+        or task.HasField("create_time")
+        or task.HasField("attempt_start_time")
+        or task.HasField("end_time")
+        or task.HasField("cancel_time")
+        or task.HasField("error")
+        or task.WhichOneof("output")
+    )
+
+
+def _check_input(violations: Violations, path: str, task: task_pb2.Task) -> None:
+    given = task.WhichOneof("input")
+    if given == "data":
+        check_payload_size(violations, f"{path}.data", len(task.data))
+    elif given == "payload":
+        check_payload_size(violations, f"{path}.payload", task.payload.ByteSize())
+    if task.content_type:
+        check_content_type(
+            violations, f"{path}.content_type", task.content_type, has_payload=given == "payload"
+        )
+
+
+def new_task(task: task_pb2.Task, content: bytes, tenant: str) -> NewTask:
+    """Give a checked task its id.
+
+    Args:
+        task: What `accept_content` has seen.
+        content: What it returned.
+        tenant: Whose task it is.
+    """
+    task_id = new_task_id().bytes
+    create_ms = int.from_bytes(task_id[:6], "big")
+    spec = content + _TASK_ID_KEY + text_id(task_id).encode() + _servers_part(tenant, create_ms)
+    return NewTask(task_id, tenant, task.queue, task.type, State.PENDING, task.max_attempts, create_ms, spec)
+
+
+@lru_cache(maxsize=64)
+def _servers_part(tenant: str, create_ms: int) -> bytes:
+    """What the server adds to a specification beside the id; the same for all tasks of a millisecond."""
+    return task_pb2.Task(tenant=tenant, create_time=timestamp(create_ms)).SerializeToString()
+
+
+def accepted_task(new: NewTask) -> task_pb2.Task:
+    """A task that was just stored, as its caller sees it."""
+    task = task_pb2.Task.FromString(new.spec)
+    task.state = new.state  # type: ignore[assignment]
+    task.attempt = 1
+    return task
+
+
+def public_task(row: TaskRow, now_ms: int) -> task_pb2.Task:
+    """A task as callers see it: BASIC, or FULL but for the output where the row has its specification."""
+    if row.spec is None:
+        task = task_pb2.Task.FromString(row.traits or b"")
+        task.task_id = text_id(row.task_id)
+        task.tenant = row.tenant
+        task.queue = row.queue
+        task.type = row.type
+        task.max_attempts = row.max_attempts
+        task.create_time.CopyFrom(timestamp(int.from_bytes(row.task_id[:6], "big")))
+    else:
+        task = task_pb2.Task.FromString(row.spec)
+    state = shown_state(row.state, row.ready_ms, now_ms)
+    task.state = state  # type: ignore[assignment]
+    if state in _TIMED:
+        task.next_start_time.CopyFrom(timestamp(row.ready_ms))
+    add_standing(task, row)
+    return task
+
+
+def add_standing(task: task_pb2.Task, row: TaskRow) -> None:
+    """Write what the ledger knows beside the specification; the state is the caller's."""
+    task.attempt = row.attempt
+    if row.spared:
+        task.spared_attempts = row.spared
+    if row.redriven_from:
+        task.redriven_from = text_id(row.redriven_from)
+    if row.redriven_to:
+        task.redriven_to = text_id(row.redriven_to)
+    if row.start_ms:
+        task.attempt_start_time.CopyFrom(timestamp(row.start_ms))
+    if row.end_ms:
+        task.end_time.CopyFrom(timestamp(row.end_ms))
+    if row.worker_id:
+        task.worker_id = row.worker_id
+    if row.error_type or row.error_message:
+        task.error.type = row.error_type or ""
+        task.error.message = row.error_message or ""
+    if row.cancel_reason:
+        task.cancel_reason = row.cancel_reason
+    if row.cancel_ms:
+        task.cancel_time.CopyFrom(timestamp(row.cancel_ms))
+
+
+def add_outcome(task: task_pb2.Task, outcome: attempt_service_pb2.RecordedOutcome | None) -> None:
+    """Complete a FULL view with what execution has recorded; None when it has nothing any more."""
+    if outcome is None:
+        if task.state == task_pb2.TASK_STATE_SUCCEEDED:
+            task.error.type = "RESULT_EXPIRED"
+            task.error.message = "the result has left its retention"
+        return
+    success = outcome.success
+    given = success.WhichOneof("output")
+    if given == "result":
+        task.result.CopyFrom(success.result)
+    elif given == "data":
+        task.result_data = success.data
+        task.result_content_type = success.content_type
+    if outcome.HasField("error"):
+        task.error.CopyFrom(outcome.error)

@@ -1,0 +1,4 @@
+-- Stands behind finish.sql where the rows are wanted.
+SELECT
+    <finished row>
+FROM moved AS f
