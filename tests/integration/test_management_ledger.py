@@ -12,15 +12,16 @@ from meshq.contract.ids import lowest_id, new_task_id
 from meshq.management.ledger import Inserted, RowsRefused
 from meshq.management.model.claims import Claim, Submission
 from meshq.management.model.reports import Finish, Retry, Start
+from meshq.management.model.retention import DAY_MS
 from meshq.management.model.states import State
 from meshq.management.model.task import NO_ID, NewTask, TaskFilter
 from meshq.management.postgres.database import Database, durability
 from meshq.management.postgres.duty import HouseDuty
 from meshq.management.postgres.ledger import PostgresLedger
-from meshq.management.postgres.upkeep import DAY_MS
 from meshq.mesh.postgres.migrate import migrate, migrations
 
 NOW = int(time.time() * 1_000)
+TODAY = NOW // DAY_MS
 PACKAGE = "meshq.management.postgres"
 SPEC = b"\x00spec\xff"
 
@@ -335,28 +336,39 @@ async def test_the_promoter_sees_what_comes_near(ledger: PostgresLedger) -> None
 async def test_days_are_prepared_filled_and_dropped(
     ledger: PostgresLedger, connection: psycopg.AsyncConnection[tuple[object, ...]]
 ) -> None:
-    yesterday = NOW - DAY_MS
-    assert len(await ledger.prepare_days(yesterday, 3)) == 3
-    assert await ledger.prepare_days(yesterday, 3) == []
+    days = [TODAY - 1, TODAY, TODAY + 7]
+    assert len(await ledger.prepare_days(days)) == 3
+    assert await ledger.prepare_days(days) == []
     items = [task(), task()]
     await ledger.insert([of(*items)], NOW)
-    await ledger.finish([finish(items[0])._replace(end_ms=yesterday), finish(items[1])], NOW)
+    await ledger.finish([finish(items[0])._replace(end_ms=NOW - 8 * DAY_MS), finish(items[1])], NOW)
     assert await count(connection, "finished_tasks_default") == 0
-    assert await ledger.drop_days(yesterday) == []
+    assert await ledger.strayed_days() == set()
+    assert await ledger.drop_days(NOW - DAY_MS) == []
     assert len(await ledger.drop_days(NOW)) == 1
-    assert (await ledger.get_tasks([i.task_id for i in items], full=False)).keys() == {items[1].task_id}
+    assert await count(connection, "finished_tasks") == 1
 
 
-async def test_a_day_without_a_partition_loses_nothing(
+async def test_what_ended_before_its_day_was_prepared_moves_into_it(
     ledger: PostgresLedger, connection: psycopg.AsyncConnection[tuple[object, ...]]
 ) -> None:
-    item = task()
-    await ledger.insert([of(item)], NOW)
-    await ledger.finish([finish(item)], NOW)
+    items = [task(), task()]
+    await ledger.insert([of(*items)], NOW)
+    await ledger.finish([finish(items[0]), finish(items[1])._replace(end_ms=NOW + DAY_MS)], NOW)
+    assert await count(connection, "finished_tasks_default") == 2
+    assert await ledger.strayed_days() == {TODAY + 7, TODAY + 8}
+    assert len(await ledger.prepare_days([TODAY + 6, TODAY + 7])) == 2
+    assert await ledger.strayed_days() == {TODAY + 8}
     assert await count(connection, "finished_tasks_default") == 1
-    # Today's rows are in the default partition already, so only tomorrow gets its own.
-    assert len(await ledger.prepare_days(NOW, 2)) == 1
-    assert (await ledger.get_tasks([item.task_id], full=False))[item.task_id].ended
+    found = await ledger.get_tasks([item.task_id for item in items], full=True)
+    assert [found[item.task_id].ended for item in items] == [True, True]
+    # The day takes what comes later, and keeps its rows apart like any other.
+    late = task()
+    await ledger.insert([of(late)], NOW)
+    await ledger.finish([finish(late)], NOW)
+    assert await count(connection, "finished_tasks_default") == 1
+    assert len(await ledger.drop_days(NOW + 8 * DAY_MS)) == 2
+    assert (await ledger.get_tasks([item.task_id for item in items], full=True)).keys() == {items[1].task_id}
 
 
 async def test_deleting_leaves_word_for_execution(ledger: PostgresLedger) -> None:
@@ -423,7 +435,8 @@ async def test_instances_that_start_together_prepare_the_same_days(database: str
     ledgers = [PostgresLedger(one) for one in pools]
     try:
         for week in range(20):
-            created = await asyncio.gather(*(one.prepare_days(week * 7 * DAY_MS, 7) for one in ledgers))
+            days = range(week * 7, week * 7 + 7)
+            created = await asyncio.gather(*(one.prepare_days(days) for one in ledgers))
             assert len({name for names in created for name in names}) == 7
     finally:
         for one in pools:

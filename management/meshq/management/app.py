@@ -8,6 +8,7 @@ from typing import Final, Protocol, cast
 
 import grpc
 
+from meshq.contract.limits import DEFAULT_RETENTION_DAYS
 from meshq.internal.v1 import commit_service_pb2_grpc, ledger_service_pb2_grpc
 from meshq.management.cancel import Canceller
 from meshq.management.create import Creator
@@ -154,7 +155,7 @@ class Management:
         )
         self.promoter = Promoter(self.ledger, self.duty, self.outbox, self.now_ms)
         self.housekeeping = Housekeeping(
-            self.ledger, self.duty, self._attempts, self.now_ms, retention_days=settings.retention_days
+            self.ledger, self.duty, self._attempts, self.now_ms, retentions=lambda: {DEFAULT_RETENTION_DAYS}
         )
         self._backlog = Repeater("backlog", self.creator.count_backlog, _COUNT_SECONDS)
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from meshq.contract.errors import MeshqError
 from meshq.contract.limits import REQUEST_ID_TTL_SECONDS
 from meshq.management.delete import Forgetter, tell_deletions
 from meshq.management.ledger import Duty, Ledger
+from meshq.management.model.retention import leave_days
 from meshq.mesh.lifecycle import Repeater
 from meshq.mesh.telemetry import logger
 
 _log = logger(__name__)
 
 _INTERVAL: Final = 30.0
-_DAYS_AHEAD: Final = 11
-_DAY_MS: Final = 86_400_000
 _CLAIMS_AT_A_TIME: Final = 5_000
 
 
@@ -28,7 +27,7 @@ class Housekeeping:
         duty: Whether this instance keeps house.
         forgetter: Execution.
         now_ms: The clock.
-        retention_days: For how long ended tasks are kept.
+        retentions: For how many days the queues keep their ended tasks.
     """
 
     def __init__(
@@ -38,20 +37,20 @@ class Housekeeping:
         forgetter: Forgetter,
         now_ms: Callable[[], int],
         *,
-        retention_days: int,
+        retentions: Callable[[], Collection[int]],
     ) -> None:
         self._ledger = ledger
         self._duty = duty
         self._forgetter = forgetter
         self._now_ms = now_ms
-        self._retention_days = retention_days
+        self._retentions = retentions
         self._repeater = Repeater("housekeeping", self.run_once, _INTERVAL)
-        self._done_day = 0
+        self._tried: set[int] = set()
         self.stop = self._repeater.stop
 
     async def start(self) -> None:
-        """Make sure of today's partition before anything ends, then go on in the background."""
-        await self._ledger.prepare_days(self._now_ms(), _DAYS_AHEAD + 1)
+        """Make sure of the days on which tasks leave before anything ends, then go on in the background."""
+        await self._prepare()
         await self._repeater.start()
 
     async def run_once(self) -> None:
@@ -65,14 +64,19 @@ class Housekeeping:
             _log.info("housekeeping postponed", reason=error.message)
 
     async def _partitions(self) -> None:
-        today = self._now_ms() // _DAY_MS
-        if today == self._done_day:
-            return
-        await self._ledger.prepare_days(self._now_ms(), _DAYS_AHEAD + 1)
+        await self._prepare()
         gone = await self._ledger.drop_days(self._now_ms())
         if gone:
             _log.info("retention ended", days=gone)
-        self._done_day = today
+
+    async def _prepare(self) -> None:
+        # A queue whose retention has just changed is ahead of this; its first tasks are moved then.
+        wanted = leave_days(self._now_ms(), self._retentions()) | await self._ledger.strayed_days()
+        missing = wanted - self._tried
+        if missing:
+            await self._ledger.prepare_days(missing)
+        # Moving locks; what was too much once is not tried each time.
+        self._tried = wanted
 
     async def _expire_claims(self) -> None:
         before_ms = self._now_ms() - REQUEST_ID_TTL_SECONDS * 1_000

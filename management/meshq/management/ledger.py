@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from meshq.contract.errors import NotFound
@@ -114,8 +114,11 @@ class Ledger(Protocol):
     async def expire_claims(self, before_ms: int, limit: int) -> int:
         """Remove claims older than a time; returns how many."""
 
-    async def prepare_days(self, first_ms: int, days: int) -> list[str]:
-        """Make sure of a partition for each day; returns those that are new."""
+    async def prepare_days(self, days: Collection[int]) -> list[str]:
+        """Make sure of a partition for each day, counted since the epoch; returns those that are new."""
+
+    async def strayed_days(self) -> set[int]:
+        """Days on which tasks leave and that had no partition when these ended."""
 
     async def drop_days(self, before_ms: int) -> list[str]:
         """Drop the partitions of days that ended before a time; returns those that are gone."""

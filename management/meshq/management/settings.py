@@ -18,8 +18,6 @@ class ManagementSettings(ProcessSettings):
     """The PostgreSQL database of the ledger."""
     max_open_tasks: int = Field(5_000_000, ge=1)
     """Above this many open tasks new ones are refused with BACKLOG_FULL."""
-    retention_days: int = Field(7, ge=1, le=3_650)
-    """For how many days ended tasks are kept."""
     sweep_age: float = Field(5.0, ge=0.1, le=3_600)
     """Seconds for which an open task is left alone before it is compared with the shards."""
     sweep_rate: float = Field(2_000.0, ge=1)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, LiteralString
 
-from psycopg import sql
-
+from meshq.contract.errors import DeadlineExceeded
 from meshq.contract.ids import lowest_id
 from meshq.management.ledger import RowsRefused
+from meshq.management.model.retention import DAY_MS
 from meshq.management.model.task import OpenAttempt, Sendable, TaskId
 from meshq.management.postgres.database import Database, LedgerConnection
 from meshq.management.postgres.sql import statement
 from meshq.mesh.postgres.arrays import integers, uuids
+from meshq.mesh.postgres.partitions import Range, add_partition, drop_partition, partitions
 from meshq.mesh.telemetry import logger
 
 _log = logger(__name__)
-
-DAY_MS: Final = 86_400_000
 
 _SWEEP: Final = statement("sweep")
 _CANCELLING: Final = statement("cancelling")
@@ -31,17 +30,15 @@ _NEXT_DUE: Final = (
 _REQUEST: Final = "UPDATE sweep_requests SET requested_ms = greatest(requested_ms, %(now)s::bigint)"
 _REQUESTED: Final = "SELECT requested_ms FROM sweep_requests"
 _DELETIONS: Final = "SELECT uuid_send(id) FROM deletions LIMIT %(limit)s::bigint"
-_LOCK_DAYS: Final = "SELECT pg_advisory_xact_lock(hashtext('meshq days of finished tasks'))"
 _FORGET: Final = "DELETE FROM deletions WHERE id = ANY (%(ids)s::uuid[])"
 _EXPIRE: Final = """
 DELETE FROM claims WHERE claim IN (
     SELECT claim FROM claims WHERE create_ms < %(before)s::bigint ORDER BY create_ms LIMIT %(limit)s::bigint
 )
 """
-_DAYS: Final = """
-SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-WHERE i.inhparent = 'finished_tasks'::regclass AND c.relname LIKE 'finished\\_tasks\\_2%%'
-"""
+_FINISHED: Final = "finished_tasks"
+_DAY_PREFIX: Final = "finished_tasks_2"
+_STRAYED: Final = f"SELECT DISTINCT leave_ms / {DAY_MS} FROM finished_tasks_default"  # noqa: S608
 
 
 class Upkeep:
@@ -109,16 +106,20 @@ class Upkeep:
         """See `Ledger.expire_claims`."""
         return await self._execute(_EXPIRE, {"before": before_ms, "limit": limit})
 
-    async def prepare_days(self, first_ms: int, days: int) -> list[str]:
+    async def prepare_days(self, days: Collection[int]) -> list[str]:
         """See `Ledger.prepare_days`.
 
-        A day whose tasks went into the default partition meanwhile stays there: it is said once a run, and
-        costs only that the day is not dropped whole.
+        What went into the default partition meanwhile moves into its day. Where that takes too long it
+        stays, which is said, and costs only that those rows do not leave with a partition.
         """
-        first_day = first_ms // DAY_MS
-        wanted = {_partition(day): day * DAY_MS for day in range(first_day, first_day + days)}
-        missing = wanted.keys() - await self._days()
-        return [name for name in sorted(missing) if await self._create_day(name, wanted[name])]
+        missing = {_partition(day): day for day in days}
+        for name in await self._days():
+            missing.pop(name, None)
+        return [name for name in sorted(missing) if await self._add_day(name, missing[name])]
+
+    async def strayed_days(self) -> set[int]:
+        """See `Ledger.strayed_days`."""
+        return {day for (day,) in await self._fetch(_STRAYED, {})}
 
     async def drop_days(self, before_ms: int) -> list[str]:
         """See `Ledger.drop_days`."""
@@ -126,29 +127,30 @@ class Upkeep:
         oldest_kept = _partition(before_ms // DAY_MS)
         gone = sorted(name for name in await self._days() if name < oldest_kept)
         for name in gone:
-            await self._execute_ddl(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+            await self._drop_day(name)
         return gone
 
     async def _days(self) -> set[str]:
-        return {name for (name,) in await self._fetch(_DAYS, {})}
+        async def work(connection: LedgerConnection) -> set[str]:
+            return await partitions(connection, _FINISHED)
 
-    async def _create_day(self, name: str, start_ms: int) -> bool:
-        command = sql.SQL(
-            "CREATE TABLE IF NOT EXISTS {} PARTITION OF finished_tasks FOR VALUES FROM ({}) TO ({})"
-        ).format(sql.Identifier(name), sql.Literal(start_ms), sql.Literal(start_ms + DAY_MS))
+        return {name for name in await self._database.read(work) if name.startswith(_DAY_PREFIX)}
+
+    async def _add_day(self, name: str, day: int) -> bool:
+        part = Range(name, day * DAY_MS, (day + 1) * DAY_MS)
+
+        async def work(connection: LedgerConnection, _: bool) -> bool:
+            return await add_partition(connection, _FINISHED, "leave_ms", part)
+
         try:
-            await self._execute_ddl(command)
-        except RowsRefused as error:
+            return await self._database.write(work)
+        except (RowsRefused, DeadlineExceeded) as error:
             _log.warning("a day of finished tasks stays in the default partition", day=name, error=str(error))
             return False
-        return True
 
-    async def _execute_ddl(self, command: sql.Composed) -> None:
+    async def _drop_day(self, name: str) -> None:
         async def work(connection: LedgerConnection, _: bool) -> None:
-            # IF NOT EXISTS looks before it locks: two instances that start together would both create.
-            async with connection.transaction():
-                await connection.execute(_LOCK_DAYS)
-                await connection.execute(command)
+            await drop_partition(connection, _FINISHED, name)
 
         await self._database.write(work)
 
