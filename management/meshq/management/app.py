@@ -8,9 +8,9 @@ from typing import Final, Protocol, cast
 
 import grpc
 
-from meshq.contract.limits import DEFAULT_RETENTION_DAYS
 from meshq.internal.v1 import commit_service_pb2_grpc, ledger_service_pb2_grpc
 from meshq.management.cancel import Canceller
+from meshq.management.conversion.queue_settings import decoded_settings, encoded_settings
 from meshq.management.create import Creator
 from meshq.management.delete import Deleter
 from meshq.management.dispatch.outbox import Outbox
@@ -21,6 +21,9 @@ from meshq.management.housekeeping import Housekeeping
 from meshq.management.postgres.database import Database
 from meshq.management.postgres.duty import HouseDuty
 from meshq.management.postgres.ledger import PostgresLedger
+from meshq.management.postgres.queues import PostgresQueues
+from meshq.management.queues.book import QueueBook
+from meshq.management.queues.store import Codec
 from meshq.management.servicers.commits import CommitServicer
 from meshq.management.servicers.ledger import LedgerServicer
 from meshq.management.servicers.queues import QueueServicer
@@ -106,6 +109,8 @@ class Management:
         self.now_ms = now_ms
         self.ledger = PostgresLedger(database)
         self.duty = HouseDuty(database)
+        self.queue_store = PostgresQueues(database)
+        self.book = QueueBook(self.queue_store, Codec(encoded_settings, decoded_settings))
         self.bus = Bus()
         self.commits = CommitLog(self.bus)
         self.outbox = Outbox()
@@ -155,7 +160,7 @@ class Management:
         )
         self.promoter = Promoter(self.ledger, self.duty, self.outbox, self.now_ms)
         self.housekeeping = Housekeeping(
-            self.ledger, self.duty, self._attempts, self.now_ms, retentions=lambda: {DEFAULT_RETENTION_DAYS}
+            self.ledger, self.duty, self._attempts, self.now_ms, retention_days=settings.retention_days
         )
         self._backlog = Repeater("backlog", self.creator.count_backlog, _COUNT_SECONDS)
 
@@ -201,6 +206,7 @@ class Management:
         """What runs beside the server, in the order of its start."""
         parts = [
             self._database,
+            self.book,
             self.duty,
             self.housekeeping,
             self.creator,
@@ -229,7 +235,11 @@ class Management:
 
     def _commit_link(self, instance: Instance) -> CommitLink:
         return CommitLink(
-            self._kit.direct(instance.address), self._kit.instance_id, self.bus, self.watchers.gap
+            self._kit.direct(instance.address),
+            self._kit.instance_id,
+            self.bus,
+            self.watchers.gap,
+            self.book.wake,
         )
 
     def _watched_changed(self) -> None:

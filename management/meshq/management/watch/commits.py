@@ -23,10 +23,12 @@ class Batch(NamedTuple):
     Attributes:
         rows: Changes, oldest first.
         sequence: The number of the last one; with no rows, of the last commit so far.
+        changed_queues: Tenant and name of queues whose settings have changed.
     """
 
     rows: list[TaskRow]
     sequence: int
+    changed_queues: Sequence[tuple[str, str]] = ()
 
 
 class CommitListener:
@@ -41,6 +43,7 @@ class CommitListener:
         self._log = log
         self._waiting: list[TaskRow] = []
         self._last = 0
+        self._changed_queues: set[tuple[str, str]] = set()
         self.interested = False
         self._asked = False
         self.ended = False
@@ -69,20 +72,26 @@ class CommitListener:
         self._last = sequence
         self._woken.set()
 
+    def put_queues(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Add queues whose settings have changed; every listener hears of them, interested or not."""
+        self._changed_queues.update(keys)
+        self._woken.set()
+
     async def next(self, seconds: float) -> Batch:
         """What has gathered; after so many seconds, or when interest begins, just the number."""
-        if not (self._waiting or self._asked or self.ended):
+        if not (self._waiting or self._asked or self._changed_queues or self.ended):
             self._woken.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._woken.wait()
+        changed, self._changed_queues = sorted(self._changed_queues), set()
         if self._asked:
             # Nothing is sent that was committed before the answer to the question.
             self._asked = False
             self._waiting.clear()
-            return Batch([], self._log.sequence)
+            return Batch([], self._log.sequence, changed)
         rows, self._waiting = self._waiting, []
-        return Batch(rows, self._last if rows else self._log.sequence)
+        return Batch(rows, self._last if rows else self._log.sequence, changed)
 
 
 class CommitLog:
@@ -114,6 +123,11 @@ class CommitLog:
     def committed_unseen(self, count: int) -> None:
         """Changes were committed while nobody wanted them; they are only counted."""
         self.sequence += count
+
+    def queues_changed(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Settings of queues, by tenant and name, have changed."""
+        for listener in self._listeners:
+            listener.put_queues(keys)
 
     def listen(self) -> CommitListener:
         """A new listener, not interested yet."""

@@ -135,13 +135,26 @@ CREATE TABLE ordering_keys (
 );
 
 ALTER TABLE queues
-    -- Counts the changes, over all queues: who has seen a version has seen all before it.
+    -- Counts the changes, over all queues; 0 where nothing was ever set. Versions are taken under a lock
+    -- that is held until the commit, so that who has seen a version has seen all before it.
     ADD COLUMN version bigint NOT NULL DEFAULT 0,
     ADD COLUMN update_ms bigint NOT NULL DEFAULT 0,
-    ADD COLUMN paused boolean NOT NULL DEFAULT false,
-    ADD COLUMN draining boolean NOT NULL DEFAULT false,
+    -- Whether execution was ever told of settings, so that it has to hear of all changes.
+    ADD COLUMN configured boolean NOT NULL DEFAULT false,
     -- An encoded meshq.v1.Queue with its settings and holds; NULL where there are none.
     ADD COLUMN settings bytea;
 
-CREATE INDEX queues_version ON queues (version);
+CREATE INDEX queues_version ON queues (version) WHERE version > 0;
 CREATE SEQUENCE queue_versions;
+
+-- Queues that were deleted, until every instance has heard of it.
+CREATE TABLE deleted_queues (
+    tenant text NOT NULL,
+    name text NOT NULL,
+    version bigint NOT NULL,
+    configured boolean NOT NULL,
+    delete_ms bigint NOT NULL,
+    PRIMARY KEY (tenant, name)
+);
+
+CREATE INDEX deleted_queues_version ON deleted_queues (version);

@@ -1,0 +1,1 @@
+"""Queues: what they are set to, what they hold, and how they are stopped and cleared."""

@@ -1,0 +1,93 @@
+"""What queues are set to: stored and read again, and the book that is kept of it."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from meshq.management.conversion.queue_settings import decoded_settings, encoded_settings
+from meshq.management.model.queues import (
+    UNSET,
+    Hold,
+    Limits,
+    QueueSettings,
+    Rate,
+    RetryPolicy,
+    TaskDefaults,
+)
+from meshq.management.queues.book import Entry, QueueBook
+from meshq.management.queues.store import Codec, QueueChange
+
+FULL = QueueSettings(
+    defaults=TaskDefaults(
+        priority=0,
+        max_attempts=7,
+        retry=RetryPolicy(0, 1.5, 9_000, 0.0, ("A", "B")),
+        schedule_to_start_ms=1,
+        start_to_close_ms=2_500,
+        schedule_to_close_ms=3,
+        heartbeat_ms=100,
+    ),
+    type_defaults={"t": TaskDefaults(priority=9), "u": TaskDefaults(max_attempts=1)},
+    limits=Limits(5, 2, Rate(10, 60_000, 20), Rate(1, 10, 1)),
+    retention_days=30,
+    poison_limit=9,
+    max_open_tasks=1_000,
+    pause=Hold("ann", "lunch", 1_700_000_000_123),
+    drain=Hold("", "", 5),
+)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [UNSET, FULL, QueueSettings(limits=Limits(rate=Rate(3, 1_000, 3))), QueueSettings(pause=FULL.pause)],
+)
+def test_settings_are_read_as_they_were_stored(settings: QueueSettings) -> None:
+    assert decoded_settings(encoded_settings(settings)) == settings
+
+
+class Changes:
+    """A store of changes."""
+
+    def __init__(self) -> None:
+        self.made: list[QueueChange] = []
+
+    async def changes(self, after: int, limit: int) -> list[QueueChange]:
+        return [change for change in self.made if change.version > after][:limit]
+
+    def set(self, name: str, settings: QueueSettings | None, *, deleted: bool = False) -> None:
+        self.made = [change for change in self.made if change.name != name]
+        stored = encoded_settings(settings) if settings else None
+        version = 1 + max((change.version for change in self.made), default=0)
+        self.made.append(QueueChange("default", name, version, 7, True, deleted, stored))
+
+
+async def test_the_book_follows_changes_and_says_what_they_led_to() -> None:
+    store = Changes()
+    book = QueueBook(store, Codec(encoded_settings, decoded_settings))
+    heard: list[str] = []
+
+    def listen(changed: Sequence[Entry]) -> None:
+        heard.extend(f"{entry.name} {entry.settings.version} {entry.deleted}" for entry in changed)
+
+    book.on_changed(listen)
+    store.set("a", FULL)
+    store.set("b", QueueSettings(max_open_tasks=1))
+    await book.refresh()
+    assert book.settings("default", "a") == FULL._replace(version=1, update_ms=7)
+    assert book.settings("default", "c") is UNSET
+    store.set("a", None, deleted=True)
+    await book.refresh()
+    await book.refresh()
+    assert book.settings("default", "a") is UNSET
+    assert heard == ["a 1 False", "b 2 False", "a 3 True"]
+    assert [entry.name for entry in book.entries()] == ["b", "a"]
+    assert book.version == 3
+
+
+async def test_the_book_reads_more_changes_than_a_page_holds() -> None:
+    store = Changes()
+    for number in range(1_001):
+        store.made.append(QueueChange("default", f"q{number}", number + 1, 7, False, False, None))
+    book = QueueBook(store, Codec(encoded_settings, decoded_settings))
+    await book.refresh()
+    assert book.version == 1_001
