@@ -45,7 +45,7 @@ def item(task_id: bytes | None = None, **fields: Any) -> QueueItem:
 
 async def queued(shard: Shard, count: int, **fields: Any) -> list[bytes]:
     items = [item(**fields) for _ in range(count)]
-    assert await shard.enqueue(items) == []
+    assert not await shard.enqueue(items)
     return [found.task_id for found in items]
 
 
@@ -82,11 +82,11 @@ async def poll(shard: Shard, count: int, lease_ms: int = 60_000, poll_key: str =
 
 
 def ids(taken: Taken) -> list[bytes]:
-    return list(taken.tasks[::6])
+    return list(taken.tasks[::7])
 
 
 def leases(shard: Shard, taken: Taken) -> list[Lease]:
-    rows = [taken.tasks[at : at + 6] for at in range(0, len(taken.tasks), 6)]
+    rows = [taken.tasks[at : at + 7] for at in range(0, len(taken.tasks), 7)]
     return [Lease(row[0], row[1], taken.epoch, row[2], shard.name, "default", taken.now_ms) for row in rows]
 
 
@@ -135,7 +135,7 @@ async def test_tasks_come_out_in_the_order_of_their_times(shard: Shard) -> None:
     taken = await lease(shard, 10)
     expected = [items[1], items[2], *later, items[0]]
     assert ids(taken) == [found.task_id for found in expected]
-    assert taken.tasks[5::6] == [b"spec"] * 8
+    assert taken.tasks[6::7] == [b"spec"] * 8
     assert taken.head is None
     assert await figures(shard) == (0, 0, 8)
 
@@ -215,7 +215,7 @@ async def test_tasks_are_shared_among_owners(shard: Shard) -> None:
     taken = await shard.lease(
         owners, [CLASS], wanted=10, wanted_bytes=1 << 20, lease_ms=60_000, session_ms=60_000
     )
-    counts = [taken.tasks[3::6].count(index) for index in (1, 2, 3)]
+    counts = [taken.tasks[3::7].count(index) for index in (1, 2, 3)]
     assert counts == [2, 4, 4]
 
 
@@ -375,7 +375,7 @@ async def test_ended_sessions_are_handed_out_until_somebody_has_closed_them(shar
     assert await expired(shard) == []
     await shard.apply([done(found.lease, "run", next_attempt=2, not_before_ms=now_ms()) for found in closing])
     taken = await lease(shard, 3)
-    assert sorted(taken.tasks[1::6]) == [1, 2, 2]
+    assert sorted(taken.tasks[1::7]) == [1, 2, 2]
 
 
 async def test_an_unacknowledged_delivery_waits_until_somebody_has_looked_for_its_end(shard: Shard) -> None:
@@ -395,9 +395,9 @@ async def test_an_unacknowledged_delivery_waits_until_somebody_has_looked_for_it
     (fourth,) = await queued(shard, 1)
     (found,) = leases(shard, await lease(shard, 1, delivery_ms=1))
     await wait_until(lambda: over_of(shard))
-    assert await shard.withdraw([(fourth, 1, "stop")]) == [2]
+    assert await shard.withdraw([(fourth, 1, "stop", "cancel")]) == [2]
     await shard.take_back([found])
-    assert await shard.withdraw([(fourth, 1, "stop")]) == [3]
+    assert await shard.withdraw([(fourth, 1, "stop", "cancel")]) == [3]
 
 
 async def over_of(shard: Shard) -> list[Over]:
@@ -508,7 +508,7 @@ async def test_withdrawals_find_tasks_wherever_they_are(shard: Shard) -> None:
     (ready,) = await queued(shard, 1)
     (delayed,) = await queued(shard, 1, ready_ms=now_ms() + 60_000)
     unknown = new_task_id().bytes
-    items = [(task_id, 1, "why not") for task_id in (running, ready, delayed, unknown)]
+    items = [(task_id, 1, "why not", "cancel") for task_id in (running, ready, delayed, unknown)]
     assert await shard.withdraw(items) == [2, 1, 1, 3]
     await wait_until(lambda: heard.cancels == [(SESSION, held, "why not")])
     assert await figures(shard) == (0, 0, 1)
@@ -538,7 +538,7 @@ async def test_polled_leases_have_deadlines_of_their_own(shard: Shard) -> None:
     closing = await wait_until(closed)
     assert [found.lease.task_id for found in closing] == [lost.task_id]
     assert await shard.renew_polled([lost]) == [[0]]
-    await shard.withdraw([(kept.task_id, 1, "enough")])
+    await shard.withdraw([(kept.task_id, 1, "enough", "cancel")])
     assert await shard.renew_polled([kept]) == [[1, b"enough"]]
 
 
@@ -561,7 +561,7 @@ async def test_leases_move_between_sessions_and_over_epochs(shard: Shard) -> Non
     old = Lease(new_task_id().bytes, 1, 3, 12, shard.name, "default", now_ms())
     taken_over = waiting._replace(epoch=3, number=13)
     ended = old._replace(task_id=new_task_id().bytes)
-    await shard.withdraw([(ended.task_id, 1, "")])
+    await shard.withdraw([(ended.task_id, 1, "", "cancel")])
     wrong = known._replace(number=77)
     unknown = old._replace(task_id=new_task_id().bytes, epoch=shard.epoch)
     held = [
@@ -601,7 +601,7 @@ async def test_scripts_refuse_what_is_not_the_shard_that_was_meant(shard: Shard)
 async def test_repeats_wait_for_a_recovery_and_new_tasks_do_not(shard: Shard) -> None:
     assert shard._connection
     await shard._connection.call("HSET", keys.META, "state", "recovering")
-    assert await shard.enqueue([item(), item(repeat=True), item()]) == [1]
+    assert await shard.enqueue([item(), item(repeat=True), item()]) == ([1], [])
     assert (await shard.compare([(b"x" * 16, 1)]))[0] is True
     assert (await shard.recovered(60_000, ["e-1", "e-2"])).name == "RECOVERING"
     assert (await shard.recovered(0, ["e-1", "e-2"])).name == "OPEN"

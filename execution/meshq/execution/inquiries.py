@@ -49,7 +49,8 @@ class Inquiries:
 
     async def withdraw(self, items: Sequence[tuple[bytes, int, str]]) -> list[Withdrawn]:
         """Take tasks (id, attempt, reason) off the shards."""
-        answers = await self._ask_all(lambda shard: shard.withdraw(items))
+        withdrawals = [(*item, "cancel") for item in items]
+        answers = await self._ask_all(lambda shard: shard.withdraw(withdrawals))
         certain = all(answer is not None for answer in answers) and self._settled()
         found = [{answer[index] for answer in answers if answer is not None} for index in range(len(items))]
         quiet = [item[:2] for item, states in zip(items, found, strict=True) if _LEASED not in states]

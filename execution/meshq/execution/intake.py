@@ -61,4 +61,4 @@ class Intake:
             return [(index, Rejected.SHARD_FULL) for index in indexes]
         except ShardError:
             return [(index, Rejected.SHARD_UNAVAILABLE) for index in indexes]
-        return [(indexes[position], Rejected.SHARD_RECOVERING) for position in refused]
+        return [(indexes[position], Rejected.SHARD_RECOVERING) for position in refused.recovering]

@@ -88,6 +88,28 @@ class Lease(NamedTuple):
         return f"{self.epoch}:{self.number}"
 
 
+class Traits(NamedTuple):
+    """What is special about a task, as far as shards and sessions have to know it.
+
+    Attributes:
+        limit_key: What the limits per key of its queue count; empty without them.
+        rate_units: Tokens that a start takes.
+        fairness_weight: How much its fairness key gets compared with others.
+        start_by_ms: When the task must have been leased for the first time; 0 for no limit.
+        start_to_close_ms: How long a lease may last; 0 for no limit.
+        heartbeat_ms: How long a lease may go without a beat; 0 for no limit.
+        announce: Whether the ledger must know of the start before the worker gets the task.
+    """
+
+    limit_key: str = ""
+    rate_units: int = 1
+    fairness_weight: float = 1.0
+    start_by_ms: int = 0
+    start_to_close_ms: int = 0
+    heartbeat_ms: int = 0
+    announce: bool = False
+
+
 class QueueItem(NamedTuple):
     """An attempt that is to be queued.
 
@@ -95,6 +117,7 @@ class QueueItem(NamedTuple):
         lane: `tenant/queue/type/fairness key`.
         routing_key: What the ring hashes.
         spec: The encoded specification.
+        traits: What is special about the task; None for most.
     """
 
     task_id: bytes
@@ -105,6 +128,7 @@ class QueueItem(NamedTuple):
     repeat: bool
     routing_key: bytes
     spec: bytes
+    traits: Traits | None = None
 
 
 class Ended(NamedTuple):
@@ -153,15 +177,81 @@ class Directive(NamedTuple):
 
 
 class Over(NamedTuple):
-    """A lease that has ended without an answer that the shard knows of.
+    """A lease (or a wait) that has ended without an answer that the shard knows of.
 
     Attributes:
-        returning: Whether its delivery was never acknowledged, so that the task goes back.
+        lease: The lease. With `start_by` there was none: its number is 0.
+        kind: `lost`: its session or poll was silent too long. `returning`: its delivery was never
+            acknowledged, so that the task goes back. `start_by`, `start_to_close`, `heartbeat`,
+            `finish_later`: that time has passed. `grace`: a cancellation was not confirmed in time.
     """
 
     lease: Lease
     worker_id: str
-    returning: bool
+    kind: str
+
+    @property
+    def returning(self) -> bool:
+        """Whether the task goes back unless its attempt has ended after all."""
+        return self.kind == "returning"
+
+
+class Bucket(NamedTuple):
+    """A rate limit: `units` tokens per `period_ms`, at most `burst`; no limit when `units` is 0."""
+
+    units: int = 0
+    period_ms: int = 0
+    burst: int = 0
+
+
+class ShardQueueConfig(NamedTuple):
+    """What a shard has to know of a queue.
+
+    Attributes:
+        scope: `tenant/queue`.
+        version: Of the settings. A lower one than the shard knows changes nothing.
+        paused: Whether nothing of it is leased.
+        max_running: Leases at a time; 0 for no limit.
+        max_running_per_key: The same for each limit key.
+        rate: Starts.
+        rate_per_key: The same for each limit key.
+        away: Whether the queue lives on another shard: nothing of it is leased or queued here.
+        hold: Whether nothing is leased until it is known what other shards have leased.
+        foreign: How many leases of it other shards still have.
+    """
+
+    scope: str
+    version: int
+    paused: bool = False
+    max_running: int = 0
+    max_running_per_key: int = 0
+    rate: Bucket = Bucket()
+    rate_per_key: Bucket = Bucket()
+    away: bool = False
+    hold: bool = False
+    foreign: int = 0
+
+
+class Explained(NamedTuple):
+    """What a shard knows of a task.
+
+    Attributes:
+        state: `none` when it has none, `leased`, `delayed`, `ready` or `parked` (ready, and out of its lane
+            until its limit key is free).
+        why: What a waiting task waits for: `not_due`, `recovering`, `paused`, `moving`, `limit`, `rate`,
+            `key`, `key_rate`, or `line` when nothing but others before it is in the way.
+        due_ms: With `not_due` when it is due; with `rate` and `key_rate` when there will be tokens.
+        limit: With `limit` and `key` the number of leases, with the rates the tokens per period.
+        in_use: With `limit` and `key`: how many leases there are.
+        ahead: How many tasks stand before it in its lane.
+    """
+
+    state: str
+    why: str = ""
+    due_ms: int = 0
+    limit: int = 0
+    in_use: int = 0
+    ahead: int = 0
 
 
 class Depth(NamedTuple):

@@ -11,6 +11,7 @@ from meshq.execution.ring import keys, scripts
 from meshq.execution.ring.connection import Argument, Connection
 from meshq.execution.ring.doorbell import Doorbell, Due
 from meshq.execution.ring.errors import EpochChanged, RingOutdated, ShardError, ShardFull, ShardUnavailable
+from meshq.execution.ring.extras import encode_extras
 from meshq.execution.ring.hashring import RingShard
 from meshq.execution.ring.scripts import Script
 
@@ -42,7 +43,8 @@ class Taken(NamedTuple):
         now_ms: The shard's clock.
         head: The score of the next task that could be had; None when there is none, and then the instance
             will be called.
-        tasks: Flat: id, attempt, lease number, owner's index from 1, class's index from 1, specification.
+        tasks: Flat: id, attempt, lease number, owner's index from 1, class's index from 1, extras (see
+            `parse_extras`; empty for most), specification.
         epoch: The epoch of the leases.
     """
 
@@ -53,16 +55,40 @@ class Taken(NamedTuple):
 
 
 class Held(NamedTuple):
-    """A lease that somebody still holds, to be adopted."""
+    """A lease that somebody still holds, to be adopted.
+
+    Attributes:
+        session: Empty for a poll.
+        extras: As the lease call has returned it, so that limits and deadlines go on.
+        deferred_ms: Of one that is finished later: its timeout.
+    """
 
     lease: Lease
     session: str
     worker_id: str
     lane: str
+    extras: bytes = b""
+    deferred_ms: int = 0
+
+
+class Refused(NamedTuple):
+    """The positions of items that were not queued.
+
+    Attributes:
+        recovering: Repeats, because the shard recovers.
+        misrouted: Their queue lives on another shard.
+    """
+
+    recovering: list[int]
+    misrouted: list[int]
+
+    def __bool__(self) -> bool:
+        """Whether any was."""
+        return bool(self.recovering or self.misrouted)
 
 
 class Applied(NamedTuple):
-    """A directive for one task; kind is `done`, `gone` or `run`."""
+    """A directive for one task; kind is `done`, `gone`, `run` or `later`."""
 
     kind: str
     task_id: bytes
@@ -121,11 +147,8 @@ class Shard:
 
     # -- tasks -----------------------------------------------------------------------------------------
 
-    async def enqueue(self, items: Sequence[QueueItem]) -> list[int]:
+    async def enqueue(self, items: Sequence[QueueItem]) -> Refused:
         """Queue attempts; the order is kept.
-
-        Returns:
-            The indexes of repeats that were refused because the shard recovers.
 
         Raises:
             ShardFull: Nothing was queued.
@@ -137,11 +160,12 @@ class Shard:
         for item in items:
             index = lanes.setdefault(item.lane, len(lanes) + 1)
             arguments += (
-                item.task_id, item.attempt, index, item.ready_ms, item.priority, int(item.repeat), item.spec,
+                item.task_id, item.attempt, index, item.ready_ms, item.priority, int(item.repeat),
+                encode_extras(item.traits) if item.traits else b"", item.spec,
             )  # fmt: skip
-        due, refused = await self._run(scripts.ENQUEUE, len(lanes), *lanes, *arguments)
+        due, recovering, misrouted = await self._run(scripts.ENQUEUE, len(lanes), *lanes, *arguments)
         self._note_due(due)
-        return [index - 1 for index in refused]
+        return Refused([index - 1 for index in recovering], [index - 1 for index in misrouted])
 
     async def lease(
         self,
@@ -186,9 +210,16 @@ class Shard:
         arguments = [part for directive in directives for part in directive]
         self._note_due(await self._run(scripts.APPLY, *arguments))
 
-    async def withdraw(self, items: Sequence[tuple[bytes, int, str]]) -> list[int]:
-        """Take tasks (id, attempt, reason) off: 1 removed, 2 leased, 3 unknown."""
-        return list(await self._run(scripts.WITHDRAW, *(part for item in items for part in item)))
+    async def withdraw(self, items: Sequence[tuple[bytes, int, str, str]], grace_ms: int = 0) -> list[int]:
+        """Take tasks (id, attempt, reason, mode) off: 1 removed, 2 leased, 3 unknown.
+
+        Args:
+            items: The mode is `cancel`: a leased task is to stop; or `recall`: a leased task goes on, and of
+                another one only this attempt and earlier ones are off.
+            grace_ms: After which a cancellation that was not confirmed is handed out to be settled (`Over` of
+                the kind `grace`); 0 for never.
+        """
+        return list(await self._run(scripts.WITHDRAW, grace_ms, *(part for item in items for part in item)))
 
     async def compare(self, items: Sequence[tuple[bytes, int]]) -> tuple[bool, list[bool]]:
         """Whether the shard recovers, and which attempts (id, attempt) it knows."""
@@ -230,7 +261,7 @@ class Shard:
             lease = item.lease
             arguments += (
                 lease.task_id, lease.attempt, lease.label, item.session, item.worker_id, item.lane,
-                lease.leased_ms,
+                lease.leased_ms, item.extras, item.deferred_ms,
             )  # fmt: skip
         return [kept == 1 for kept in await self._run(scripts.ADOPT, *arguments)]
 
@@ -295,9 +326,9 @@ class Shard:
             self.on_due(self.name, due_ms)
 
     def _over(self, fields: list[Any]) -> Over:
-        task_id, attempt, label, lane, worker_id, leased_ms, returning = fields
+        task_id, attempt, label, lane, worker_id, leased_ms, kind = fields
         lease = self._lease(task_id, attempt, label, lane, leased_ms)
-        return Over(lease, worker_id.decode(), returning == 1)
+        return Over(lease, worker_id.decode(), kind.decode())
 
     def _lease(self, task_id: bytes, attempt: int, label: bytes, lane: bytes, leased_ms: bytes) -> Lease:
         epoch, _, number = label.partition(b":")

@@ -182,8 +182,8 @@ class Group:
         tasks: list[Any] = taken.tasks
         tenants = [name.partition("/")[0] for name in self.classes]
         lanes = [f"{name}/" for name in self.classes]
-        for at in range(0, len(tasks), 6):
-            task_id, attempt, number, owner, index, spec = tasks[at : at + 6]
+        for at in range(0, len(tasks), 7):
+            task_id, attempt, number, owner, index, _, spec = tasks[at : at + 7]
             lease = Lease(task_id, attempt, taken.epoch, number, shard.name, tenants[index - 1], taken.now_ms)
             parts[owner - 1].append((spec, encode_token(lease), HeldTask(lease, lanes[index - 1])))
         homeless: list[Lease] = []

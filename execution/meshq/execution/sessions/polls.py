@@ -361,8 +361,8 @@ class Polls:
 
 def _leases(shard: Shard, tenant: str, taken: Taken) -> list[tuple[Lease, bytes]]:
     found = []
-    for at in range(0, len(taken.tasks), 6):
-        task_id, attempt, number, _, _, spec = taken.tasks[at : at + 6]
+    for at in range(0, len(taken.tasks), 7):
+        task_id, attempt, number, _, _, _, spec = taken.tasks[at : at + 7]
         lease = Lease(task_id, attempt, taken.epoch, number, shard.name, tenant, taken.now_ms)
         found.append((lease, spec))
     return found

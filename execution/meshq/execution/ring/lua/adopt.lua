@@ -3,7 +3,7 @@
 -- an older epoch is made anew, unless another lease of the task exists; what is made anew has no specification
 -- here, so that the task cannot run again from it.
 -- KEYS: none. ARGV: epoch, ring, ms that a poll's lease lasts, per item: id, attempt, lease, session ('' for a
--- poll), worker, lane, ms when it was leased.
+-- poll), worker, lane, ms when it was leased, extras, ms within which it is to be finished later or 0.
 -- Returns per item 1 kept, 0 lost.
 
 local bad = guard()
@@ -26,7 +26,7 @@ local function hold(id, lease, session, worker, leased)
 end
 
 local states = {}
-for at = 4, #ARGV, 7 do
+for at = 4, #ARGV, 9 do
   local id, attempt, lease, session = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local worker, lane, leased = ARGV[at + 4], ARGV[at + 5], ARGV[at + 6]
   local older = string.sub(lease, 1, #prefix) ~= prefix
@@ -48,6 +48,9 @@ for at = 4, #ARGV, 7 do
   elseif older and not task[1] and not tombstones({id})[1] then
     call('SET', KEY.SPEC .. id, '')
     call('HSET', KEY.TASK .. id, 'attempt', attempt, 'lane', lane, 'ready', leased, 'score', leased)
+    if ARGV[at + 7] ~= '' then
+      call('HSET', KEY.TASK .. id, 'extras', ARGV[at + 7])
+    end
     hold(id, lease, session, worker, leased)
     count(parts(lane), 'leased', 1)
     kept = 1

@@ -2,15 +2,16 @@
 -- Queues attempts. What the shard knows as the same or a later attempt, or has a tombstone of, is skipped; an
 -- older attempt is replaced, because the ledger would not ask for a later one if it had not ended.
 -- KEYS: none. ARGV: epoch, ring, number of lanes, lanes, then per item: id, attempt, lane's index from 1,
--- ready ms, priority, 1 for a repeat, specification.
--- Returns {ms until the next delayed task is due or -1, indexes from 1 of repeats refused while recovering}.
+-- ready ms, priority, 1 for a repeat, extras, specification.
+-- Returns {ms until the next delayed task is due or -1, indexes from 1 of repeats refused while recovering,
+-- indexes from 1 of items whose queue lives elsewhere}.
 
 local bad, shard_state = guard()
 if bad then
   return bad
 end
 local lanes_end = 3 + tonumber(ARGV[3])
-local WIDTH = 7
+local WIDTH = 8
 local ids = {}
 for at = lanes_end + 1, #ARGV, WIDTH do
   ids[#ids + 1] = ARGV[at]
@@ -45,7 +46,7 @@ local function replaced(id, attempt, spec)
   return true
 end
 
-local refused = {}
+local refused, misrouted = {}, {}
 for index, id in ipairs(ids) do
   local at = lanes_end + 1 + (index - 1) * WIDTH
   local attempt = tonumber(ARGV[at + 1])
@@ -61,18 +62,21 @@ for index, id in ipairs(ids) do
     if not known_as(id, attempt) then
       refused[#refused + 1] = index
     end
-  elseif call('SET', KEY.SPEC .. id, ARGV[at + 6], 'NX') or replaced(id, attempt, ARGV[at + 6]) then
+  elseif call('SET', KEY.SPEC .. id, ARGV[at + 7], 'NX') or replaced(id, attempt, ARGV[at + 7]) then
     local score = tonumber(ready) - tonumber(ARGV[at + 4]) * PRIORITY_BOOST_MS
-    local state = 'ready'
+    local state, extras = 'ready', ARGV[at + 6] ~= '' and ARGV[at + 6]
     if tonumber(ready) > NOW then
       state = 'delayed'
       call('ZADD', KEY.DELAYED, ready, id)
     else
-      enter(lane, score, id, attempt)
+      enter(lane, score, id, attempt, extras)
     end
     count(scopes[lane], state, 1)
     call('HSET', KEY.TASK .. id, 'attempt', attempt, 'state', state, 'lane', lane, 'ready', ready, 'score', score)
+    if extras then
+      call('HSET', KEY.TASK .. id, 'extras', extras)
+    end
   end
 end
 flush()
-return {due_in(KEY.DELAYED), refused}
+return {due_in(KEY.DELAYED), refused, misrouted}

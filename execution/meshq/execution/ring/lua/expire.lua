@@ -4,7 +4,7 @@
 -- are `returning`: they are to go back unless their attempt has ended after all.
 -- KEYS: none. ARGV: epoch, ring, limit of each kind, ms that the caller has to close what it gets.
 -- Returns {ms until something is due or -1, 1 if more is due now,
--- per lease: id, attempt, lease, lane, worker, ms when it was leased, 1 if it is returning}.
+-- per lease: id, attempt, lease, lane, worker, ms when it was leased, kind (see Over)}.
 
 local bad = guard()
 if bad then
@@ -37,7 +37,7 @@ local function hand_out(id, task, state)
   local at = #settling
   settling[at + 1], settling[at + 2], settling[at + 3] = id, tonumber(task[1]), task[3]
   settling[at + 4], settling[at + 5], settling[at + 6] = task[4], worker, task[10]
-  settling[at + 7] = state == 'returning' and 1 or 0
+  settling[at + 7] = state == 'returning' and 'returning' or 'lost'
   call('HSET', KEY.TASK .. id, 'state', state, 'worker', worker)
   call('ZADD', KEY.CLOSING, NOW + closing_ms, id)
 end

@@ -5,7 +5,7 @@
 -- acknowledged; of a poll: the lease itself), session ms (0 for a poll), poll's key or '', number of owners,
 -- per owner: session ('' for a poll), worker, number of tasks; then the classes.
 -- Returns {now ms, next head's score or '', ms until the next delayed task is due or -1,
--- per task: id, attempt, lease number, owner's index from 1, class's index from 1, specification}.
+-- per task: id, attempt, lease number, owner's index from 1, class's index from 1, extras, specification}.
 -- When nothing is left, the instance is noted to be called when one of the classes gets a task.
 
 local bad = guard()
@@ -73,7 +73,7 @@ local amount, full = 0, false
 
 -- Makes the lease of one task. False when its specification would not fit any more.
 local function take(member, spec, scope, index)
-  local id, attempt = id_of(member), tonumber(string.sub(member, ID_BYTES + 1))
+  local id, attempt, extras = id_of(member), tonumber(string.sub(member, ID_BYTES + 1)), ''
   if not spec then
     forget(id)
     count(scope, 'ready', -1)
@@ -82,6 +82,10 @@ local function take(member, spec, scope, index)
   if amount > 0 and #spec > budget then
     full = true
     return false
+  end
+  if not attempt then
+    attempt = tonumber(string.sub(member, ID_BYTES + 1, -2))
+    extras = call('HGET', KEY.TASK .. id, 'extras') or ''
   end
   budget = budget - #spec
   amount = amount + 1
@@ -102,7 +106,7 @@ local function take(member, spec, scope, index)
   count(scope, 'leased', 1)
   local at = #taken
   taken[at + 1], taken[at + 2], taken[at + 3] = id, attempt, number
-  taken[at + 4], taken[at + 5], taken[at + 6] = owner_index, index, spec
+  taken[at + 4], taken[at + 5], taken[at + 6], taken[at + 7] = owner_index, index, extras, spec
   return true
 end
 
@@ -168,7 +172,7 @@ if amount > 0 then
     end
   end
   if poll_key ~= '' then
-    for at = 4, #taken, 6 do
+    for at = 4, #taken, 7 do
       call('HSET', poll_key, taken[at], epoch .. ':' .. taken[at + 2])
     end
     call('PEXPIRE', poll_key, lease_ms)

@@ -1,8 +1,9 @@
 -- Shared by all scripts: it stands before each of them, behind the table KEY.
 --
 -- A lane is "tenant/queue/type/fairness key"; its class is the part before the fairness key and its
--- scope "tenant/queue". A lease is "epoch:number". Members of lanes are the id and the attempt, members of
--- the deliveries the id and the lease, so that popping and acknowledging need not look at the task.
+-- scope "tenant/queue". A lease is "epoch:number". Members of lanes are the id and the attempt (and a '+' where
+-- the task has extras), members of the deliveries the id and the lease, so that popping and acknowledging need
+-- not look at the task.
 --
 -- A command costs more than what it does, so removals, changes of lanes, counters and tombstones are collected
 -- and written by flush(): a frame costs a few commands per task and not a dozen.
@@ -52,15 +53,20 @@ local function count(scope, field, by)
   fields[field] = (fields[field] or 0) + by
 end
 
+-- How a lane names a task.
+local function member_of(id, attempt, extras)
+  return extras and id .. attempt .. '+' or id .. attempt
+end
+
 local entering = {}
-local function enter(lane, score, id, attempt)
+local function enter(lane, score, id, attempt, extras)
   local members = entering[lane]
   if not members then
     members = {}
     entering[lane] = members
   end
   members[#members + 1] = score
-  members[#members + 1] = id .. attempt
+  members[#members + 1] = member_of(id, attempt, extras)
 end
 
 local ID_BYTES = 16
@@ -202,7 +208,7 @@ local function detach(id, attempt, state, lane, owner, lease)
     if entering[lane] then
       flush_lanes()
     end
-    call('ZREM', KEY.LANE .. lane, id .. attempt)
+    call('ZREM', KEY.LANE .. lane, member_of(id, attempt, call('HGET', KEY.TASK .. id, 'extras')))
     prune(lane)
     count(scope, 'ready', -1)
   elseif state == 'delayed' then
@@ -236,7 +242,7 @@ local function queue_up(id, attempt, lane, ready, score)
     count(scope, 'delayed', 1)
   else
     call('HSET', KEY.TASK .. id, 'state', 'ready')
-    enter(lane, score, id, attempt)
+    enter(lane, score, id, attempt, call('HGET', KEY.TASK .. id, 'extras'))
     count(scope, 'ready', 1)
   end
 end
@@ -262,11 +268,11 @@ local function promote(limit)
   local due = call('ZRANGEBYSCORE', KEY.DELAYED, '-inf', NOW, 'LIMIT', 0, limit)
   for _, id in ipairs(due) do
     call('ZREM', KEY.DELAYED, id)
-    local task = call('HMGET', KEY.TASK .. id, 'lane', 'score', 'attempt')
+    local task = call('HMGET', KEY.TASK .. id, 'lane', 'score', 'attempt', 'extras')
     if task[1] then
       local scope = parts(task[1])
       call('HSET', KEY.TASK .. id, 'state', 'ready')
-      enter(task[1], task[2], id, task[3])
+      enter(task[1], task[2], id, task[3], task[4])
       count(scope, 'delayed', -1)
       count(scope, 'ready', 1)
     end
