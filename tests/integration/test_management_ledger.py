@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator
 
 import psycopg
@@ -12,12 +13,13 @@ from meshq.contract.ids import lowest_id, new_task_id
 from meshq.management.ledger import Inserted, RowsRefused
 from meshq.management.model.claims import Claim, Submission
 from meshq.management.model.reports import Finish, Retry, Start
-from meshq.management.model.retention import DAY_MS
+from meshq.management.model.retention import DAY_MS, leaving
 from meshq.management.model.states import State
 from meshq.management.model.task import NO_ID, NewTask, TaskFilter
 from meshq.management.postgres.database import Database, durability
 from meshq.management.postgres.duty import HouseDuty
 from meshq.management.postgres.ledger import PostgresLedger
+from meshq.management.postgres.sql import statement
 from meshq.mesh.postgres.migrate import migrate, migrations
 
 NOW = int(time.time() * 1_000)
@@ -360,15 +362,51 @@ async def test_what_ended_before_its_day_was_prepared_moves_into_it(
     assert len(await ledger.prepare_days([TODAY + 6, TODAY + 7])) == 2
     assert await ledger.strayed_days() == {TODAY + 8}
     assert await count(connection, "finished_tasks_default") == 1
-    found = await ledger.get_tasks([item.task_id for item in items], full=True)
-    assert [found[item.task_id].ended for item in items] == [True, True]
+    assert await count(connection, "finished_tasks") == 2
+    assert (await ledger.get_tasks([items[0].task_id], full=True))[items[0].task_id].ended
     # The day takes what comes later, and keeps its rows apart like any other.
     late = task()
     await ledger.insert([of(late)], NOW)
     await ledger.finish([finish(late)], NOW)
     assert await count(connection, "finished_tasks_default") == 1
     assert len(await ledger.drop_days(NOW + 8 * DAY_MS)) == 2
-    assert (await ledger.get_tasks([item.task_id for item in items], full=True)).keys() == {items[1].task_id}
+    assert await count(connection, "finished_tasks") == 1
+
+
+async def test_the_planner_looks_only_where_an_id_can_be(
+    ledger: PostgresLedger, connection: psycopg.AsyncConnection[tuple[object, ...]]
+) -> None:
+    """Looking for a task in every day of a year would cost as much as all else."""
+    await ledger.prepare_days(range(TODAY, TODAY + 370))
+    item = task()
+    await ledger.insert([of(item)], NOW)
+    await ledger.finish([finish(item)], NOW)
+    first, behind = leaving([item.task_id], NOW)
+    query = statement("get").replace("%(ids)s", f"'{{{uuid.UUID(bytes=item.task_id)}}}'")
+    bounds = {"%(full)s": "false", "%(first)s": str(first), "%(behind)s": str(behind)}
+    for name, value in bounds.items():
+        query = query.replace(name, value)
+    plan = await (await connection.execute(f"EXPLAIN {query}")).fetchall()
+    days = {word for (line,) in plan for word in str(line).split() if word.startswith("finished_tasks_2")}
+    assert 1 <= len({day[:23] for day in days}) <= 2
+
+
+async def test_what_has_left_is_not_shown_although_its_day_still_stands(
+    database: str, ledger: PostgresLedger, connection: psycopg.AsyncConnection[tuple[object, ...]]
+) -> None:
+    items = [task(), task()]
+    await ledger.insert([of(*items)], NOW)
+    await ledger.finish([finish(items[0])._replace(end_ms=NOW - 7 * DAY_MS - 1), finish(items[1])], NOW)
+    ids = [item.task_id for item in items]
+    assert (await ledger.get_tasks(ids, full=True)).keys() == {items[1].task_id}
+    assert [row.task_id for row in await ledger.list_tasks(TaskFilter("default"), None, 5)] == ids[1:]
+    assert not await ledger.delete(ids[0], NOW)
+    assert await count(connection, "finished_tasks") == 2
+    pools = Database(database, writers=1, readers=1)
+    await pools.start()
+    later = PostgresLedger(pools, lambda: NOW + 7 * DAY_MS + 1)
+    assert await later.get_tasks(ids, full=True) == {}
+    await pools.stop()
 
 
 async def test_deleting_leaves_word_for_execution(ledger: PostgresLedger) -> None:

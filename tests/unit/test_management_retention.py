@@ -36,7 +36,7 @@ def test_every_task_that_has_not_left_leaves_within_the_bounds(
     for age, retention, lived, old in tasks:
         end_ms = NOW - age + int(age * lived)
         leave_ms = end_ms + (DEFAULT_RETENTION_DAYS if old else RETENTION_DAYS[retention]) * DAY_MS
-        assert leave_ms < NOW or bounds.first_ms <= leave_ms < bounds.behind_ms
+        assert leave_ms < NOW or bounds.first <= leave_ms < bounds.behind
 
 
 @pytest.mark.parametrize("retention", range(len(RETENTION_DAYS)))

@@ -107,7 +107,7 @@ class Management:
         self._settings = settings
         self._database = database
         self.now_ms = now_ms
-        self.ledger = PostgresLedger(database)
+        self.ledger = PostgresLedger(database, now_ms)
         self.duty = HouseDuty(database)
         self.queue_store = PostgresQueues(database)
         self.book = QueueBook(self.queue_store, Codec(encoded_settings, decoded_settings))
@@ -160,7 +160,7 @@ class Management:
         )
         self.promoter = Promoter(self.ledger, self.duty, self.outbox, self.now_ms)
         self.housekeeping = Housekeeping(
-            self.ledger, self.duty, self._attempts, self.now_ms, retention_days=settings.retention_days
+            self.ledger, self.duty, self._attempts, self.now_ms, retentions=self.book.retentions
         )
         self._backlog = Repeater("backlog", self.creator.count_backlog, _COUNT_SECONDS)
 

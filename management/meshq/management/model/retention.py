@@ -22,10 +22,10 @@ _DAYS_AHEAD: Final = 2
 
 
 class Leaving(NamedTuple):
-    """When tasks leave: at or after `first_ms`, and before `behind_ms`."""
+    """When tasks leave: at or after `first`, and before `behind`, in milliseconds."""
 
-    first_ms: int
-    behind_ms: int
+    first: int
+    behind: int
 
 
 def leave_days(now_ms: int, retentions: Iterable[int]) -> set[int]:
@@ -44,12 +44,12 @@ def leave_days(now_ms: int, retentions: Iterable[int]) -> set[int]:
 
 def leaving(task_ids: Iterable[TaskId], now_ms: int) -> Leaving:
     """When tasks of some ids leave that have ended and have not left yet."""
-    first_ms, behind_ms = [], []
+    soonest, longest = [], 0
     for task_id in map(_uuid, task_ids):
         days = id_retention_days(task_id)
-        first_ms.append(id_time_ms(task_id) + min(days, DEFAULT_RETENTION_DAYS) * DAY_MS)
-        behind_ms.append(max(days, DEFAULT_RETENTION_DAYS) * DAY_MS)
-    return Leaving(max(now_ms, min(first_ms) - CLOCK_MARGIN_MS), now_ms + max(behind_ms) + CLOCK_MARGIN_MS)
+        soonest.append(id_time_ms(task_id) + min(days, DEFAULT_RETENTION_DAYS) * DAY_MS)
+        longest = max(longest, days, DEFAULT_RETENTION_DAYS)
+    return Leaving(max(now_ms, min(soonest) - CLOCK_MARGIN_MS), now_ms + longest * DAY_MS + CLOCK_MARGIN_MS)
 
 
 def _uuid(task_id: TaskId) -> uuid.UUID:

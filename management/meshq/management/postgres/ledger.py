@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from time import time
+
 from meshq.management.postgres.database import Database
 from meshq.management.postgres.inserts import Inserts
 from meshq.management.postgres.moves import Moves
@@ -9,8 +12,18 @@ from meshq.management.postgres.reads import Reads
 from meshq.management.postgres.upkeep import Upkeep
 
 
-class PostgresLedger(Inserts, Moves, Reads, Upkeep):
-    """See `meshq.management.ledger.Ledger`."""
+def _now_ms() -> int:
+    return int(time() * 1_000)
 
-    def __init__(self, database: Database) -> None:
+
+class PostgresLedger(Inserts, Moves, Reads, Upkeep):
+    """See `meshq.management.ledger.Ledger`.
+
+    Args:
+        database: Connected.
+        now_ms: The clock: what has left its retention by it is not shown.
+    """
+
+    def __init__(self, database: Database, now_ms: Callable[[], int] = _now_ms) -> None:
         Inserts.__init__(self, database)
+        Reads.__init__(self, database, now_ms)

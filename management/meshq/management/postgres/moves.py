@@ -6,8 +6,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, LiteralString
 
-from meshq.contract.ids import id_time_ms
 from meshq.management.model.reports import STARTABLE_NUMBERS, Finish, Retry, Start
+from meshq.management.model.retention import leaving
 from meshq.management.model.task import TaskId, TaskRow
 from meshq.management.postgres.database import Database, LedgerConnection
 from meshq.management.postgres.sql import statement
@@ -19,9 +19,6 @@ _RETRY: Final = statement("retry")
 _START: Final = statement("start")
 _CANCEL: Final = statement("cancel")
 _DELETE: Final = statement("delete")
-
-CLOCK_MARGIN_MS: Final = 3_600_000
-"""By how much a task's end may seem to lie before its making, where clocks differ."""
 
 
 class Moves:
@@ -91,8 +88,8 @@ class Moves:
 
     async def delete(self, task_id: TaskId, now_ms: int) -> bool:
         """See `Ledger.delete`."""
-        as_uuid = uuid.UUID(bytes=task_id)
-        parameters = {"id": as_uuid, "oldest": id_time_ms(as_uuid) - CLOCK_MARGIN_MS, "now": now_ms}
+        bounds = leaving([task_id], now_ms)._asdict()
+        parameters = {"id": uuid.UUID(bytes=task_id), "now": now_ms, **bounds}
 
         async def work(connection: LedgerConnection, _: bool) -> bool:
             cursor = await connection.execute(_DELETE, parameters)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, LiteralString
 
-from meshq.contract.ids import id_time_ms, lowest_id
+from meshq.contract.ids import lowest_id
+from meshq.management.model.retention import leaving
 from meshq.management.model.task import QueueFigures, TaskFilter, TaskId, TaskRow
 from meshq.management.postgres.database import Database, LedgerConnection
-from meshq.management.postgres.moves import CLOCK_MARGIN_MS
 from meshq.management.postgres.sql import statement
 from meshq.mesh.postgres.arrays import uuids
 
@@ -26,13 +26,14 @@ _HIGHEST: Final = uuid.UUID(bytes=b"\xff" * 16)
 class Reads:
     """Reads tasks and queues."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, now_ms: Callable[[], int]) -> None:
         self._database = database
+        self._now_ms = now_ms
 
     async def get_tasks(self, task_ids: Sequence[TaskId], *, full: bool) -> dict[TaskId, TaskRow]:
         """See `Ledger.get_tasks`."""
-        oldest = id_time_ms(uuid.UUID(bytes=min(task_ids))) - CLOCK_MARGIN_MS
-        rows = await self._fetch(_GET, {"ids": uuids(task_ids), "full": full, "oldest": oldest})
+        bounds = leaving(task_ids, self._now_ms())._asdict()
+        rows = await self._fetch(_GET, {"ids": uuids(task_ids), "full": full, **bounds})
         return {row[0]: TaskRow(*row) for row in rows}
 
     async def list_tasks(self, wanted: TaskFilter, before: TaskId | None, limit: int) -> list[TaskRow]:
@@ -44,7 +45,7 @@ class Reads:
         parameters = {
             "lowest": lowest,
             "highest": highest,
-            "oldest": id_time_ms(lowest) - CLOCK_MARGIN_MS,
+            "now": self._now_ms(),
             "tenant": wanted.tenant,
             "states": list(wanted.states) or None,
             "type": wanted.type,

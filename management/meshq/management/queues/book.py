@@ -74,6 +74,10 @@ class QueueBook:
         """All queues of which something was set, in the order of their changes."""
         return list(self._entries.values())
 
+    def retentions(self) -> set[int]:
+        """For how many days the queues keep their ended tasks."""
+        return {UNSET.retention_days, *(settings.retention_days for settings in self._settings.values())}
+
     def on_changed(self, listener: Callable[[Sequence[Entry]], None]) -> None:
         """Call back after changes, with what they led to."""
         self._listeners.append(listener)

@@ -1,5 +1,6 @@
 -- Reads tasks by id from both tables in one snapshot, so that a task that is moved meanwhile is found
--- once. No task leaves before it is made, which leaves out older partitions.
+-- once. Where an ended task can be follows from its id, which leaves out most partitions, and what has left
+-- is not there although its partition may still stand.
 SELECT
     <open row>,
     CASE WHEN %(full)s::boolean THEN o.spec END
@@ -10,4 +11,4 @@ SELECT
     <finished row>,
     CASE WHEN %(full)s::boolean THEN f.spec END
 FROM finished_tasks AS f
-WHERE f.id = ANY (%(ids)s::uuid[]) AND f.leave_ms >= %(oldest)s::bigint
+WHERE f.id = ANY (%(ids)s::uuid[]) AND f.leave_ms >= %(first)s::bigint AND f.leave_ms < %(behind)s::bigint

@@ -17,7 +17,7 @@ UNION ALL
         <finished row>
     FROM finished_tasks AS f
     WHERE
-        id >= %(lowest)s::uuid AND id < %(highest)s::uuid AND leave_ms >= %(oldest)s::bigint
+        id >= %(lowest)s::uuid AND id < %(highest)s::uuid AND leave_ms > %(now)s::bigint
         AND tenant = %(tenant)s::text
         AND (%(states)s::smallint[] IS NULL OR state = ANY (%(states)s::smallint[]))
         AND (%(type)s::text = '' OR type = %(type)s)
