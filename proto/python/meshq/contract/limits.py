@@ -83,6 +83,8 @@ DEFAULT_POISON_LIMIT: Final = 5
 MAX_POISON_LIMIT: Final = 100
 MAX_QUEUE_OPEN_TASKS: Final = 1_000_000_000
 MAX_TYPE_DEFAULTS: Final = 64
+MAX_QUEUE_SETTINGS_BYTES: Final = 64 * KIB
+"""All settings of a queue together, encoded."""
 MAX_RUNNING: Final = 1_000_000
 MAX_RATE: Final = 1_000_000
 """Units per period, and the burst."""
