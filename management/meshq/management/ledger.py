@@ -9,7 +9,15 @@ from typing import NamedTuple, Protocol
 from meshq.contract.errors import NotFound
 from meshq.management.model.claims import Claim, Submission
 from meshq.management.model.reports import Finish, Retry, Start
-from meshq.management.model.task import OpenAttempt, QueueFigures, Sendable, TaskFilter, TaskId, TaskRow
+from meshq.management.model.task import (
+    Changed,
+    OpenAttempt,
+    QueueFigures,
+    Sendable,
+    TaskFilter,
+    TaskId,
+    TaskRow,
+)
 
 
 class RowsRefused(Exception):
@@ -70,6 +78,15 @@ class Ledger(Protocol):
 
     async def list_tasks(self, wanted: TaskFilter, before: TaskId | None, limit: int) -> list[TaskRow]:
         """Tasks with ids below `before`, the newest first, without their specifications."""
+
+    async def count_tasks(self, wanted: TaskFilter, limit: int) -> int:
+        """How many tasks a filter selects, counted to a limit."""
+
+    async def pick_tasks(self, wanted: TaskFilter, after: TaskId, limit: int, *, ended: bool) -> list[TaskId]:
+        """The ids behind an id of open or of ended tasks that a filter selects, the oldest first."""
+
+    async def changed_tasks(self, wanted: TaskFilter, since_ms: int, limit: int) -> list[Changed]:
+        """Tasks that a filter selects and that have changed since a time, in the order of the changes."""
 
     async def find_open(self, ranges: Sequence[tuple[TaskId, TaskId]]) -> list[bool]:
         """For each range of ids, its first one and the one behind its last, whether a task in it is open."""

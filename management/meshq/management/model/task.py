@@ -173,7 +173,11 @@ class QueueFigures(NamedTuple):
 
 
 class TaskFilter(NamedTuple):
-    """Which tasks a list shows; empty values select everything."""
+    """Which tasks are meant; empty values select everything.
+
+    Attributes:
+        labels: Each as `key=value`; all of them are wanted.
+    """
 
     tenant: str
     states: tuple[int, ...] = ()
@@ -181,6 +185,19 @@ class TaskFilter(NamedTuple):
     queue: str = ""
     min_create_ms: int | None = None
     max_create_ms: int | None = None
+    labels: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether it selects everything."""
+        return self == TaskFilter(self.tenant)
+
+
+class Changed(NamedTuple):
+    """A task with the time of its latest change."""
+
+    time_ms: int
+    row: TaskRow
 
 
 def sendable(task: NewTask, *, repeat: bool = False) -> Sendable:

@@ -9,6 +9,7 @@ from meshq.management.postgres.database import Database
 from meshq.management.postgres.inserts import Inserts
 from meshq.management.postgres.moves import Moves
 from meshq.management.postgres.reads import Reads
+from meshq.management.postgres.selections import Selections
 from meshq.management.postgres.upkeep import Upkeep
 
 
@@ -16,7 +17,7 @@ def _now_ms() -> int:
     return int(time() * 1_000)
 
 
-class PostgresLedger(Inserts, Moves, Reads, Upkeep):
+class PostgresLedger(Inserts, Moves, Reads, Selections, Upkeep):
     """See `meshq.management.ledger.Ledger`.
 
     Args:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, LiteralString
 
-from meshq.contract.ids import lowest_id
 from meshq.management.model.retention import leaving
-from meshq.management.model.task import QueueFigures, TaskFilter, TaskId, TaskRow
+from meshq.management.model.task import QueueFigures, TaskId, TaskRow
 from meshq.management.postgres.database import Database, LedgerConnection
 from meshq.management.postgres.sql import statement
 from meshq.mesh.postgres.arrays import uuids
 
 _GET: Final = statement("get")
-_LIST: Final = statement("list")
 _FIND_OPEN: Final = statement("find_open")
 _QUEUES: Final = statement("queues")
 _OPEN_COUNT: Final = """
 SELECT coalesce(sum(created - succeeded - failed - cancelled - expired), 0)::bigint FROM queue_counters
 """
-_HIGHEST: Final = uuid.UUID(bytes=b"\xff" * 16)
 
 
 class Reads:
@@ -35,24 +31,6 @@ class Reads:
         bounds = leaving(task_ids, self._now_ms())._asdict()
         rows = await self._fetch(_GET, {"ids": uuids(task_ids), "full": full, **bounds})
         return {row[0]: TaskRow(*row) for row in rows}
-
-    async def list_tasks(self, wanted: TaskFilter, before: TaskId | None, limit: int) -> list[TaskRow]:
-        """See `Ledger.list_tasks`."""
-        lowest = lowest_id(wanted.min_create_ms or 0)
-        highest = _HIGHEST if wanted.max_create_ms is None else lowest_id(wanted.max_create_ms)
-        if before is not None:
-            highest = min(highest, uuid.UUID(bytes=before))
-        parameters = {
-            "lowest": lowest,
-            "highest": highest,
-            "now": self._now_ms(),
-            "tenant": wanted.tenant,
-            "states": list(wanted.states) or None,
-            "type": wanted.type,
-            "queue": wanted.queue,
-            "limit": limit,
-        }
-        return [TaskRow(*row) for row in await self._fetch(_LIST, parameters)]
 
     async def find_open(self, ranges: Sequence[tuple[TaskId, TaskId]]) -> list[bool]:
         """See `Ledger.find_open`."""

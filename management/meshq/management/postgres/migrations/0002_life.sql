@@ -31,6 +31,13 @@ CREATE INDEX open_tasks_order ON open_tasks (tenant, queue, ordering_key, order_
 CREATE INDEX open_tasks_waiting ON open_tasks (tenant, queue, id) WHERE state = 1;
 CREATE INDEX open_tasks_close_by ON open_tasks (close_by_ms, id) WHERE close_by_ms IS NOT NULL;
 CREATE INDEX open_tasks_start_by ON open_tasks (start_by_ms, id) WHERE start_by_ms IS NOT NULL AND state = 1;
+-- What runs for long; others go from ready to their end.
+CREATE INDEX open_tasks_running ON open_tasks (id) WHERE state = 4;
+-- Where the few tasks of a queue or type are among many others, and what has changed lately. It tells the
+-- places only roughly, and costs an insert next to nothing.
+CREATE INDEX open_tasks_places ON open_tasks
+    USING brin (queue text_bloom_ops, type text_bloom_ops, touched_ms int8_minmax_ops)
+    WITH (pages_per_range = 32, autosummarize = on);
 CREATE INDEX open_tasks_labels ON open_tasks USING gin (labels) WHERE labels IS NOT NULL;
 
 -- What has ended leaves on the day that its queue's retention names: the partitions are days of leaving.
@@ -107,10 +114,12 @@ FROM finished_tasks_before;
 DROP TABLE finished_tasks_before;
 
 -- The dead letters of a queue.
-CREATE INDEX finished_tasks_dead ON finished_tasks (tenant, queue, id) WHERE state IN (8, 10);
+CREATE INDEX finished_tasks_dead ON finished_tasks (tenant, queue, id) WHERE state IN (8, 9, 10);
 CREATE INDEX finished_tasks_labels ON finished_tasks USING gin (labels) WHERE labels IS NOT NULL;
 -- Rows come about in the order of their ends, so that this costs next to nothing.
-CREATE INDEX finished_tasks_end ON finished_tasks USING brin (end_ms) WITH (pages_per_range = 32);
+CREATE INDEX finished_tasks_places ON finished_tasks
+    USING brin (end_ms int8_minmax_ops, queue text_bloom_ops, type text_bloom_ops)
+    WITH (pages_per_range = 32, autosummarize = on);
 
 -- Who holds a unique key. The row of a key that nobody holds any more is in nobody's way.
 CREATE TABLE unique_keys (
