@@ -12,8 +12,8 @@ import pytest
 from google.protobuf.message import Message
 
 from meshq.client import (
+    CallRetries,
     Client,
-    RetryPolicy,
     SyncClient,
     Task,
     TaskFailed,
@@ -44,7 +44,7 @@ from meshq.v1 import (
     worker_service_pb2,
 )
 
-QUICK = RetryPolicy(initial_delay=0.01, maximum_delay=0.05)
+QUICK = CallRetries(initial_delay=0.01, maximum_delay=0.05)
 DOWN = Unavailable("down", Reason.LEDGER_UNAVAILABLE, retry_delay=0.01)
 
 UNARY: dict[str, dict[str, type[Message]]] = {
@@ -232,7 +232,7 @@ async def test_an_absent_server_is_unavailable_within_the_timeout() -> None:
         with pytest.raises((Unavailable, DeadlineExceeded)):
             await client.get("id", timeout=0.3)
     with (
-        SyncClient("127.0.0.1:1", retry=RetryPolicy(maximum_attempts=1)) as other,
+        SyncClient("127.0.0.1:1", retry=CallRetries(maximum_attempts=1)) as other,
         pytest.raises(Unavailable),
     ):
         other.get("id")

@@ -18,8 +18,8 @@ from meshq.client import (
 )
 from meshq.client.channel import resolve_target
 from meshq.client.ingest import Ingest
-from meshq.client.retries import Attempts, RetryPolicy, is_resumable, never
-from meshq.client.watching import Watched
+from meshq.client.retries import Attempts, CallRetries, is_resumable, never
+from meshq.client.watching import TaskWatch
 from meshq.contract.errors import (
     Aborted,
     DeadlineExceeded,
@@ -33,7 +33,7 @@ from meshq.contract.errors import (
 from meshq.contract.limits import MAX_FRAME_ITEMS
 from meshq.contract.status import to_status
 from meshq.v1 import registry_service_pb2, task_pb2, worker_service_pb2
-from meshq.v1.task_service_pb2 import CreateTaskResult, IngestTasksResponse
+from meshq.v1.task_service_pb2 import CreateTaskResult, IngestTasksResponse, WatchTaskResponse
 
 
 class Clock:
@@ -45,7 +45,7 @@ class Clock:
 
 def attempts(timeout: float | None = 10.0, **options: Any) -> tuple[Attempts, Clock]:
     clock = Clock()
-    policy = options.pop("policy", RetryPolicy())
+    policy = options.pop("policy", CallRetries())
     return Attempts(policy, timeout, clock=clock, draw=lambda: 1.0, **options), clock
 
 
@@ -75,7 +75,7 @@ class TestRetries:
         assert tries.remaining() == pytest.approx(0.05)
 
     def test_attempts_are_counted(self) -> None:
-        tries, _ = attempts(policy=RetryPolicy(maximum_attempts=2))
+        tries, _ = attempts(policy=CallRetries(maximum_attempts=2))
         tries.delay_after(Unavailable("down"))
         with pytest.raises(Unavailable):
             tries.delay_after(Unavailable("down"))
@@ -223,13 +223,18 @@ class TestWaiting:
         assert caught.value.task.state is state
 
 
+def event(state: TaskState, attempt: int) -> WatchTaskResponse:
+    number = conversion.state_number(state)
+    return WatchTaskResponse(task=task_pb2.Task(task_id="id", state=number, attempt=attempt))
+
+
 def test_a_resumed_watch_tells_only_news() -> None:
-    watched = Watched()
+    watch = TaskWatch("id")
     events = [(TaskState.PENDING, 1), (TaskState.PENDING, 1), (TaskState.RUNNING, 1), (TaskState.RUNNING, 2)]
-    assert [watched.is_news(task(*event)) for event in events] == [True, False, True, True]
-    assert not watched.ended
-    assert watched.is_news(task(TaskState.SUCCEEDED, 2))
-    assert watched.ended
+    assert [len(watch.read(event(*item))) for item in events] == [1, 0, 1, 1]
+    assert not watch.ended
+    assert watch.read(event(TaskState.SUCCEEDED, 2))
+    assert watch.ended
 
 
 class TestConversion:

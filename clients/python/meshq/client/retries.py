@@ -11,7 +11,7 @@ from meshq.contract.errors import Aborted, DeadlineExceeded, MeshqError, Overloa
 
 
 @dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class CallRetries:
     """How calls are repeated that may be repeated.
 
     Delays grow exponentially and are drawn from the upper half of their range, so that clients that
@@ -43,7 +43,7 @@ class Attempts:
 
     def __init__(
         self,
-        policy: RetryPolicy,
+        policy: CallRetries,
         timeout: float | None,
         *,
         mends: Callable[[MeshqError], bool] | None = None,

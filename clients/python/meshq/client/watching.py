@@ -1,25 +1,77 @@
-"""What a watch over several streams has told already."""
+"""Watches without their I/O: how each one begins and resumes, and what of it is news.
+
+A client opens a stream with `request()`, hands each message to `read`, and when the stream breaks for a
+reason that `mends`, opens the next one.
+"""
 
 from __future__ import annotations
 
-from meshq.client.models import Task, TaskEvent, TaskState
+from collections.abc import Iterable, Sequence
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from meshq.client import conversion
+from meshq.client.models import QueueNews, Task, TaskChange, TaskEvent, TaskFilter, TaskState
+from meshq.client.models.specs import Span
+from meshq.client.operations import queues as queue_calls
+from meshq.client.operations import tasks as task_calls
+from meshq.client.retries import is_resumable
+from meshq.contract.errors import MeshqError, Reason
+from meshq.v1 import queue_service_pb2, task_service_pb2
+
+Event = TypeVar("Event")
 
 
-class Watched:
-    """Drops what a resumed watch tells again.
-
-    A new stream begins with the task as it stands; that is news only if state or attempt moved.
+class Watch(Generic[Event]):
+    """One watch over any number of streams.
 
     Attributes:
-        ended: Whether the task's end was told.
+        method: The full name of the method.
+        answer: The class of its messages.
+        ended: Whether nothing more will come.
     """
 
-    def __init__(self) -> None:
-        self.ended = False
+    method: str
+    answer: type[Message]
+    ended = False
+
+    def request(self) -> Message:
+        """What opens the next stream."""
+        raise NotImplementedError
+
+    def read(self, message: Any) -> Sequence[Event]:
+        """What a message tells that is news."""
+        raise NotImplementedError
+
+    def mends(self, error: MeshqError) -> bool:
+        """Whether another stream may go on where this one broke."""
+        return is_resumable(error)
+
+
+class TaskWatch(Watch[TaskEvent]):
+    """One task until it has ended.
+
+    A new stream begins with the task as it stands; that is news only if state or attempt moved.
+    """
+
+    method = task_calls.SERVICE + "WatchTask"
+    answer = task_service_pb2.WatchTaskResponse
+
+    def __init__(self, task_id: str) -> None:
+        self._task_id = task_id
         self._last: tuple[int, TaskState] | None = None
 
-    def is_news(self, event: TaskEvent) -> bool:
-        """Whether to tell the event."""
+    def request(self) -> Message:
+        """The task."""
+        return task_service_pb2.WatchTaskRequest(task_id=self._task_id)
+
+    def read(self, message: task_service_pb2.WatchTaskResponse) -> Sequence[TaskEvent]:
+        """The event, unless it was told already."""
+        event = conversion.event(message)
+        return () if event is None or not self._is_news(event) else (event,)
+
+    def _is_news(self, event: TaskEvent) -> bool:
         if not isinstance(event, Task):
             return True
         here = (event.attempt, event.state)
@@ -27,3 +79,55 @@ class Watched:
         self._last = here
         self.ended = event.done
         return news
+
+
+class TasksWatch(Watch[TaskChange]):
+    """The tasks that a filter selects, without end. Every stream goes on where the one before broke."""
+
+    method = task_calls.SERVICE + "WatchTasks"
+    answer = task_service_pb2.WatchTasksResponse
+
+    def __init__(self, wanted: TaskFilter, resume_token: bytes) -> None:
+        self._wanted = wanted
+        self._token = resume_token
+
+    def request(self) -> Message:
+        """The filter, and where to go on."""
+        request = task_service_pb2.WatchTasksRequest(resume_token=self._token)
+        if self._wanted:
+            conversion.fill_filter(request.filter, self._wanted, "filter.")
+        return request
+
+    def read(self, message: task_service_pb2.WatchTasksResponse) -> Sequence[TaskChange]:
+        """The change; signs of life move the token, too."""
+        self._token = message.resume_token or self._token
+        if message.WhichOneof("event") != "task":
+            return ()
+        return (TaskChange(conversion.task(message.task), self._token),)
+
+    def mends(self, error: MeshqError) -> bool:
+        """All that mends a watch, but for a token that is too old."""
+        return error.reason is not Reason.RESUME_LOST and is_resumable(error)
+
+
+class QueuesWatch(Watch[QueueNews]):
+    """Queues, without end. Every stream begins with all of them."""
+
+    method = queue_calls.SERVICE + "WatchQueues"
+    answer = queue_service_pb2.WatchQueuesResponse
+
+    def __init__(self, names: Iterable[str], interval: Span | None) -> None:
+        self._names = tuple(names)
+        self._interval = interval
+
+    def request(self) -> Message:
+        """The names, and how often to look."""
+        request = queue_service_pb2.WatchQueuesRequest(queues=self._names)
+        if self._interval is not None:
+            conversion.fill_span(request.interval, self._interval, "interval")
+        return request
+
+    def read(self, message: queue_service_pb2.WatchQueuesResponse) -> Sequence[QueueNews]:
+        """What has changed, if anything has."""
+        news = conversion.queue_news(message)
+        return (news,) if news.queues or news.deleted else ()

@@ -1,0 +1,88 @@
+"""Every unary call as data: where it goes, what it says, what its answer becomes.
+
+Both clients perform these; nothing here waits or knows a channel.
+"""
+
+from meshq.client.operations.calls import (
+    Operation,
+    Steps,
+    new_request_id,
+)
+from meshq.client.operations.mesh import (
+    get_worker,
+    list_instances,
+    list_services,
+    list_shards,
+    list_workers,
+)
+from meshq.client.operations.queues import (
+    create_queue,
+    delete_queue,
+    drain_queue,
+    get_queue,
+    list_queues,
+    pause_queue,
+    purge_queue,
+    resume_queue,
+    update_queue,
+)
+from meshq.client.operations.tasks import (
+    INGEST_TASKS,
+    Progress,
+    WaitMode,
+    await_tasks,
+    batch_get_tasks,
+    cancel_task,
+    cancel_tasks,
+    count_tasks,
+    create_task,
+    delete_task,
+    delete_tasks,
+    get_task,
+    list_attempts,
+    list_tasks,
+    redrive_task,
+    redrive_tasks,
+    run_task,
+    update_task,
+    wait_for_task,
+)
+
+__all__ = [
+    "INGEST_TASKS",
+    "Operation",
+    "Progress",
+    "Steps",
+    "WaitMode",
+    "await_tasks",
+    "batch_get_tasks",
+    "cancel_task",
+    "cancel_tasks",
+    "count_tasks",
+    "create_queue",
+    "create_task",
+    "delete_queue",
+    "delete_task",
+    "delete_tasks",
+    "drain_queue",
+    "get_queue",
+    "get_task",
+    "get_worker",
+    "list_attempts",
+    "list_instances",
+    "list_queues",
+    "list_services",
+    "list_shards",
+    "list_tasks",
+    "list_workers",
+    "new_request_id",
+    "pause_queue",
+    "purge_queue",
+    "redrive_task",
+    "redrive_tasks",
+    "resume_queue",
+    "run_task",
+    "update_queue",
+    "update_task",
+    "wait_for_task",
+]
