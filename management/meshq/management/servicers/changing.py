@@ -1,0 +1,44 @@
+"""The methods of TaskService that change one task."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshq.contract.errors import Unavailable
+from meshq.contract.ids import parse_task_id
+from meshq.management.model.validation import checked_reason
+from meshq.management.servicers.parts import Context, TaskMethods
+from meshq.v1 import task_pb2, task_service_pb2
+
+_DELETE_SECONDS: Final = 30.0
+_DEADLINE_MARGIN: Final = 0.5
+
+
+class ChangingMethods(TaskMethods):
+    """See the protocol."""
+
+    async def CancelTask(  # noqa: N802
+        self, request: task_service_pb2.CancelTaskRequest, context: Context
+    ) -> task_pb2.Task:
+        """Ask for a task to end."""
+        del context
+        task_id = parse_task_id(request.task_id).bytes
+        return self._parts.views.basic(
+            await self._parts.canceller.cancel(task_id, checked_reason(request.reason))
+        )
+
+    async def DeleteTask(  # noqa: N802
+        self, request: task_service_pb2.DeleteTaskRequest, context: Context
+    ) -> task_pb2.Task:
+        """Remove a task that has ended."""
+        task_id = parse_task_id(request.task_id).bytes
+        left = context.time_remaining()
+        seconds = _DELETE_SECONDS if left is None else max(left - _DEADLINE_MARGIN, 0.0)
+        row = await self._parts.deleter.end(task_id, force=request.force, seconds=seconds)
+        try:
+            task = await self._parts.views.one(row)
+        except Unavailable:
+            # Its result is about to be deleted; that it cannot be shown does not keep it.
+            task = self._parts.views.basic(row)
+        await self._parts.deleter.delete(task_id)
+        return task

@@ -1,0 +1,85 @@
+"""The methods of TaskService that accept tasks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from meshq.contract.errors import InvalidRequest
+from meshq.contract.ids import parse_task_id
+from meshq.contract.limits import DEFAULT_RUN_WAIT_SECONDS, MAX_RUN_WAIT_SECONDS
+from meshq.management.conversion.tasks import accepted_task
+from meshq.management.ledger import one_task
+from meshq.management.model.claims import ClaimKind
+from meshq.management.model.task import NewTask, TaskId
+from meshq.management.servicers.ingest import ingest
+from meshq.management.servicers.parts import Context, TaskMethods
+from meshq.management.servicers.requests import frame, refusal, results, single
+from meshq.v1 import task_pb2, task_service_pb2
+
+
+class CreatingMethods(TaskMethods):
+    """See the protocol."""
+
+    async def CreateTask(  # noqa: N802
+        self, request: task_service_pb2.CreateTaskRequest, context: Context
+    ) -> task_pb2.Task:
+        """Accept one task."""
+        del context
+        if not request.HasField("task"):
+            raise InvalidRequest.field("task", "is required")
+        task, task_id = await self._create(request.task, request.request_id)
+        if task is not None:
+            return accepted_task(task)
+        return await self._parts.views.one(await one_task(self._parts.ledger, task_id, full=True))
+
+    async def BatchCreateTasks(  # noqa: N802
+        self, request: task_service_pb2.BatchCreateTasksRequest, context: Context
+    ) -> task_service_pb2.BatchCreateTasksResponse:
+        """Accept several tasks."""
+        del context
+        checked = frame(ClaimKind.BATCH, request.tasks, request.ByteSize(), request.request_id)
+        accepted = await self._parts.creator.submit(checked.submission) if checked.submission.tasks else None
+        return task_service_pb2.BatchCreateTasksResponse(results=results(checked, accepted))
+
+    async def IngestTasks(  # noqa: N802
+        self, request_iterator: AsyncIterator[task_service_pb2.IngestTasksRequest], context: Context
+    ) -> AsyncIterator[task_service_pb2.IngestTasksResponse]:
+        """Accept frames of tasks."""
+        del context
+        async for response in ingest(self._parts.creator, request_iterator, self._parts.stopping):
+            yield response
+
+    async def RunTask(  # noqa: N802
+        self, request: task_service_pb2.RunTaskRequest, context: Context
+    ) -> task_pb2.Task:
+        """Wait for a task's outcome."""
+        del context
+        seconds = _wait_seconds(request)
+        if request.HasField("task") == bool(request.task_id):
+            raise InvalidRequest.field("task_id", "exactly one of task_id and task must be set")
+        if request.task_id:
+            task_id = parse_task_id(request.task_id).bytes
+        else:
+            _, task_id = await self._create(request.task, request.request_id)
+        return await self._parts.views.one(await self._parts.watchers.ended(task_id, seconds))
+
+    async def _create(self, task: task_pb2.Task, request_id: str) -> tuple[NewTask | None, TaskId]:
+        """Store a task; returns it if it is new, and the id of the task that stands for the request."""
+        new, submission = single(task, request_id)
+        accepted = await self._parts.creator.submit(submission)
+        if accepted.refused:
+            raise refusal()
+        if accepted.earlier_ids is not None:
+            return None, accepted.earlier_ids
+        return new, new.task_id
+
+
+def _wait_seconds(request: task_service_pb2.RunTaskRequest) -> float:
+    if not request.HasField("wait_timeout"):
+        return DEFAULT_RUN_WAIT_SECONDS
+    seconds = request.wait_timeout.seconds + request.wait_timeout.nanos / 1e9
+    if not 0 <= seconds <= MAX_RUN_WAIT_SECONDS:
+        raise InvalidRequest.field(
+            "wait_timeout", f"must be 0 to {MAX_RUN_WAIT_SECONDS:g} s, not {seconds:g} s"
+        )
+    return seconds

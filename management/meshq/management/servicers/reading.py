@@ -1,0 +1,93 @@
+"""The methods of TaskService that read."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshq.contract.errors import InvalidRequest
+from meshq.contract.ids import parse_task_id
+from meshq.contract.limits import DEFAULT_TASK_PAGE_SIZE, MAX_FRAME_BYTES
+from meshq.management.conversion.filters import read_filter
+from meshq.management.ledger import one_task
+from meshq.management.model.pages import filter_digest, page_token, read_page_token
+from meshq.management.model.task import TaskRow
+from meshq.management.model.validation import check_count, page_size
+from meshq.management.servicers.parts import Context, TaskMethods
+from meshq.management.servicers.requests import TENANT
+from meshq.v1 import task_pb2, task_service_pb2
+
+_VIEWS: Final = frozenset(map(int, task_pb2.TaskView.values()))
+_VIEW_UNSPECIFIED: Final = int(task_pb2.TASK_VIEW_UNSPECIFIED)
+_VIEW_FULL: Final = int(task_pb2.TASK_VIEW_FULL)
+_FULL_AT_A_TIME: Final = 25
+"""Tasks whose input and output are read together; so many of the largest are 50 MiB."""
+
+
+class ReadingMethods(TaskMethods):
+    """See the protocol."""
+
+    async def GetTask(  # noqa: N802
+        self, request: task_service_pb2.GetTaskRequest, context: Context
+    ) -> task_pb2.Task:
+        """Read one task."""
+        del context
+        task_id = parse_task_id(request.task_id).bytes
+        full = _wants_full(request.view, default=True)
+        row = await one_task(self._parts.ledger, task_id, full=full)
+        return await self._parts.views.one(row) if full else self._parts.views.basic(row)
+
+    async def BatchGetTasks(  # noqa: N802
+        self, request: task_service_pb2.BatchGetTasksRequest, context: Context
+    ) -> task_service_pb2.BatchGetTasksResponse:
+        """Read several tasks."""
+        del context
+        check_count("task_ids", len(request.task_ids))
+        full = _wants_full(request.view, default=False)
+        ids = [parse_task_id(text, f"task_ids[{i}]").bytes for i, text in enumerate(request.task_ids)]
+        rows = await self._parts.ledger.get_tasks(ids, full=False)
+        missing = [text for text, id_ in zip(request.task_ids, ids, strict=True) if id_ not in rows]
+        known = [rows[id_] for id_ in ids if id_ in rows]
+        tasks = await self._view(known, full=full)
+        if len(tasks) < len(known):
+            raise InvalidRequest.field(
+                "task_ids", f"name tasks of more than {MAX_FRAME_BYTES} bytes; ask for fewer at a time"
+            )
+        return task_service_pb2.BatchGetTasksResponse(tasks=tasks, missing_task_ids=missing)
+
+    async def ListTasks(  # noqa: N802
+        self, request: task_service_pb2.ListTasksRequest, context: Context
+    ) -> task_service_pb2.ListTasksResponse:
+        """Read tasks page by page, the newest first."""
+        del context
+        size = page_size(request.page_size, DEFAULT_TASK_PAGE_SIZE)
+        full = _wants_full(request.view, default=False)
+        wanted = read_filter(request, TENANT)
+        digest = filter_digest(wanted)
+        before = read_page_token(request.page_token, digest) if request.page_token else None
+        rows = await self._parts.ledger.list_tasks(wanted, before, size + 1)
+        tasks = await self._view(rows[:size], full=full)
+        following = page_token(rows[len(tasks) - 1].task_id, digest) if len(rows) > len(tasks) else ""
+        return task_service_pb2.ListTasksResponse(tasks=tasks, next_page_token=following)
+
+    async def _view(self, rows: list[TaskRow], *, full: bool) -> list[task_pb2.Task]:
+        """Messages of rows; FULL ones only as many as fit into an answer, but at least one."""
+        if not full:
+            return [self._parts.views.basic(row) for row in rows]
+        tasks: list[task_pb2.Task] = []
+        size = 0
+        for start in range(0, len(rows), _FULL_AT_A_TIME):
+            part = rows[start : start + _FULL_AT_A_TIME]
+            found = await self._parts.ledger.get_tasks([row.task_id for row in part], full=True)
+            # What was deleted since is shown as it was.
+            for task in await self._parts.views.full([found.get(row.task_id, row) for row in part]):
+                size += task.ByteSize()
+                if tasks and size > MAX_FRAME_BYTES:
+                    return tasks
+                tasks.append(task)
+        return tasks
+
+
+def _wants_full(view: int, *, default: bool) -> bool:
+    if view not in _VIEWS:
+        raise InvalidRequest.field("view", f"must be a view of a task, not {view}")
+    return default if view == _VIEW_UNSPECIFIED else view == _VIEW_FULL
