@@ -5,19 +5,24 @@ from typing import Any
 
 import pytest
 
+from meshq.client.values import from_value, to_value
 from meshq.tasks import (
     calculate_statistics,
+    fail,
+    finish_later,
     matrix_multiply,
     registry,
     simulate_backup,
     sleep,
+    snooze_once,
+    steps,
     text_summarization,
     word_count,
 )
 from meshq.tasks.text import split_sentences
 from meshq.v1.task_pb2 import Task
-from meshq.v1.worker_service_pb2 import LeaseOutput, LeaseProgress
-from meshq.worker import InvalidInput, TaskContext
+from meshq.v1.worker_service_pb2 import Assignment, LeaseOutput, LeaseProgress
+from meshq.worker import FinishLater, InvalidInput, Snooze, TaskContext, TaskFailure
 
 TEXT = (
     "Meshq is a distributed task queue. Lunch was good! A task queue hands tasks to workers. "
@@ -36,6 +41,16 @@ class Heard:
     def output(self, output: LeaseOutput) -> None:
         self.outputs.append(output)
 
+    def keep_alive(self, job: object) -> None:
+        raise AssertionError(job)
+
+
+def context(heard: Heard, attempt: int = 1, checkpoint: Any = None) -> TaskContext:
+    assignment = Assignment(task=Task(task_id="t"), attempt=attempt, lease_token=b"lease")
+    if checkpoint is not None:
+        assignment.checkpoint.CopyFrom(to_value(checkpoint))
+    return TaskContext(assignment, heard)
+
 
 def test_all_are_registered() -> None:
     assert set(registry.types) == {
@@ -45,6 +60,10 @@ def test_all_are_registered() -> None:
         "matrix_multiply",
         "simulate_backup",
         "sleep",
+        "fail",
+        "steps",
+        "snooze_once",
+        "finish_later",
     }
 
 
@@ -140,8 +159,7 @@ async def test_sleep_has_a_range(seconds: Any) -> None:
 
 async def test_a_backup_reports_each_step() -> None:
     heard = Heard()
-    context = TaskContext(Task(task_id="t"), 1, b"lease", heard)
-    found = await simulate_backup(context, files=10, file_bytes=100, steps=4, seconds=0.0)
+    found = await simulate_backup(context(heard), files=10, file_bytes=100, steps=4, seconds=0.0)
     assert found == {"files": 10, "bytes": 1_000, "steps": 4, "seconds": 0.0}
     assert [report.fraction for report in heard.reports] == [0.25, 0.5, 0.75, 1.0]
     assert heard.reports[0].message == "2 of 10 files"
@@ -158,6 +176,76 @@ async def test_a_backup_reports_each_step() -> None:
     ],
 )
 async def test_a_backup_names_what_it_cannot_do(options: Any, named: Any) -> None:
-    context = TaskContext(Task(), 1, b"lease", Heard())
     with pytest.raises(InvalidInput, match=f"^{named}:"):
-        await simulate_backup(context, **options)
+        await simulate_backup(context(Heard()), **options)
+
+
+async def test_fail_fails_so_many_times() -> None:
+    for attempt in (1, 2):
+        with pytest.raises(TaskFailure, match=f"attempt {attempt} of 2 that fail") as raised:
+            await fail(context(Heard(), attempt), times=2, error_type="E", retry_delay=1.5)
+        error = raised.value
+        assert (error.type, error.retry_delay, error.retryable) == ("E", 1.5, True)
+    assert await fail(context(Heard(), 3), times=2) == {"attempt": 3}
+    with pytest.raises(TaskFailure) as raised:
+        await fail(context(Heard()), non_retryable=True)
+    assert not raised.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"times": -1}, "times: must be 0 to 10,000, not -1"),
+        ({"error_type": ""}, "error_type: must be 1 to 256 characters, not 0"),
+        ({"retry_delay": -1}, "retry_delay: must be 0 to 2,592,000"),
+        ({"retry_delay": 1, "non_retryable": True}, "retry_delay: must not be given"),
+    ],
+)
+async def test_fail_names_what_it_cannot_do(options: Any, named: Any) -> None:
+    with pytest.raises(InvalidInput, match=f"^{named}"):
+        await fail(context(Heard()), **options)
+
+
+async def test_steps_go_on_where_the_last_attempt_stopped() -> None:
+    heard = Heard()
+    with pytest.raises(TaskFailure, match="stumbled after step 2"):
+        await steps(context(heard), steps=4, seconds=0, fail_after=2)
+    left = [report.checkpoint.number_value for report in heard.reports if report.HasField("checkpoint")]
+    assert left == [1, 2]
+    heard = Heard()
+    found = await steps(context(heard, 2, left[-1]), steps=4, seconds=0, fail_after=3)
+    assert found == {"steps": 4, "resumed_after": 2, "attempt": 2}
+    assert [report.fraction for report in heard.reports if report.HasField("fraction")] == [0.75, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"seconds": -1}, "seconds"),
+        ({"fail_after": 11}, "fail_after: must be 1 to 10, not 11"),
+    ],
+)
+async def test_steps_name_what_they_cannot_do(options: Any, named: Any) -> None:
+    with pytest.raises(InvalidInput, match=f"^{named}"):
+        await steps(context(Heard()), **options)
+
+
+async def test_snooze_once_snoozes_once() -> None:
+    with pytest.raises(Snooze) as raised:
+        await snooze_once(context(Heard()), 5)
+    assert raised.value.delay == 5
+    assert await snooze_once(context(Heard(), 2), 5) == {"snoozed_seconds": 5, "attempt": 2}
+    with pytest.raises(InvalidInput, match="seconds: must be 0 to 31,536,000, not -1"):
+        await snooze_once(context(Heard()), -1)
+
+
+async def test_finish_later_shows_its_token() -> None:
+    heard = Heard()
+    with pytest.raises(FinishLater) as raised:
+        await finish_later(context(heard), 60)
+    assert raised.value.timeout == 60
+    assert from_value(heard.reports[0].detail) == {"lease_token": "bGVhc2U"}
+    assert heard.outputs[0].chunk == b"lease token: bGVhc2U\n"
+    with pytest.raises(InvalidInput, match="timeout: must be 1 to 2,592,000, not 0"):
+        await finish_later(context(Heard()), 0)

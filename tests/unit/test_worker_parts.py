@@ -1,40 +1,20 @@
-"""Registry, context, outcomes, credit and the session's bookkeeping: no I/O."""
+"""Registry, settings, credit and the session's bookkeeping: no I/O."""
 
-import dataclasses
-import datetime as dt
 import logging
 from typing import Any
 
 import pytest
 
-from meshq.contract.limits import MAX_ERROR_MESSAGE_LENGTH, MAX_OUTPUT_CHUNK_BYTES, MAX_TRACEBACK_LENGTH
+from meshq.client.values import to_value
 from meshq.v1 import worker_service_pb2 as pb
-from meshq.v1.task_pb2 import Task
-from meshq.worker import Data, TaskCancelled, TaskContext, TaskFailure, TaskRegistry, Worker, logs, outcomes
+from meshq.worker import TaskRegistry, Worker, logs
 from meshq.worker.__main__ import make_worker, parse
 from meshq.worker.credit import MAX_PREFETCH, Credit
-from meshq.worker.registry import Place, load, reference
+from meshq.worker.registry import Handler, Place, load
 from meshq.worker.session.backoff import MAXIMUM, Backoff
 from meshq.worker.session.leases import Leases
 from meshq.worker.session.settings import SessionSettings
-
-
-class Heard:
-    def __init__(self) -> None:
-        self.progresses: list[pb.LeaseProgress] = []
-        self.outputs: list[pb.LeaseOutput] = []
-
-    def progress(self, progress: Any) -> None:
-        self.progresses.append(progress)
-
-    def output(self, output: Any) -> None:
-        self.outputs.append(output)
-
-
-def context(heard: Any = None) -> TaskContext:
-    return TaskContext(
-        Task(task_id="t", type="x", queue="q", headers={"a": "b"}), 2, b"lease", heard or Heard()
-    )
+from meshq.worker.settings import parse_queues
 
 
 class TestRegistry:
@@ -64,7 +44,19 @@ class TestRegistry:
         with pytest.raises(TypeError, match="coroutine"):
             registry.add("b", fetch, processes=True)
         with pytest.raises(TypeError, match="top level"):
-            reference(lambda: None)
+            Handler("b", lambda: None, Place.PROCESS).reference()
+        for wrong in ([ValueError()], ["ValueError"], [int]):
+            with pytest.raises(TypeError, match="no_retry must hold classes of exceptions, not"):
+                registry.add("b", fetch, no_retry=wrong)  # type: ignore[arg-type]
+
+    def test_another_process_finds_a_handler_with_its_options(self) -> None:
+        handler = Handler("x", logging.getLogger, Place.PROCESS, (KeyError,), auto_heartbeat=True)
+        found = Handler.referred("x", handler.reference())
+        assert (found.function, found.no_retry, found.auto_heartbeat) == (
+            logging.getLogger,
+            (KeyError,),
+            True,
+        )
 
     def test_registries_are_loaded_by_name(self) -> None:
         assert "word_count" in load("meshq.tasks").types
@@ -89,6 +81,9 @@ class TestSettings:
             ({"worker_id": "-"}, "'-' must be"),
             ({"processes": 0}, "processes"),
             ({"prefetch": -1}, "prefetch"),
+            ({"queues": []}, "queues must be 1 to 256, not 0"),
+            ({"queues": {"a": 0}}, "the weight of queue a must be an integer of 1 to 1,000, not 0"),
+            ({"queues": {"a": 1.5}}, "the weight of queue a must be an integer"),
         ],
     )
     def test_bad_settings_are_named(self, options: Any, named: Any) -> None:
@@ -108,6 +103,15 @@ class TestSettings:
         assert (settings.labels, settings.target) == ({"zone": "x"}, "h:1")
         with pytest.raises(ValueError, match="KEY=VALUE"):
             make_worker(parse(["--label", "zone"]))
+        settings = make_worker(parse(["--queues", "high=3,low"])).settings
+        assert (settings.queues, settings.queue_weights) == (("high", "low"), {"high": 3, "low": 1})
+
+    def test_queues_have_weights_once_one_of_them_has(self) -> None:
+        assert parse_queues([]) == ("default",)
+        assert parse_queues(["a", "b"]) == ("a", "b")
+        assert parse_queues(["a=3", "b"]) == {"a": 3, "b": 1}
+        with pytest.raises(ValueError, match="NAME or NAME=WEIGHT, not 'a=much'"):
+            parse_queues(["a=much"])
 
     def test_session_settings_survive_the_pipe(self) -> None:
         settings = SessionSettings(
@@ -116,6 +120,7 @@ class TestSettings:
             instance_key="00ff",
             task_types=("a",),
             queues=("q",),
+            queue_weights={"q": 4},
             slots=3,
             labels={"k": "v"},
             held=("aa",),
@@ -124,112 +129,7 @@ class TestSettings:
         assert SessionSettings.from_notice(settings.to_notice()) == settings
         hello = settings.hello([b"\xaa"]).hello
         assert (hello.instance_key, list(hello.held_leases), hello.slots) == (b"\x00\xff", [b"\xaa"], 3)
-
-
-class TestContext:
-    def test_it_says_what_the_task_is(self) -> None:
-        found = context()
-        assert (found.task_id, found.type, found.queue, found.attempt) == ("t", "x", "q", 2)
-        assert found.headers == {"a": "b"}
-
-    def test_progress_is_checked(self) -> None:
-        heard = Heard()
-        context(heard).progress(0.5, "x" * 2_000, {"n": 1})
-        assert len(heard.progresses[0].message) == 1_024
-        assert heard.progresses[0].detail.struct_value.fields["n"].number_value == 1
-        for fraction in (-0.1, 1.1, float("nan")):
-            with pytest.raises(ValueError, match="fraction must be"):
-                context().progress(fraction)
-        with pytest.raises(ValueError, match="detail must be at most"):
-            context().progress(0.1, detail="x" * 20_000)
-
-    def test_output_counts_the_bytes_of_each_stream(self) -> None:
-        heard = Heard()
-        found = context(heard)
-        found.log("one")
-        found.output(b"x" * (MAX_OUTPUT_CHUNK_BYTES + 1))
-        found.log("two")
-        assert [(item.stream, item.offset, len(item.chunk)) for item in heard.outputs] == [
-            ("log", 0, 4),
-            ("stdout", 0, MAX_OUTPUT_CHUNK_BYTES),
-            ("stdout", MAX_OUTPUT_CHUNK_BYTES, 1),
-            ("log", 4, 4),
-        ]
-        with pytest.raises(ValueError, match="stream must be"):
-            found.output("x", stream="")
-
-    def test_cancellation_reaches_who_looks(self) -> None:
-        found = context()
-        found.raise_if_cancelled()
-        assert not found.wait_cancelled(0)
-        found.cancel("enough")
-        assert found.cancelled
-        assert found.wait_cancelled(10)
-        with pytest.raises(TaskCancelled, match="enough"):
-            found.raise_if_cancelled()
-
-
-class TestOutcomes:
-    def test_json_and_bytes(self) -> None:
-        assert outcomes.success(b"l", {"n": 1}).success.result.struct_value.fields["n"].number_value == 1
-        assert outcomes.success(b"l", b"\x00").success.data == b"\x00"
-        found = outcomes.success(b"l", Data(b"png", "image/png")).success
-        assert (found.data, found.content_type) == (b"png", "image/png")
-
-    def test_nothing_is_a_success_without_output(self) -> None:
-        result = outcomes.success(b"l", None)
-        assert result.WhichOneof("outcome") == "success"
-        assert result.success.WhichOneof("output") is None
-
-    def test_what_pydantic_knows_becomes_json(self) -> None:
-        @dataclasses.dataclass
-        class Report:
-            day: dt.date
-            tags: set[str]
-
-        fields = outcomes.success(b"l", Report(dt.date(2026, 1, 2), {"a"})).success.result.struct_value.fields
-        assert fields["day"].string_value == "2026-01-02"
-        assert fields["tags"].list_value.values[0].string_value == "a"
-
-    @pytest.mark.parametrize(
-        ("value", "kind", "named"),
-        [
-            ({"a": [object()]}, "INVALID_RESULT", r"result.a[0]: must be a JSON value, not object"),
-            (float("nan"), "INVALID_RESULT", "finite"),
-            ("x" * (1 << 20), "RESULT_TOO_LARGE", "must be at most 1,048,576 bytes"),
-            (b"x" * ((1 << 20) + 1), "RESULT_TOO_LARGE", "must be at most"),
-        ],
-    )
-    def test_results_that_cannot_be_reported_are_failures(self, value: Any, kind: Any, named: Any) -> None:
-        error = outcomes.success(b"l", value).failure.error
-        assert error.type == kind
-        assert named in error.message
-
-    def test_a_result_of_the_largest_size_is_taken(self) -> None:
-        assert outcomes.success(b"l" * 60, b"x" * ((1 << 20) - 10)).HasField("success")
-
-    def test_exceptions_have_a_type_a_message_and_a_traceback(self) -> None:
-        def handler() -> None:
-            raise KeyError("missing")
-
-        try:
-            handler()
-        except KeyError as raised:
-            error = outcomes.raised(b"l", raised).failure.error
-        assert error.type == "KeyError"
-        assert error.message == "'missing'"
-        assert 'raise KeyError("missing")' in error.traceback
-        assert "outcomes.raised" not in error.traceback
-
-    def test_a_failure_of_its_own_has_its_type_and_no_traceback(self) -> None:
-        error = outcomes.raised(b"l", TaskFailure("no funds", type="NO_FUNDS")).failure.error
-        assert (error.type, error.message, error.traceback) == ("NO_FUNDS", "no funds", "")
-
-    def test_texts_are_cut_and_made_valid(self) -> None:
-        error = outcomes.failure(b"l", "E", "\ud800" + "m" * 9_000, "t" * 99_000 + "end").failure.error
-        assert len(error.message) == MAX_ERROR_MESSAGE_LENGTH
-        assert len(error.traceback) == MAX_TRACEBACK_LENGTH
-        assert error.traceback.endswith("end")
+        assert dict(hello.queue_weights) == {"q": 4}
 
 
 class Clock:
@@ -306,6 +206,10 @@ def result(token: bytes, size: int = 1) -> pb.TaskResult:
     return pb.TaskResult(lease_token=token, success=pb.Success(data=b"x" * size))
 
 
+def word(token: bytes, checkpoint: int) -> pb.LeaseProgress:
+    return pb.LeaseProgress(lease_token=token, checkpoint=to_value(checkpoint))
+
+
 class TestLeases:
     def test_a_lease_is_held_until_its_result_is_recorded(self) -> None:
         leases = Leases()
@@ -331,6 +235,19 @@ class TestLeases:
         answers = [pb.HeldLease(lease_token=b"a", kept=True), pb.HeldLease(lease_token=b"c", kept=False)]
         assert leases.welcome(answers) == [b"b"]
         assert leases.tokens == [b"a"]
+
+    def test_the_latest_checkpoint_is_kept_as_long_as_its_lease(self) -> None:
+        leases = Leases()
+        leases.assign([b"a", b"b", b"c"])
+        leases.note(word(token, step) for step in (1, 2) for token in (b"a", b"b", b"c", b"unknown"))
+        leases.note([pb.LeaseProgress(lease_token=b"a", fraction=0.5)])
+        leases.lose([b"c"])
+        leases.report([result(b"b")])
+        assert leases.checkpoints() == [word(b"a", 2), word(b"b", 2)]
+        leases.acknowledge([pb.ResultAck(lease_token=b"b", status=pb.RESULT_STATUS_ACCEPTED)])
+        assert leases.checkpoints() == [word(b"a", 2)]
+        leases.welcome([pb.HeldLease(lease_token=b"a", kept=False)])
+        assert leases.checkpoints() == []
 
     def test_results_are_cut_into_frames(self) -> None:
         leases = Leases()

@@ -61,7 +61,11 @@ def run(
     queue: Annotated[
         list[str] | None,
         typer.Option(
-            "--queue", "-q", metavar="NAME", help="A queue to serve; repeatable.", show_default=False
+            "--queue",
+            "-q",
+            metavar="NAME[=WEIGHT]",
+            help="A queue to serve; repeatable. Weights divide the worker's room between queues.",
+            show_default=False,
         ),
     ] = None,
     slots: Annotated[
@@ -99,6 +103,7 @@ def run(
     """
     try:
         from meshq.worker import Refused, Worker, logs  # noqa: PLC0415  (grpc)
+        from meshq.worker.settings import parse_queues  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise missing_extra("meshq worker run", "worker", error) from error
     registries = _registries(modules or [BUILT_IN])
@@ -106,7 +111,7 @@ def run(
     try:
         worker: Worker = Worker(
             session.target,
-            queues=queue or ["default"],
+            queues=parse_queues(queue or ()),
             slots=slots,
             processes=processes,
             worker_id=worker_id,

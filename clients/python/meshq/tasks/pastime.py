@@ -32,7 +32,7 @@ async def sleep(seconds: float = 1.0) -> Slept:
     Args:
         seconds: How long, 0 to 86,400.
     """
-    _check_seconds("seconds", seconds)
+    check_seconds("seconds", seconds)
     await asyncio.sleep(seconds)
     return {"slept_seconds": seconds}
 
@@ -53,7 +53,7 @@ async def simulate_backup(
         steps: In how many steps they are copied, 1 to 10,000.
         seconds: How long it takes in all, 0 to 86,400.
     """
-    _check_seconds("seconds", seconds)
+    check_seconds("seconds", seconds)
     if files < 1:
         raise InvalidInput(f"files: must be at least 1, not {files}")
     if file_bytes < 0:
@@ -69,6 +69,11 @@ async def simulate_backup(
     return {"files": files, "bytes": files * file_bytes, "steps": steps, "seconds": seconds}
 
 
-def _check_seconds(name: str, seconds: float) -> None:
-    if not 0.0 <= seconds <= MAX_SECONDS:  # Not a number is not in any range either.
-        raise InvalidInput(f"{name}: must be 0 to {MAX_SECONDS:,.0f}, not {seconds}")
+def check_seconds(name: str, seconds: float, *, least: float = 0.0, most: float = MAX_SECONDS) -> None:
+    """Refuse a time that is out of its range.
+
+    Raises:
+        InvalidInput: It is; the message names it.
+    """
+    if not least <= seconds <= most:  # Not a number is not in any range either.
+        raise InvalidInput(f"{name}: must be {least:g} to {most:,.0f}, not {seconds}")

@@ -11,16 +11,36 @@ worker.run()
 ```
 """
 
+from meshq.worker.completion import CancelRequest, Completer, SyncCompleter
 from meshq.worker.context import TaskContext
-from meshq.worker.errors import InvalidInput, TaskCancelled, TaskFailure
+from meshq.worker.errors import (
+    Ending,
+    FinishLater,
+    InvalidInput,
+    LeaseLost,
+    NoRetry,
+    Retry,
+    Snooze,
+    TaskCancelled,
+    TaskFailure,
+)
 from meshq.worker.outcomes import Data
 from meshq.worker.registry import TaskRegistry
 from meshq.worker.worker import Refused, Worker
 
 __all__ = [
+    "CancelRequest",
+    "Completer",
     "Data",
+    "Ending",
+    "FinishLater",
     "InvalidInput",
+    "LeaseLost",
+    "NoRetry",
     "Refused",
+    "Retry",
+    "Snooze",
+    "SyncCompleter",
     "TaskCancelled",
     "TaskContext",
     "TaskFailure",

@@ -12,6 +12,7 @@ from meshq.contract.limits import DEFAULT_QUEUE
 from meshq.contract.runtime import collect_rarely
 from meshq.worker import logs
 from meshq.worker.registry import load
+from meshq.worker.settings import parse_queues
 from meshq.worker.worker import Refused, Worker
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -32,7 +33,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="MODULE[:REGISTRY]",
         help="registry of handlers; may be repeated (meshq.tasks:registry)",
     )
-    add("--queues", default=DEFAULT_QUEUE, help="queues to serve, with commas (%(default)s)")
+    add(
+        "--queues",
+        default=DEFAULT_QUEUE,
+        metavar="NAME[=WEIGHT],...",
+        help="queues to serve, with commas; weights divide the room (%(default)s)",
+    )
     add("--slots", type=int, help="tasks at a time")
     add("--processes", type=int, help="processes for handlers that want one (one per core)")
     add("--prefetch", type=int, help="tasks to hold beyond the slots (as many as end in 0.1 s)")
@@ -56,7 +62,7 @@ def make_worker(options: argparse.Namespace) -> Worker:
     """
     return Worker(
         options.target,
-        queues=[name.strip() for name in options.queues.split(",") if name.strip()],
+        queues=parse_queues(name.strip() for name in options.queues.split(",") if name.strip()),
         slots=options.slots,
         worker_id=options.id,
         tasks=[load(name) for name in options.tasks or ["meshq.tasks"]],

@@ -7,27 +7,26 @@ from __future__ import annotations
 
 import enum
 import os
-import pickle
 import queue
 import signal
 import threading
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
-from meshq.v1.task_pb2 import Task
 from meshq.v1.worker_service_pb2 import Assignment, LeaseOutput, LeaseProgress, TaskResult
 from meshq.worker import outcomes
 from meshq.worker.jobs import Job, Stop, call
-from meshq.worker.registry import Handler, Place
+from meshq.worker.pulse import Pulse
+from meshq.worker.registry import Handler
 
 
 class Call(NamedTuple):
-    """One job for a process: an encoded task, and the function that runs it."""
+    """One job for a process: an encoded assignment, when it came, and the handler that runs it."""
 
     type: str
-    function: bytes
-    task: bytes
-    attempt: int
+    handler: bytes
+    assignment: bytes
+    received: float
     token: bytes
 
 
@@ -55,12 +54,16 @@ class _Child:
         self._handlers: dict[str, Handler] = {}
         self._job: Job | None = None
         self._cancel: Cancel | None = None
+        self._pulse = Pulse(self.progress)
 
     def progress(self, progress: LeaseProgress) -> None:
         self._say(Say.PROGRESS, progress.SerializeToString())
 
     def output(self, output: LeaseOutput) -> None:
         self._say(Say.OUTPUT, output.SerializeToString())
+
+    def keep_alive(self, job: Job) -> None:
+        self._pulse.add(job)
 
     def listen(self) -> None:
         """Take calls and cancellations; ends the process when the worker is gone, whatever runs."""
@@ -80,7 +83,7 @@ class _Child:
             result = self._answer(self._calls.get())
             self._job = None
             if result is None or result.HasField("cancelled"):
-                self._say(Say.STOPPED, b"")
+                self._say(Say.STOPPED, result.cancelled.message.encode() if result else b"")
             else:
                 self._say(Say.RESULT, result.SerializeToString())
 
@@ -89,8 +92,7 @@ class _Child:
             handler = self._handler(message)
         except Exception as error:  # noqa: BLE001 - a module that cannot be imported raises anything
             return outcomes.raised(message.token, error)
-        task = Task.FromString(message.task)
-        job = Job(Assignment(task=task, lease_token=message.token, attempt=message.attempt), handler)
+        job = Job(Assignment.FromString(message.assignment), handler, message.received)
         job.claim()
         self._job = job
         self._pass_on_cancel()
@@ -99,8 +101,7 @@ class _Child:
     def _handler(self, message: Call) -> Handler:
         handler = self._handlers.get(message.type)
         if handler is None:
-            function = pickle.loads(message.function)  # noqa: S301 - the worker's own words
-            handler = self._handlers[message.type] = Handler(message.type, function, Place.PROCESS)
+            handler = self._handlers[message.type] = Handler.referred(message.type, message.handler)
         return handler
 
     def _pass_on_cancel(self) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import enum
 import threading
 from collections.abc import Callable
 from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshq.v1.task_pb2 import Task
 from meshq.v1.worker_service_pb2 import Assignment, TaskResult
 from meshq.worker import outcomes
 from meshq.worker.arguments import Bound
 from meshq.worker.context import News, TaskContext
-from meshq.worker.errors import TaskCancelled
+from meshq.worker.errors import Ending, TaskCancelled
 from meshq.worker.registry import Handler
 
 
@@ -30,24 +32,29 @@ class Job:
     """One assigned task.
 
     Attributes:
+        assignment: What the server assigned.
         token: Names the lease.
-        attempt: The number of the attempt.
         task: The specification.
         handler: What runs it.
+        received: When it came to the worker, in seconds since the epoch.
         claimed: Whether a runner took it; from then on it may have had effects.
         started: When that was, in seconds since the epoch.
+        ended: Whether its handler has ended.
         stop: Why it is to stop, if it is.
         stop_reason: The same in the words of who asked for it.
+        grace: Seconds that it has to stop by itself.
         handle: The asyncio task, for handlers in a loop.
     """
 
     __slots__ = (
         "_context",
-        "_deadline",
-        "attempt",
+        "assignment",
         "claimed",
+        "ended",
+        "grace",
         "handle",
         "handler",
+        "received",
         "started",
         "stop",
         "stop_reason",
@@ -55,18 +62,20 @@ class Job:
         "token",
     )
 
-    def __init__(self, assignment: Assignment, handler: Handler) -> None:
+    def __init__(self, assignment: Assignment, handler: Handler, received: float) -> None:
+        self.assignment = assignment
         self.token = assignment.lease_token
-        self.attempt = assignment.attempt
         self.task: Task = assignment.task
         self.handler = handler
+        self.received = received
         self.claimed = False
         self.started = 0.0
+        self.ended = False
         self.stop: Stop | None = None
         self.stop_reason = ""
+        self.grace = 0.0
         self.handle: asyncio.Task[None] | None = None
         self._context: TaskContext | None = None
-        self._deadline = assignment.expire_time if assignment.HasField("expire_time") else None
 
     def claim(self) -> bool:
         """A runner takes the job; False when it was stopped before."""
@@ -84,39 +93,69 @@ class Job:
         name = self.handler.arguments.context
         if name is not None:
             keywords[name] = self._make_context(news)
+        if self.handler.auto_heartbeat and self.task.HasField("heartbeat_timeout"):
+            news.keep_alive(self)
         return args, keywords
 
-    def ask_to_stop(self, why: Stop, reason: str = "") -> None:
+    def ask_to_stop(self, why: Stop, reason: str = "", grace: float = 0.0) -> None:
         """Tell a handler that looks at its context."""
         self.stop_reason = reason
+        self.grace = grace
         self.stop = why
         if self._context is not None:
             self._context.cancel(reason)
 
-    def succeeded(self, value: Any) -> TaskResult:
+    def succeeded(self, value: Any) -> TaskResult | None:
         """The answer for a returned value; it counts even when the handler was to stop."""
+        if isinstance(value, Ending):
+            return self.failed(value)
+        self.ended = True
         return outcomes.stamp(outcomes.success(self.token, value), self.started)
 
     def failed(self, error: BaseException) -> TaskResult | None:
         """The answer for an exception; None when nobody waits for one."""
+        self.ended = True
         stopped = isinstance(error, (TaskCancelled, asyncio.CancelledError))
         if stopped and self.stop is not None:
-            return self.stopped()
-        return outcomes.stamp(outcomes.raised(self.token, error), self.started)
+            return self.stopped(str(error))
+        return outcomes.stamp(outcomes.raised(self.token, error, self.handler.no_retry), self.started)
 
-    def stopped(self) -> TaskResult | None:
-        """The answer of a job that stopped as it was asked to; None when nobody waits for one."""
+    def stopped(self, message: str = "") -> TaskResult | None:
+        """The answer of a job that stopped as it was asked to; None when nobody waits for one.
+
+        Args:
+            message: What the handler wants to say about it; by default why it was stopped.
+        """
         if self.stop is not Stop.CANCELLED:
             return None
-        result = outcomes.cancelled(self.token, self.stop_reason)
+        result = outcomes.cancelled(self.token, message or self.stop_reason)
         return outcomes.stamp(result, self.started) if self.started else result
 
     def _make_context(self, news: News) -> TaskContext:
-        deadline = self._deadline.ToDatetime(dt.UTC) if self._deadline is not None else None
-        self._context = TaskContext(self.task, self.attempt, self.token, news, deadline)
+        self._context = TaskContext(self.assignment, news, deadline(self.task, self.received))
         if self.stop is not None:  # It came just now.
             self._context.cancel(self.stop_reason)
         return self._context
+
+
+def deadline(task: Task, received: float) -> float | None:
+    """When an attempt is over by the timeouts of its task, in seconds since the epoch; None without any.
+
+    Args:
+        task: The specification.
+        received: When the attempt came to the worker.
+    """
+    ends = []
+    if task.HasField("start_to_close_timeout"):
+        ends.append(received + _seconds(task.start_to_close_timeout))
+    if task.HasField("schedule_to_close_timeout"):
+        start = task.start_time if task.HasField("start_time") else task.create_time
+        ends.append(_seconds(start) + _seconds(task.schedule_to_close_timeout))
+    return min(ends, default=None)
+
+
+def _seconds(message: Duration | Timestamp) -> float:
+    return message.seconds + message.nanos / 1e9
 
 
 def call(job: Job, news: News) -> TaskResult | None:

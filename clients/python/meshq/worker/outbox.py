@@ -17,10 +17,12 @@ from typing import Final
 from meshq.contract.limits import MAX_FRAME_ITEMS, SOFT_FRAME_BYTES
 from meshq.v1 import worker_service_pb2 as pb
 from meshq.worker.credit import Credit
+from meshq.worker.jobs import Job
+from meshq.worker.news import PROGRESS_SECONDS, Words, frames
 from meshq.worker.pipe import Pipe, PipeClosed
+from meshq.worker.pulse import Pulse
 
 REST_SECONDS: Final = 0.002
-PROGRESS_SECONDS: Final = 0.1
 MAX_WAITING_OUTPUT: Final = 4 << 20
 """Bytes of output that may wait; more is dropped. Its offsets show the gap."""
 
@@ -34,8 +36,8 @@ class Outbox:
         self._ended: deque[pb.TaskResult | None] = deque()
         self._outputs: deque[pb.LeaseOutput] = deque()
         self._output_size = 0
-        self._progress: dict[bytes, pb.LeaseProgress] = {}
-        self._progress_sent = 0.0
+        self._words = Words(time.monotonic)
+        self._pulse = Pulse(self.progress)
         self._signalled = False
         self._signals: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._sending = threading.Lock()
@@ -55,12 +57,14 @@ class Outbox:
 
     def end(self, result: pb.TaskResult | None) -> None:
         """A task ended; None when nobody waits for its result."""
+        if result is not None:
+            self._words.end(result.lease_token)
         self._ended.append(result)
         self.signal()
 
     def progress(self, progress: pb.LeaseProgress) -> None:
-        """Take the latest progress of a lease."""
-        self._progress[progress.lease_token] = progress
+        """Take progress, a checkpoint, or a mere sign of life of a lease."""
+        self._words.add(progress)
         self.signal()
 
     def output(self, output: pb.LeaseOutput) -> None:
@@ -69,6 +73,10 @@ class Outbox:
             self._output_size += len(output.chunk)
             self._outputs.append(output)
             self.signal()
+
+    def keep_alive(self, job: Job) -> None:
+        """Give signs of life for a job until it has ended."""
+        self._pulse.add(job)
 
     def signal(self) -> None:
         """There is something to do, or credit may have changed."""
@@ -79,10 +87,12 @@ class Outbox:
     def flush(self) -> None:
         """Send everything now."""
         with self._sending:
+            # What a handler said before it ended has to go before its result.
+            ended = len(self._ended)
             try:
                 self._send_outputs()
                 self._send_progress()
-                self._send_results()
+                self._send_results(ended)
                 self._send_credit()
             except PipeClosed:
                 pass  # The worker starts another session process; results that got lost are run again.
@@ -94,20 +104,18 @@ class Outbox:
                 self._signals.get(timeout=wait)
             self._signalled = False
             self.flush()
-            wait = PROGRESS_SECONDS if self._progress else None
+            wait = PROGRESS_SECONDS if self._words else None
             time.sleep(REST_SECONDS)
 
     def _send(self, frame: pb.ConnectRequest) -> None:
         if self.pipe is not None:
             self.pipe.send_frame(frame.SerializeToString())
 
-    def _send_results(self) -> None:
-        ended = self._ended
+    def _send_results(self, count: int) -> None:
         frame = pb.ConnectRequest()
-        size = count = 0
-        while ended:
-            result = ended.popleft()
-            count += 1
+        size = 0
+        for _ in range(count):
+            result = self._ended.popleft()
             if result is None:
                 continue
             frame.results.results.append(result)
@@ -139,12 +147,5 @@ class Outbox:
         self._output_size = 0
 
     def _send_progress(self) -> None:
-        now = time.monotonic()
-        if not self._progress or (now - self._progress_sent < PROGRESS_SECONDS and not self._closed):
-            return
-        self._progress_sent = now
-        news, self._progress = self._progress, {}
-        entries = list(news.values())
-        for start in range(0, len(entries), MAX_FRAME_ITEMS):
-            heartbeat = pb.Heartbeat(progress=entries[start : start + MAX_FRAME_ITEMS])
+        for heartbeat in frames(self._words.take(all_of_them=self._closed)):
             self._send(pb.ConnectRequest(heartbeat=heartbeat))

@@ -8,6 +8,7 @@ import traceback
 from typing import Any
 
 import pydantic_core
+from google.protobuf.duration_pb2 import Duration
 
 from meshq.client.values import NotJson, fill_value
 from meshq.contract.limits import (
@@ -18,7 +19,7 @@ from meshq.contract.limits import (
     MAX_TRACEBACK_LENGTH,
 )
 from meshq.v1.worker_service_pb2 import Release, Success, TaskResult
-from meshq.worker.errors import INVALID_RESULT, RESULT_TOO_LARGE, TaskFailure
+from meshq.worker.errors import INVALID_RESULT, RESULT_TOO_LARGE, FinishLater, Snooze, TaskFailure
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,11 +59,38 @@ def failure(token: bytes, kind: str, message: str, trace: str = "") -> TaskResul
     return result
 
 
-def raised(token: bytes, error: BaseException) -> TaskResult:
-    """The result for an exception."""
+def raised(token: bytes, error: BaseException, no_retry: tuple[type[BaseException], ...] = ()) -> TaskResult:
+    """The result for an exception.
+
+    Args:
+        token: The lease.
+        error: What the handler raised, or returned in the case of an `Ending`.
+        no_retry: The exceptions after which another attempt is useless.
+    """
+    if isinstance(error, Snooze):
+        return snooze(token, error)
+    if isinstance(error, FinishLater):
+        return finish_later(token, error)
     if isinstance(error, TaskFailure):
-        return failure(token, error.type or "TaskFailure", error.message)
-    return failure(token, type(error).__name__, str(error), _traceback(error))
+        return _failure_of_its_own(token, error, no_retry)
+    result = failure(token, type(error).__name__, str(error), _traceback(error))
+    result.failure.non_retryable = isinstance(error, no_retry)
+    return result
+
+
+def snooze(token: bytes, wish: Snooze) -> TaskResult:
+    """The task is put off."""
+    result = TaskResult(lease_token=token)
+    _fill_seconds(result.snooze.delay, wish.delay)
+    result.snooze.reason = _text(wish.reason)[:MAX_REASON_LENGTH]
+    return result
+
+
+def finish_later(token: bytes, wish: FinishLater) -> TaskResult:
+    """The task is left to somebody else."""
+    result = TaskResult(lease_token=token)
+    _fill_seconds(result.finish_later.timeout, wish.timeout)
+    return result
 
 
 def cancelled(token: bytes, message: str = "") -> TaskResult:
@@ -114,6 +142,21 @@ def _fill_json(message: Success, value: Any) -> None:
             raise error from None
         message.ClearField("result")
         fill_value(message.result, plain)
+
+
+def _failure_of_its_own(
+    token: bytes, error: TaskFailure, no_retry: tuple[type[BaseException], ...]
+) -> TaskResult:
+    result = failure(token, error.type or "TaskFailure", error.message)
+    result.failure.non_retryable = not error.retryable or isinstance(error, no_retry)
+    if error.retry_delay is not None and not result.failure.non_retryable:
+        _fill_seconds(result.failure.retry_delay, error.retry_delay)
+    return result
+
+
+def _fill_seconds(message: Duration, seconds: float) -> None:
+    message.SetInParent()
+    message.FromMicroseconds(round(seconds * 1e6))
 
 
 def _traceback(error: BaseException) -> str:

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Final
 
 from meshq.v1.worker_service_pb2 import LeaseOutput, LeaseProgress, TaskResult
 from meshq.worker import outcomes
@@ -22,7 +22,10 @@ from meshq.worker.child import Call, Cancel, Say, serve
 from meshq.worker.context import News
 from meshq.worker.errors import PROCESS_DIED
 from meshq.worker.jobs import Board, Job
-from meshq.worker.registry import Handler, reference
+from meshq.worker.registry import Handler
+
+GRACE_SHARE: Final = 0.2
+MAX_GRACE_RESERVE: Final = 1.0
 
 
 class ProcessRunner:
@@ -39,7 +42,7 @@ class ProcessRunner:
     """
 
     def __init__(self, count: int, handlers: Sequence[Handler], board: Board, news: News) -> None:
-        self._references = {handler.type: reference(handler.function) for handler in handlers}
+        self._references = {handler.type: handler.reference() for handler in handlers}
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["meshq.worker.child"])
@@ -50,10 +53,10 @@ class ProcessRunner:
         for job in jobs:
             self._jobs.put(job)
 
-    def cancel(self, job: Job, grace: float) -> None:
-        """Tell the process of a running job, and kill it when it still runs after `grace` seconds."""
+    def cancel(self, job: Job) -> None:
+        """Tell the process of a running job, and kill it when its grace is over."""
         for seat in self._seats:
-            seat.cancel(job, grace)
+            seat.cancel(job)
 
     def stop(self) -> None:
         """End all processes; jobs that run are cut off."""
@@ -68,8 +71,9 @@ class ProcessRunner:
 
     def call_for(self, job: Job) -> Call:
         """What the process is told."""
-        function = self._references[job.handler.type]
-        return Call(job.handler.type, function, job.task.SerializeToString(), job.attempt, job.token)
+        kind = job.handler.type
+        assignment = job.assignment.SerializeToString()
+        return Call(kind, self._references[kind], assignment, job.received, job.token)
 
 
 class _Seat:
@@ -91,14 +95,15 @@ class _Seat:
         self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
         self._thread.start()
 
-    def cancel(self, job: Job, grace: float) -> None:
+    def cancel(self, job: Job) -> None:
         with self._lock:
-            if self._job is not job:
-                return
-            with contextlib.suppress(OSError):
-                self._pipe.send(Cancel(job.token, job.stop_reason))
-            process = self._process
-        timer = threading.Timer(grace, self._kill, (job, process))
+            if self._job is job:
+                self._tell(job)
+
+    def _tell(self, job: Job) -> None:
+        with contextlib.suppress(OSError):
+            self._pipe.send(Cancel(job.token, job.stop_reason))
+        timer = threading.Timer(_patience(job.grace), self._kill, (job, self._process))
         timer.daemon = True
         timer.start()
 
@@ -138,6 +143,8 @@ class _Seat:
             with self._lock:
                 self._job = job
                 self._pipe.send(self._runner.call_for(job))
+                if job.stop is not None:  # It came when no process had the job yet.
+                    self._tell(job)
             return self._listen(job)
         except (EOFError, OSError):
             self._process.join()
@@ -155,7 +162,7 @@ class _Seat:
             elif kind is Say.OUTPUT:
                 self._news.output(LeaseOutput.FromString(body))
             elif kind is Say.STOPPED:
-                return job.stopped()
+                return job.stopped(body.decode())
             else:
                 return outcomes.stamp(TaskResult.FromString(body), job.started)
 
@@ -164,3 +171,8 @@ class _Seat:
             return job.stopped()
         message = f"the process that ran the task ended with exit code {self._process.exitcode}"
         return outcomes.stamp(outcomes.failure(job.token, PROCESS_DIED, message), job.started)
+
+
+def _patience(grace: float) -> float:
+    # The server hears of the end before the grace is over there.
+    return grace - min(grace * GRACE_SHARE, MAX_GRACE_RESERVE)

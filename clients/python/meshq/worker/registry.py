@@ -6,8 +6,8 @@ import enum
 import importlib
 import inspect
 import pickle
-from collections.abc import Callable, Iterator
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ParamSpec, Self, TypeVar
 
 from meshq.contract.limits import NAME_PATTERN, NAME_RULE
 from meshq.worker.arguments import Arguments
@@ -33,16 +33,48 @@ class Handler:
         type: The task type.
         function: What is called.
         place: Where it runs.
+        no_retry: The exceptions after which another attempt is useless.
+        auto_heartbeat: Whether the worker gives signs of life while it runs.
         arguments: How its arguments are made from a task's input.
     """
 
-    __slots__ = ("arguments", "function", "place", "type")
+    __slots__ = ("arguments", "auto_heartbeat", "function", "no_retry", "place", "type")
 
-    def __init__(self, type: str, function: Callable[..., Any], place: Place) -> None:  # noqa: A002
+    def __init__(
+        self,
+        type: str,  # noqa: A002 - the field's name
+        function: Callable[..., Any],
+        place: Place,
+        no_retry: tuple[type[BaseException], ...] = (),
+        *,
+        auto_heartbeat: bool = False,
+    ) -> None:
         self.type = type
         self.function = function
         self.place = place
+        self.no_retry = no_retry
+        self.auto_heartbeat = auto_heartbeat
         self.arguments = Arguments(function)
+
+    def reference(self) -> bytes:
+        """How another process finds the handler.
+
+        Raises:
+            TypeError: It cannot be found: the function, or an exception in `no_retry`, is not at the top
+                level of its module.
+        """
+        try:
+            return pickle.dumps((self.function, self.no_retry, self.auto_heartbeat))
+        except (pickle.PicklingError, AttributeError) as error:
+            raise TypeError(
+                f"a handler for processes must be at the top level of its module: {error}"
+            ) from None
+
+    @classmethod
+    def referred(cls, type: str, reference: bytes) -> Self:  # noqa: A002 - the field's name
+        """The handler that another process refers to."""
+        function, no_retry, auto_heartbeat = pickle.loads(reference)  # noqa: S301 - the worker's own words
+        return cls(type, function, Place.PROCESS, no_retry, auto_heartbeat=auto_heartbeat)
 
 
 class TaskRegistry:
@@ -65,6 +97,8 @@ class TaskRegistry:
         type: str | None = None,  # noqa: A002 - the field's name
         *,
         processes: bool = False,
+        no_retry: Sequence[type[BaseException]] = (),
+        auto_heartbeat: bool = False,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Register a function as the handler of a task type; the function itself stays as it is.
 
@@ -74,27 +108,46 @@ class TaskRegistry:
             type: The task type; the function's name if None.
             processes: Whether it runs in a process of its own, for work that needs a core and for work
                 that can be killed. The function must be at the top level of its module.
+            no_retry: Exceptions after which the task has failed, whatever attempts it has left.
+            auto_heartbeat: Whether the worker gives signs of life for tasks with a heartbeat_timeout, as
+                long as the handler runs. They say that its process lives, not that it gets on.
         """
 
         def register(function: Callable[P, R]) -> Callable[P, R]:
-            self.add(type or function.__name__, function, processes=processes)
+            self.add(
+                type or function.__name__,
+                function,
+                processes=processes,
+                no_retry=no_retry,
+                auto_heartbeat=auto_heartbeat,
+            )
             return function
 
         return register
 
-    def add(self, type: str, function: Callable[..., Any], *, processes: bool = False) -> None:  # noqa: A002
+    def add(
+        self,
+        type: str,  # noqa: A002 - the field's name
+        function: Callable[..., Any],
+        *,
+        processes: bool = False,
+        no_retry: Sequence[type[BaseException]] = (),
+        auto_heartbeat: bool = False,
+    ) -> None:
         """Register a handler without the decorator.
 
         Raises:
             ValueError: The type breaks its rule, or has a handler already.
-            TypeError: The function cannot be a handler.
+            TypeError: The function cannot be a handler, or `no_retry` holds something else than classes
+                of exceptions.
         """
         if not NAME_PATTERN.fullmatch(type):
             raise ValueError(f"task type {type!r} {NAME_RULE}")
         if type in self._handlers:
             raise ValueError(f"task type {type!r} has a handler already")
         place = _place(function, processes)
-        self._handlers[type] = Handler(type, function, place)
+        errors = _exceptions(no_retry)
+        self._handlers[type] = Handler(type, function, place, errors, auto_heartbeat=auto_heartbeat)
 
     def include(self, other: TaskRegistry) -> None:
         """Take over all handlers of another registry.
@@ -151,13 +204,10 @@ def _place(function: Callable[..., Any], processes: bool) -> Place:
     return Place.PROCESS
 
 
-def reference(function: Callable[..., Any]) -> bytes:
-    """How another process finds a function.
-
-    Raises:
-        TypeError: It cannot be found: it is not at the top level of its module.
-    """
-    try:
-        return pickle.dumps(function)
-    except (pickle.PicklingError, AttributeError) as error:
-        raise TypeError(f"a handler for processes must be at the top level of its module: {error}") from None
+def _exceptions(classes: Sequence[object]) -> tuple[type[BaseException], ...]:
+    found = []
+    for item in classes:
+        if not (isinstance(item, type) and issubclass(item, BaseException)):
+            raise TypeError(f"no_retry must hold classes of exceptions, not {item!r}")
+        found.append(item)
+    return tuple(found)

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, Final, ParamSpec, TypeVar
 
 from meshq.client.channel import resolve_target
-from meshq.contract.limits import DEFAULT_QUEUE, MAX_WORKER_SLOTS, NAME_PATTERN, NAME_RULE
+from meshq.contract.limits import DEFAULT_QUEUE
 from meshq.v1 import worker_service_pb2 as pb
 from meshq.worker import outcomes
 from meshq.worker.credit import Credit
@@ -28,6 +28,7 @@ from meshq.worker.pipe import Pipe
 from meshq.worker.processes import ProcessRunner
 from meshq.worker.registry import Handler, Place, TaskRegistry
 from meshq.worker.session.settings import SessionSettings
+from meshq.worker.settings import DEFAULT_SLOTS, WorkerSettings
 from meshq.worker.threads import ThreadRunner
 
 P = ParamSpec("P")
@@ -35,7 +36,6 @@ R = TypeVar("R")
 
 log = logging.getLogger("meshq.worker")
 
-DEFAULT_SLOTS: Final = 100
 STOP_SECONDS: Final = 2.0
 """What handlers that are asked to stop are given when the drain limit is over."""
 FAREWELL_SECONDS: Final = 12.0
@@ -46,36 +46,6 @@ be noticed after it."""
 
 class Refused(Exception):
     """The server refused the worker; connecting again would not help."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerSettings:
-    """What a worker is started with; see `Worker` for the meaning.
-
-    Raises:
-        ValueError: A value breaks its rule.
-    """
-
-    target: str
-    queues: tuple[str, ...]
-    worker_id: str
-    slots: int
-    processes: int
-    prefetch: int | None
-    labels: Mapping[str, str]
-    build_id: str
-    drain_timeout: float
-
-    def __post_init__(self) -> None:
-        for name in (*self.queues, self.worker_id):
-            if not NAME_PATTERN.fullmatch(name):
-                raise ValueError(f"{name!r} {NAME_RULE}")
-        if not 1 <= self.slots <= MAX_WORKER_SLOTS:
-            raise ValueError(f"slots must be 1 to {MAX_WORKER_SLOTS:,}, not {self.slots}")
-        if self.processes < 1:
-            raise ValueError(f"processes must be at least 1, not {self.processes}")
-        if self.prefetch is not None and self.prefetch < 0:
-            raise ValueError(f"prefetch must not be negative, not {self.prefetch}")
 
 
 class Worker:
@@ -97,7 +67,8 @@ class Worker:
 
     Args:
         target: As in `meshq.client.Client`.
-        queues: The queues to serve.
+        queues: The queues to serve; as a mapping with a weight for each, 1 to 1,000, by which the worker's
+            room is divided while more than one has tasks. Without weights the oldest task comes first.
         slots: Tasks that run at a time, in the loop and in threads each. By default 100, or the number of
             processes when all handlers use them.
         worker_id: The id, unique among running workers; made up if None.
@@ -116,7 +87,7 @@ class Worker:
         self,
         target: str | None = None,
         *,
-        queues: Sequence[str] = (DEFAULT_QUEUE,),
+        queues: Sequence[str] | Mapping[str, int] = (DEFAULT_QUEUE,),
         slots: int | None = None,
         worker_id: str | None = None,
         tasks: Iterable[TaskRegistry] = (),
@@ -130,6 +101,7 @@ class Worker:
         self.settings = WorkerSettings(
             target=resolve_target(target),
             queues=tuple(queues),
+            queue_weights=dict(queues) if isinstance(queues, Mapping) else {},
             worker_id=worker_id or f"worker-{secrets.token_hex(4)}",
             slots=DEFAULT_SLOTS if slots is None else slots,
             processes=processes if processes is not None else os.cpu_count() or 1,
@@ -149,9 +121,11 @@ class Worker:
         type: str | None = None,  # noqa: A002 - the field's name
         *,
         processes: bool = False,
+        no_retry: Sequence[type[BaseException]] = (),
+        auto_heartbeat: bool = False,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Register a handler; see `TaskRegistry.task`."""
-        return self.registry.task(type, processes=processes)
+        return self.registry.task(type, processes=processes, no_retry=no_retry, auto_heartbeat=auto_heartbeat)
 
     def include(self, registry: TaskRegistry) -> None:
         """Take over the handlers of a registry."""
@@ -317,6 +291,7 @@ class _Work:
             instance_key=self._instance_key,
             task_types=self._registry.types,
             queues=settings.queues,
+            queue_weights=settings.queue_weights,
             slots=settings.slots,
             labels=settings.labels,
             build_id=settings.build_id,
@@ -346,6 +321,7 @@ class _Work:
     def _on_assign(self, frame: pb.ConnectResponse) -> None:
         assignments = frame.assign.assignments
         self._credit.assigned += len(assignments)
+        received = outcomes.now()
         by_place: dict[Place, list[Job]] = {}
         for assignment in assignments:
             handler = self._registry.get(assignment.task.type)
@@ -355,7 +331,7 @@ class _Work:
             if self.ended.is_set():
                 self._outbox.end(outcomes.release(assignment.lease_token, "the worker stops"))
                 continue
-            job = Job(assignment, handler)
+            job = Job(assignment, handler, received)
             if self._board.add(job):
                 by_place.setdefault(handler.place, []).append(job)
             else:
@@ -388,13 +364,13 @@ class _Work:
     # Running and stopping jobs
 
     def _stop(self, job: Job, why: Stop, reason: str, grace: float) -> None:
-        job.ask_to_stop(why, reason)
+        job.ask_to_stop(why, reason, grace)
         if not job.claimed:
             self._board.finish(job, job.stopped())
         elif job.handler.place is Place.LOOP and self._loop is not None:
             self._loop.cancel(job)
         elif job.handler.place is Place.PROCESS and self._processes is not None:
-            self._processes.cancel(job, grace)
+            self._processes.cancel(job)
 
     def _runner(self, place: Place) -> ThreadRunner | LoopRunner | ProcessRunner:
         if place is Place.LOOP and self._loop is not None:

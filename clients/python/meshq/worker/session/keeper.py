@@ -22,6 +22,7 @@ from meshq.contract.errors import (
 from meshq.contract.limits import MAX_FRAME_ITEMS, STREAM_KEEPALIVE_SECONDS
 from meshq.contract.status import from_rpc_error
 from meshq.v1 import worker_service_pb2 as pb
+from meshq.worker.news import frames
 from meshq.worker.session.backoff import Backoff
 from meshq.worker.session.leases import Leases
 from meshq.worker.session.settings import SessionSettings
@@ -113,6 +114,9 @@ class Keeper:
             self.close(frame.goodbye.reason)
         elif kind == "output":
             self._send_output(body)
+        elif kind == "heartbeat":
+            self._leases.note(frame.heartbeat.progress)
+            self._send(body)
         else:
             self._send(body)
 
@@ -282,6 +286,8 @@ class Keeper:
             kept=len(self._leases),
             lost=len(lost),
         )
+        for heartbeat in frames(self._leases.checkpoints()):
+            self._send(pb.ConnectRequest(heartbeat=heartbeat).SerializeToString())
         self._report_again(None)
         self._send_credit()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from google.protobuf.struct_pb2 import Value
+
 from meshq.contract.limits import MAX_FRAME_ITEMS, SOFT_FRAME_BYTES
 from meshq.v1 import worker_service_pb2 as pb
 
@@ -12,11 +14,13 @@ class Leases:
     """What the worker holds.
 
     A lease is held from its assignment until its result is recorded, or it is lost. The value is None
-    while the task runs, and its result afterwards.
+    while the task runs, and its result afterwards. Checkpoints are kept as long, because nobody
+    acknowledges them: each new session is told the latest ones again.
     """
 
     def __init__(self, held: Iterable[bytes] = ()) -> None:
         self._held: dict[bytes, pb.TaskResult | None] = dict.fromkeys(held)
+        self._checkpoints: dict[bytes, Value] = {}
 
     def __len__(self) -> int:
         return len(self._held)
@@ -36,6 +40,12 @@ class Leases:
         for token in tokens:
             self._held.setdefault(token, None)
 
+    def note(self, words: Iterable[pb.LeaseProgress]) -> None:
+        """Handlers said something; keeps the latest checkpoint of each."""
+        for word in words:
+            if word.HasField("checkpoint") and word.lease_token in self._held:
+                self._checkpoints[word.lease_token] = word.checkpoint
+
     def report(self, results: Iterable[pb.TaskResult]) -> None:
         """Handlers ended; results of leases that were lost meanwhile count for nothing."""
         for result in results:
@@ -49,13 +59,13 @@ class Leases:
             if ack.status == pb.RESULT_STATUS_TRY_LATER:
                 again.append(ack.lease_token)
             else:
-                self._held.pop(ack.lease_token, None)
+                self._drop(ack.lease_token)
         return again
 
     def lose(self, tokens: Iterable[bytes]) -> None:
         """The server took leases away."""
         for token in tokens:
-            self._held.pop(token, None)
+            self._drop(token)
 
     def welcome(self, answers: Iterable[pb.HeldLease]) -> list[bytes]:
         """A new session began; drops what was not kept.
@@ -65,7 +75,14 @@ class Leases:
         """
         kept = {answer.lease_token for answer in answers if answer.kept}
         lost = [token for token in self._held if token not in kept]
-        return [token for token in lost if self._held.pop(token) is None]
+        return [token for token in lost if self._drop(token) is None]
+
+    def checkpoints(self) -> list[pb.LeaseProgress]:
+        """The latest checkpoints of the leases that are held."""
+        return [
+            pb.LeaseProgress(lease_token=token, checkpoint=value)
+            for token, value in self._checkpoints.items()
+        ]
 
     def results(self, tokens: Iterable[bytes] | None = None) -> Iterator[pb.Results]:
         """Frames of the results that wait to be recorded, all of them or those of some tokens."""
@@ -84,3 +101,7 @@ class Leases:
             size += length
         if frame.results:
             yield frame
+
+    def _drop(self, token: bytes) -> pb.TaskResult | None:
+        self._checkpoints.pop(token, None)
+        return self._held.pop(token, None)

@@ -23,6 +23,7 @@ class SessionSettings:
         instance_key: Random bytes of the worker's start, as hex.
         task_types: The types that have handlers.
         queues: The queues to serve.
+        queue_weights: How they share the worker, if not by age.
         slots: Tasks at a time.
         labels: For people.
         build_id: For people.
@@ -37,6 +38,7 @@ class SessionSettings:
     task_types: tuple[str, ...]
     queues: tuple[str, ...]
     slots: int
+    queue_weights: Mapping[str, int] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     build_id: str = ""
     user_agent: str = ""
@@ -65,6 +67,7 @@ class SessionSettings:
                 labels=self.labels,
                 task_types=self.task_types,
                 queues=self.queues,
+                queue_weights=self.queue_weights,
                 slots=self.slots,
                 held_leases=held,
                 user_agent=self.user_agent,
