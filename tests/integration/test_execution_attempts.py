@@ -1,7 +1,6 @@
 """Ends of attempts on a real PostgreSQL: the first one wins, and whatever is recorded is reported."""
 
 import asyncio
-import datetime as dt
 from collections.abc import AsyncIterator, Sequence
 
 import psycopg
@@ -9,13 +8,12 @@ import pytest
 from fixtures.execution import wait_until
 
 from meshq.contract.errors import MeshqError, Reason, Unavailable
-from meshq.contract.ids import lowest_id, new_task_id
+from meshq.contract.ids import new_task_id
 from meshq.execution.attempts.recorder import Recorder
 from meshq.execution.conversion.results import lost, with_error_text
 from meshq.execution.model import Ended, Lease, Outcome, Status
 from meshq.execution.postgres.attempts import AttemptStore
 from meshq.execution.postgres.database import Database
-from meshq.execution.postgres.partitions import PartitionKeeper
 from meshq.execution.postgres.ring import RingTable
 from meshq.execution.ring.hashring import RingShard
 from meshq.local.servers import Postgres
@@ -177,38 +175,6 @@ async def test_stopping_answers_what_waits(attempts: AttemptStore) -> None:
     recorder.submit([end(), end()], answers.append)
     await recorder.stop()
     assert answers == [[Status.TRY_LATER, Status.TRY_LATER]]
-
-
-async def test_partitions_are_made_ahead_and_dropped_when_old(store: Database, database: str) -> None:
-    today = dt.date(2026, 5, 10)
-    keeper = PartitionKeeper(store, 3, lambda: today)
-    await keeper.run_once()
-    await keeper.run_once()
-    attempts = AttemptStore(store)
-    noon = dt.datetime(2026, 5, 10, 12, tzinfo=dt.UTC)
-    known = lowest_id(int(noon.timestamp() * 1000)).bytes
-    early = lowest_id(int((noon - dt.timedelta(days=40)).timestamp() * 1000)).bytes
-    fresh = int(dt.datetime(2026, 5, 13, tzinfo=dt.UTC).timestamp() * 1000)
-    assert await attempts.insert([end(known), end(early), end(early, 2, end_ms=fresh)]) == 3
-    async with await psycopg.AsyncConnection.connect(database) as connection:
-        cursor = await connection.execute("SELECT tableoid::regclass::text FROM attempts ORDER BY task_id")
-        assert [name for (name,) in await cursor.fetchall()] == [
-            *["attempts_default"] * 2,
-            "attempts_20260510",
-        ]
-    today = dt.date(2026, 5, 14)
-    await keeper.run_once()
-    assert await attempts.ended([(known, 1), (early, 1), (early, 2)]) == {(early, 2)}
-
-
-async def test_a_day_that_the_default_partition_holds_is_left_to_it(store: Database) -> None:
-    attempts = AttemptStore(store)
-    day = dt.date(2027, 1, 1)
-    noon = dt.datetime(2027, 1, 1, 12, tzinfo=dt.UTC)
-    row = end(lowest_id(int(noon.timestamp() * 1000)).bytes)
-    await attempts.insert([row])
-    await PartitionKeeper(store, 0, lambda: day).run_once()
-    assert await attempts.ended([row[:2]]) == {row[:2]}
 
 
 async def test_instances_that_start_together_make_one_version_of_the_ring(store: Database) -> None:

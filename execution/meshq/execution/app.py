@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from time import time
 from typing import Any, Protocol
 
 import grpc
@@ -83,8 +84,9 @@ class Execution:
         self.doorbell = Doorbell()
         self.shards = Shards(kit.instance_id, self.doorbell, password)
         self.follower = RingFollower(ring_table, kit.etcd, self.shards, settings.wanted_shards())
-        self.partitions = PartitionKeeper(self.database, settings.attempt_retention_days)
-        self.reporter = Reporter(GrpcLedger(kit.channel()), self.shards, self.attempts)
+        ledger = GrpcLedger(kit.channel())
+        self.partitions = PartitionKeeper(self.database, ledger.attempted, _now_ms)
+        self.reporter = Reporter(ledger, self.shards, self.attempts)
         self.recorder = Recorder(self.attempts, self.reporter, with_error_text)
         self.expirer = Expirer(
             self.shards, self.recorder, self.attempts, self.reporter, Makers(lost, with_error_text)
@@ -177,6 +179,10 @@ class Execution:
             for name, instance in self._peers.instances.items()
             if name != self._instance_id
         }
+
+
+def _now_ms() -> int:
+    return int(time() * 1_000)
 
 
 def _served(name: str, add: Callable[[Any, Any], None], servicer: Any) -> ServedService:

@@ -52,9 +52,6 @@ class ExecutionSettings(ProcessSettings):
     """Seconds that a worker has to acknowledge an assignment."""
     cancel_grace: float = Field(10.0, ge=0, le=3_600)
     """Seconds that a handler has to stop by itself when its task is cancelled."""
-    attempt_retention_days: int = Field(30, ge=0, le=36_500)
-    """Days for which attempts and results are kept; 0 keeps them for ever. The ledger's tasks must not
-    outlive them."""
 
     def wanted_shards(self) -> list[RingShard]:
         """The shards that the settings name."""

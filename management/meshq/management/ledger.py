@@ -88,8 +88,13 @@ class Ledger(Protocol):
     async def changed_tasks(self, wanted: TaskFilter, since_ms: int, limit: int) -> list[Changed]:
         """Tasks that a filter selects and that have changed since a time, in the order of the changes."""
 
-    async def find_open(self, ranges: Sequence[tuple[TaskId, TaskId]]) -> list[bool]:
-        """For each range of ids, its first one and the one behind its last, whether a task in it is open."""
+    async def find_open(
+        self, ranges: Sequence[tuple[TaskId, TaskId]], *, attempted_only: bool = False
+    ) -> list[bool]:
+        """For each range of ids, its first one and the one behind its last, whether a task in it is open.
+
+        With `attempted_only` only tasks count that have had an attempt.
+        """
 
     async def list_queues(
         self, tenant: str, *, after: str, limit: int, name: str = "", now_ms: int

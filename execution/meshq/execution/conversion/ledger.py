@@ -21,7 +21,9 @@ class GrpcLedger:
     """Reports to whichever management instance the mesh picks."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._report = LedgerServiceStub(channel).ReportAttempts
+        stub = LedgerServiceStub(channel)
+        self._report = stub.ReportAttempts
+        self._find_open = stub.FindOpenTasks
 
     async def report(self, reports: Sequence[Ended]) -> list[Directive]:
         """Report ends of attempts, or starts where the outcome is 0.
@@ -40,6 +42,25 @@ class GrpcLedger:
         if len(response.directives) != len(reports):
             raise InternalError("management answered another number of reports than it was sent")
         return [Directive(item.kind, item.attempt, item.not_before_ms) for item in response.directives]
+
+    async def attempted(self, ranges: Sequence[tuple[bytes, bytes]]) -> list[bool]:
+        """Whether a task is open that has had an attempt, for each range of ids.
+
+        Args:
+            ranges: The first id and the one behind the last, each.
+
+        Raises:
+            MeshqError: Management does not answer, or refuses.
+        """
+        asked = [pb.IdRange(first=first, end=end) for first, end in ranges]
+        request = pb.FindOpenTasksRequest(ranges=asked, attempted_only=True)
+        try:
+            response = await self._find_open(request, timeout=_CALL_SECONDS)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        if len(response.open) != len(ranges):
+            raise InternalError("management answered for another number of ranges than it was asked about")
+        return list(response.open)
 
 
 def _report(ended: Ended) -> pb.AttemptReport:

@@ -24,11 +24,13 @@ Connection = AsyncConnection[tuple[Any, ...]]
 _FAILURES: Final = (psycopg.Error, PoolClosed, PoolTimeout, TooManyRequests, OSError)
 _PAUSE: Final = 0.05
 _RETRY_DELAY: Final = 1.0
-# Plans that scan go wrong on partitions that are fresh and whose statistics say that they are empty.
+# Plans that scan go wrong on partitions that are fresh and whose statistics say that they are empty. One plan
+# serves all parameters: planning again for each call takes longer than most calls, for all the partitions.
 _SETTINGS: Final = """
 SELECT
     set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
     set_config('enable_mergejoin', 'off', false), set_config('jit', 'off', false),
+    set_config('plan_cache_mode', 'force_generic_plan', false),
     set_config('synchronous_commit', 'on', false), set_config('timezone', 'UTC', false),
     set_config('statement_timeout', '15s', false), set_config('lock_timeout', '10s', false),
     set_config('idle_in_transaction_session_timeout', '10s', false)

@@ -1,32 +1,40 @@
-"""Keeps the day partitions of the attempts: made ahead of time, dropped whole when they are old."""
+"""Keeps the partitions of the attempts: made ahead of time, dropped whole when their tasks have left.
+
+Attempts leave with their tasks. A partition goes when the retention of everything that ended on the
+days of its creation is over, when its latest end is older than that too, and when management says that
+no task of these days is open that has had an attempt. While management cannot be asked nothing goes.
+"""
 
 from __future__ import annotations
 
-import datetime as dt
-import re
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
 
-from meshq.contract.ids import lowest_id
+from meshq.contract.errors import MeshqError
+from meshq.contract.limits import DEFAULT_RETENTION_DAYS, MAX_FRAME_ITEMS, RETENTION_DAYS
 from meshq.execution.postgres.database import Connection, Database
+from meshq.execution.spans import DAY_MS, Span, read_span, span_of, spans_of
 from meshq.mesh.lifecycle import Repeater
+from meshq.mesh.postgres.partitions import Range, add_partition, drop_partition, partitions
 from meshq.mesh.telemetry import logger
 
 _log = logger(__name__)
 
-_INTERVAL: Final = 3_600.0
+_INTERVAL: Final = 60.0
 _DAYS_BACK: Final = 1
 _DAYS_AHEAD: Final = 3
-_LOCK: Final = 0x6D65_7368_7203
-_NAME: Final = re.compile(r"attempts_(\d{8})")
-_FORGET: Final = "DELETE FROM attempts_default WHERE end_ms < %s"
-_EXISTING: Final = """
-SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-WHERE i.inhparent = 'attempts'::regclass
+_STRAYED: Final = "SELECT DISTINCT id_day(task_id) FROM {}"
+_HOLDS: Final = "SELECT EXISTS (SELECT FROM {})"
+_HOLDS_YOUNG: Final = "SELECT EXISTS (SELECT FROM {} WHERE end_ms > {})"
+_IDS_TELL: Final = """
+SELECT (extract(epoch FROM applied_time) * 1000)::bigint FROM migrations WHERE name = '0003_retention.sql'
 """
+
+Ids = tuple[bytes, bytes]
+"""The first id of a range, and the one behind its last."""
 
 
 class PartitionKeeper:
@@ -34,24 +42,25 @@ class PartitionKeeper:
 
     Args:
         database: The execution database.
-        retention_days: How many days of attempts are kept; 0 keeps all.
-        today: The current day.
+        attempted: Asks management for each range of ids whether a task is open that has had an attempt.
+        now_ms: The clock.
     """
 
     def __init__(
         self,
         database: Database,
-        retention_days: int,
-        today: Callable[[], dt.date] = lambda: dt.datetime.now(dt.UTC).date(),
+        attempted: Callable[[Sequence[Ids]], Awaitable[list[bool]]],
+        now_ms: Callable[[], int],
     ) -> None:
         self._database = database
-        self._retention_days = retention_days
-        self._today = today
+        self._attempted = attempted
+        self._now_ms = now_ms
+        self._tried: set[Span] = set()
         self._repeater = Repeater("partitions", self.run_once, _INTERVAL)
 
     async def start(self) -> None:
         """Make what is needed now, then go on."""
-        await self.run_once()
+        await self._prepare()
         await self._repeater.start()
 
     async def stop(self) -> None:
@@ -60,53 +69,93 @@ class PartitionKeeper:
 
     async def run_once(self) -> None:
         """Make and drop partitions once."""
-        await self._database.run(self._keep)
-
-    async def _keep(self, connection: Connection) -> None:
-        await connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
         try:
-            existing = await _existing(connection)
-            today = self._today()
-            for offset in range(-_DAYS_BACK, _DAYS_AHEAD + 1):
-                day = today + dt.timedelta(days=offset)
-                if day not in existing:
-                    await _create(connection, day)
-            if self._retention_days:
-                await self._drop_old(connection, existing, today)
-        finally:
-            await connection.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
+            await self._prepare()
+            await self._drop()
+        except MeshqError as error:
+            _log.info("partitions of attempts postponed", reason=error.message)
 
-    async def _drop_old(self, connection: Connection, existing: set[dt.date], today: dt.date) -> None:
-        oldest = today - dt.timedelta(days=self._retention_days)
-        # The default partition has the ends of tasks that are older than the oldest other one.
-        midnight = dt.datetime(oldest.year, oldest.month, oldest.day, tzinfo=dt.UTC)
-        await connection.execute(_FORGET, (int(midnight.timestamp() * 1000),))
-        for day in sorted(day for day in existing if day < oldest):
-            await connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(_name(day))))
-            _log.info("attempts dropped", day=day.isoformat())
+    async def _prepare(self) -> None:
+        for retention in RETENTION_DAYS:
+            await self._prepare_retention(retention)
+
+    async def _prepare_retention(self, retention: int) -> None:
+        async def work(connection: Connection) -> tuple[set[Span], set[Span]]:
+            existing = await _existing(connection, retention)
+            return existing, await self._wanted(connection, retention, existing)
+
+        existing, wanted = await self._database.run(work)
+        for span in sorted(wanted - existing - self._tried):
+            # Moving locks; what was too much once is not tried each time.
+            self._tried.add(span)
+            await self._database.run(lambda connection, span=span: _add(connection, span))  # type: ignore[misc]
+
+    async def _wanted(self, connection: Connection, retention: int, existing: set[Span]) -> set[Span]:
+        """The days ahead where the retention is in use, and those that were in use before it was known."""
+        today = self._now_ms() // DAY_MS
+        strayed = {
+            span_of(retention, row[0])
+            for row in await _fetch(connection, _STRAYED, f"{_table(retention)}_default")
+        }
+        recent = {span for span in existing if span.behind > today - _DAYS_BACK}
+        used = retention == DEFAULT_RETENTION_DAYS or strayed or await _any_holds(connection, recent)
+        return strayed | (spans_of(retention, today - _DAYS_BACK, today + _DAYS_AHEAD) if used else set())
+
+    async def _drop(self) -> None:
+        over = await self._database.run(self._over)
+        for start in range(0, len(over), MAX_FRAME_ITEMS):
+            asked = over[start : start + MAX_FRAME_ITEMS]
+            open_tasks = await self._attempted([span.ids() for span in asked])
+            for span in (span for span, held in zip(asked, open_tasks, strict=True) if not held):
+                await self._database.run(lambda connection, span=span: _drop(connection, span))  # type: ignore[misc]
+                _log.info("attempts dropped", partition=span.name)
+
+    async def _over(self, connection: Connection) -> list[Span]:
+        now_ms = self._now_ms()
+        ids_tell_ms = int((await _fetch(connection, _IDS_TELL))[0][0])
+        over = []
+        for retention in RETENTION_DAYS:
+            for span in sorted(await _existing(connection, retention)):
+                young_ms = now_ms - span.kept_ms(ids_tell_ms)
+                if span.over(now_ms, ids_tell_ms) and not await _holds_young(connection, span, young_ms):
+                    over.append(span)
+        return over
 
 
-async def _existing(connection: Connection) -> set[dt.date]:
-    rows = await (await connection.execute(_EXISTING)).fetchall()
-    matches = (_NAME.fullmatch(name) for (name,) in rows)
-    return {dt.datetime.strptime(found[1], "%Y%m%d").date() for found in matches if found}  # noqa: DTZ007
+async def _existing(connection: Connection, retention: int) -> set[Span]:
+    names = await partitions(connection, _table(retention))
+    return {span for name in names if (span := read_span(name))}
 
 
-async def _create(connection: Connection, day: dt.date) -> None:
-    statement = sql.SQL("CREATE TABLE {} PARTITION OF attempts FOR VALUES FROM ({}) TO ({})").format(
-        sql.Identifier(_name(day)), _bound(day), _bound(day + dt.timedelta(days=1))
-    )
+async def _any_holds(connection: Connection, spans: set[Span]) -> bool:
+    for span in sorted(spans, reverse=True):
+        if (await _fetch(connection, _HOLDS, span.name))[0][0]:
+            return True
+    return False
+
+
+async def _holds_young(connection: Connection, span: Span, since_ms: int) -> bool:
+    statement = sql.SQL(_HOLDS_YOUNG).format(sql.Identifier(span.name), sql.Literal(since_ms))
+    row = await (await connection.execute(statement)).fetchone()
+    return bool(row and row[0])
+
+
+async def _fetch(connection: Connection, query: Any, *tables: str) -> list[tuple[Any, ...]]:
+    statement = sql.SQL(query).format(*map(sql.Identifier, tables))
+    return await (await connection.execute(statement)).fetchall()
+
+
+async def _add(connection: Connection, span: Span) -> None:
+    first, behind = (sql_id.hex() for sql_id in span.ids())
     try:
-        await connection.execute(statement)
-    except psycopg.errors.CheckViolation as error:
-        # The default partition has rows of that day already; it goes on taking them.
-        _log.warning("no partition for a day", day=day.isoformat(), reason=str(error).splitlines()[0])
+        await add_partition(connection, _table(span.retention), "task_id", Range(span.name, first, behind))
+    except psycopg.errors.QueryCanceled as error:
+        _log.warning("attempts stay in the default partition", partition=span.name, reason=str(error))
 
 
-def _bound(day: dt.date) -> sql.Literal:
-    start = dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC)
-    return sql.Literal(str(lowest_id(int(start.timestamp() * 1000))))
+async def _drop(connection: Connection, span: Span) -> None:
+    await drop_partition(connection, _table(span.retention), span.name)
 
 
-def _name(day: dt.date) -> str:
-    return f"attempts_{day:%Y%m%d}"
+def _table(retention: int) -> str:
+    return f"attempts_{retention}"

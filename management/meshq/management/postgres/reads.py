@@ -32,10 +32,13 @@ class Reads:
         rows = await self._fetch(_GET, {"ids": uuids(task_ids), "full": full, **bounds})
         return {row[0]: TaskRow(*row) for row in rows}
 
-    async def find_open(self, ranges: Sequence[tuple[TaskId, TaskId]]) -> list[bool]:
+    async def find_open(
+        self, ranges: Sequence[tuple[TaskId, TaskId]], *, attempted_only: bool = False
+    ) -> list[bool]:
         """See `Ledger.find_open`."""
         firsts, ends = zip(*ranges, strict=True)
-        rows = await self._fetch(_FIND_OPEN, {"firsts": uuids(firsts), "ends": uuids(ends)})
+        parameters = {"firsts": uuids(firsts), "ends": uuids(ends), "attempted": attempted_only}
+        rows = await self._fetch(_FIND_OPEN, parameters)
         return [found for (found,) in rows]
 
     async def list_queues(

@@ -46,7 +46,9 @@ class LedgerServicer(ledger_service_pb2_grpc.LedgerServiceServicer):
                 "ranges", f"must have at most {MAX_FRAME_ITEMS} entries, not {len(request.ranges)}"
             )
         ranges = [_range(item, f"ranges[{index}]") for index, item in enumerate(request.ranges)]
-        found = await self._ledger.find_open(ranges) if ranges else []
+        if not ranges:
+            return ledger_service_pb2.FindOpenTasksResponse()
+        found = await self._ledger.find_open(ranges, attempted_only=request.attempted_only)
         return ledger_service_pb2.FindOpenTasksResponse(open=found)
 
 

@@ -213,6 +213,11 @@ class FindOpenTasksRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RANGES_FIELD_NUMBER: _builtins.int
+    ATTEMPTED_ONLY_FIELD_NUMBER: _builtins.int
+    attempted_only: _builtins.bool
+    """Whether only those tasks count that have had an attempt, so that tasks which wait for a far day do not
+    keep what is recorded of others.
+    """
     @_builtins.property
     def ranges(self) -> _containers.RepeatedCompositeFieldContainer[Global___IdRange]:
         """The ranges."""
@@ -221,10 +226,11 @@ class FindOpenTasksRequest(_message.Message):
         self,
         *,
         ranges: _abc.Iterable[Global___IdRange] | None = ...,
+        attempted_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ranges", b"ranges"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempted_only", b"attempted_only", "ranges", b"ranges"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
