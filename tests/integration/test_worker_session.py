@@ -42,6 +42,12 @@ async def test_hello_says_who_the_worker_is(start: Start) -> None:
     await bench.session.until(lambda: bench.session.credit == 7)
 
 
+async def test_weights_of_queues_are_told(start: Start) -> None:
+    hello = (await start(multiply, queues={"high": 3, "low": 1})).session.hello
+    assert list(hello.queues) == ["high", "low"]
+    assert dict(hello.queue_weights) == {"high": 3, "low": 1}
+
+
 async def test_plain_functions_run_and_are_received_first(start: Start) -> None:
     session = (await start(multiply)).session
     [token] = session.assign({"a": 6, "b": 7})
