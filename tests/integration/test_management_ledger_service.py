@@ -35,7 +35,7 @@ async def test_tasks_without_an_attempt_are_left_out_where_it_is_asked_for(datab
     async with cluster(database) as system:
         (node,) = system.nodes
         ids = [uuid.UUID((await node.create()).task_id).bytes for _ in range(2)]
-        await node.report(report(ids[1], 1, task_pb2.ATTEMPT_OUTCOME_FAILED))
+        await node.report(report(ids[1], 1, task_pb2.ATTEMPT_OUTCOME_LOST))
         request = asked((ids[0], ids[1]), (ids[1], HIGHEST))
         assert list((await node.ledger.FindOpenTasks(request)).open) == [True, True]
         request.attempted_only = True
