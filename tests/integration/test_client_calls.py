@@ -2,13 +2,11 @@
 
 import asyncio
 import itertools
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
-import grpc.aio
 import pytest
+from fixtures.scripted import DOWN, QUICK, Service, client, collected, service, task
 from google.protobuf.message import Message
 
 from meshq.client import (
@@ -34,7 +32,7 @@ from meshq.contract.errors import (
     Reason,
     Unavailable,
 )
-from meshq.contract.status import STATUS_KEY, to_status
+from meshq.contract.status import to_status
 from meshq.v1 import (
     queue_service_pb2,
     registry_service_pb2,
@@ -44,143 +42,7 @@ from meshq.v1 import (
     worker_service_pb2,
 )
 
-QUICK = CallRetries(initial_delay=0.01, maximum_delay=0.05)
-DOWN = Unavailable("down", Reason.LEDGER_UNAVAILABLE, retry_delay=0.01)
-
-UNARY: dict[str, dict[str, type[Message]]] = {
-    "TaskService": {
-        "CreateTask": task_service_pb2.CreateTaskRequest,
-        "GetTask": task_service_pb2.GetTaskRequest,
-        "BatchGetTasks": task_service_pb2.BatchGetTasksRequest,
-        "ListTasks": task_service_pb2.ListTasksRequest,
-        "CancelTask": task_service_pb2.CancelTaskRequest,
-        "DeleteTask": task_service_pb2.DeleteTaskRequest,
-        "RunTask": task_service_pb2.RunTaskRequest,
-    },
-    "QueueService": {
-        "ListQueues": queue_service_pb2.ListQueuesRequest,
-        "GetQueue": queue_service_pb2.GetQueueRequest,
-    },
-    "WorkerService": {
-        "ListWorkers": worker_service_pb2.ListWorkersRequest,
-        "GetWorker": worker_service_pb2.GetWorkerRequest,
-    },
-    "RegistryService": {
-        "ListServices": registry_service_pb2.ListServicesRequest,
-        "ListInstances": registry_service_pb2.ListInstancesRequest,
-    },
-    "RingService": {"ListShards": ring_service_pb2.ListShardsRequest},
-}
-
-
-class Service:
-    """Answers unary calls from a script, and streams from functions; keeps every request."""
-
-    def __init__(self) -> None:
-        self.script: deque[Message | MeshqError] = deque()
-        self.requests: list[Any] = []
-        self.watches: deque[list[Message | MeshqError]] = deque()
-        self.ingest: Callable[[Any], AsyncIterator[Message | MeshqError]]
-        self.target = ""
-
-    async def answer(self, request: Any, context: Any) -> Message:
-        self.requests.append(request)
-        step = self.script.popleft()
-        if isinstance(step, MeshqError):
-            await abort(context, step)
-        assert isinstance(step, Message)
-        return step
-
-    async def watch(self, request: Any, context: Any) -> AsyncIterator[Message]:
-        self.requests.append(request)
-        for step in self.watches.popleft():
-            if isinstance(step, MeshqError):
-                await abort(context, step)
-            else:
-                yield step
-
-    async def take(self, frames: Any, context: Any) -> AsyncIterator[Message]:
-        async for step in self.ingest(frames):
-            if isinstance(step, MeshqError):
-                await abort(context, step)
-            else:
-                yield step
-
-    def handlers(self) -> list[Any]:
-        found: dict[str, dict[str, Any]] = {}
-        for service, methods in UNARY.items():
-            found[service] = {
-                name: grpc.unary_unary_rpc_method_handler(self.answer, request.FromString, encoded)
-                for name, request in methods.items()
-            }
-        found["TaskService"]["WatchTask"] = grpc.unary_stream_rpc_method_handler(
-            self.watch, task_service_pb2.WatchTaskRequest.FromString, encoded
-        )
-        found["TaskService"]["IngestTasks"] = grpc.stream_stream_rpc_method_handler(
-            self.take, task_service_pb2.IngestTasksRequest.FromString, encoded
-        )
-        return [
-            grpc.method_handlers_generic_handler(f"meshq.v1.{name}", rpcs) for name, rpcs in found.items()
-        ]
-
-
-def encoded(message: Message) -> bytes:
-    return message.SerializeToString()
-
-
-async def abort(context: Any, error: MeshqError) -> None:
-    status = to_status(error)
-    await context.abort(error.code, error.message, ((STATUS_KEY, status.SerializeToString()),))
-
-
-@pytest.fixture
-async def service() -> AsyncIterator[Service]:
-    server = grpc.aio.server()
-    found = Service()
-    server.add_generic_rpc_handlers(tuple(found.handlers()))
-    found.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    await server.start()
-    yield found
-    await server.stop(0)
-
-
-class Sync:
-    """The synchronous client behind the methods of the other one, each call in a thread."""
-
-    def __init__(self, client: SyncClient) -> None:
-        self._client = client
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._client, name)
-        if name in {"list", "watch", "create_many", "queues", "workers"}:
-            return lambda *args, **keywords: self._iterate(method, *args, **keywords)
-        return lambda *args, **keywords: asyncio.to_thread(method, *args, **keywords)
-
-    async def _iterate(self, method: Any, *args: Any, **keywords: Any) -> Any:
-        items = iter(method(*args, **keywords))
-        end = object()
-        while (item := await asyncio.to_thread(next, items, end)) is not end:
-            yield item
-
-
-@pytest.fixture(params=["async", "sync"])
-async def client(request: pytest.FixtureRequest, service: Service) -> AsyncIterator[Any]:
-    if request.param == "async":
-        async with Client(service.target, retry=QUICK, timeout=5.0) as found:
-            yield found
-    else:
-        with SyncClient(service.target, retry=QUICK, timeout=5.0) as other:
-            yield Sync(other)
-
-
-def task(state: str = "PENDING", **fields: Any) -> task_pb2.Task:
-    number = task_pb2.TaskState.Value(f"TASK_STATE_{state}")
-    return task_pb2.Task(task_id="id", type="t", queue="q", state=number, **fields)
-
-
-async def collected(items: Any) -> list[Any]:
-    return [item async for item in items]
-
+__all__ = ["client", "service"]
 
 # Single calls
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from meshq.client import models
@@ -14,6 +17,7 @@ from meshq.v1 import queue_service_pb2
 _LIMITS = ("max_running", "max_running_per_key")
 _RATES = ("rate", "rate_per_key")
 _NUMBERS = ("retention_days", "poison_limit", "max_open_tasks")
+_DEFAULTS = tuple(item.name for item in dataclasses.fields(models.TaskDefaults))
 _TIMEOUTS = (
     "schedule_to_start_timeout",
     "start_to_close_timeout",
@@ -58,6 +62,9 @@ def fill_settings(message: queue_service_pb2.Queue, settings: models.QueueSettin
     """
     if (defaults := settings.get("defaults")) is not None:
         _fill_defaults(message.defaults, defaults, "queue.defaults")
+    single: dict[str, Any] = {name: settings.get(name) for name in _DEFAULTS}
+    if any(value is not None for value in single.values()):
+        _fill_defaults(message.defaults, models.TaskDefaults(**single), "queue.defaults")
     for kind, item in (settings.get("type_defaults") or {}).items():
         _fill_defaults(message.type_defaults[kind], item, f"queue.type_defaults[{kind}]")
     for name in _NUMBERS:
@@ -73,9 +80,15 @@ def fill_settings(message: queue_service_pb2.Queue, settings: models.QueueSettin
 
 def settings_mask(settings: models.QueueSettings) -> FieldMask:
     """The fields that an update of these settings names."""
-    return FieldMask(
-        paths=sorted(f"limits.{name}" if name in _LIMITS + _RATES else name for name in settings)
-    )
+    return FieldMask(paths=sorted(map(_path, settings)))
+
+
+def _path(name: str) -> str:
+    if name in _LIMITS + _RATES:
+        return f"limits.{name}"
+    if name in _DEFAULTS:
+        return "defaults.retry_policy" if name == "retry" else f"defaults.{name}"
+    return name
 
 
 def _fill_defaults(message: queue_service_pb2.TaskDefaults, given: models.TaskDefaults, path: str) -> None:

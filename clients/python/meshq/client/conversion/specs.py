@@ -129,6 +129,7 @@ def _fill_timeouts(message: task_pb2.Task, spec: models.TaskSpec, field: str) ->
 
 def fill_retry(message: task_pb2.RetryPolicy, policy: models.RetryPolicy, field: str) -> None:
     """Write a retry policy; an empty one is one, too."""
+    message.Clear()
     message.SetInParent()
     fill_spans(message, {"initial_delay": policy.initial_delay, "max_delay": policy.max_delay}, field)
     if policy.multiplier is not None:
@@ -154,7 +155,7 @@ def fill_changes(
     message.content_type = changes.get("content_type", "")
     if "priority" in changes:
         fill_integer(message, "priority", changes["priority"], "task")
-    given = [name for name, value in changes.items() if value is not models.UNSET and value is not None]
+    given = [name for name, value in changes.items() if value is not models.UNSET]
     request.update_mask.CopyFrom(FieldMask(paths=sorted(given)))
 
 

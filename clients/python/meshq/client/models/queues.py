@@ -121,12 +121,19 @@ class Queue:
 class QueueSettings(TypedDict, total=False):
     """What may be set of a queue. What is not given stays; None takes a setting back.
 
-    The four limits are those of `QueueLimits`, each for itself; the others are as in `Queue`, each as a
-    whole.
+    The limits are those of `QueueLimits`, each for itself. Defaults of tasks are given each for itself,
+    under its name in `TaskDefaults`, or all as `defaults`. Everything else is as in `Queue`.
     """
 
     defaults: TaskDefaults | None
     type_defaults: Mapping[str, TaskDefaults] | None
+    priority: int | None
+    max_attempts: int | None
+    retry: RetryPolicy | None
+    schedule_to_start_timeout: Span | None
+    start_to_close_timeout: Span | None
+    schedule_to_close_timeout: Span | None
+    heartbeat_timeout: Span | None
     max_running: int | None
     max_running_per_key: int | None
     rate: RateLimit | None
