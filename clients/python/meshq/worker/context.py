@@ -7,7 +7,7 @@ import datetime as dt
 import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from meshq.client import conversion
 from meshq.client.models import Task as ClientTask
@@ -104,8 +104,8 @@ class TaskContext:
         return self._assignment.task.max_attempts
 
     @property
-    def last_checkpoint(self) -> JsonValue:
-        """The latest checkpoint of the attempts before this one; None if there is none."""
+    def last_checkpoint(self) -> Any:
+        """The latest checkpoint of the attempts before this one, a JSON value; None if there is none."""
         return from_value(self._assignment.checkpoint)
 
     @property
