@@ -5,19 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from meshq.v1.worker_service_pb2 import LeaseProgress
-
-if TYPE_CHECKING:  # imports the context, which describes where heartbeats go
-    from meshq.worker.jobs import Job
+from meshq.worker.jobs import Job, Stop
 
 BEATS: Final = 3
 """Heartbeats within a task's heartbeat_timeout, so that one may come late."""
 
 
 class Pulse:
-    """Beats for jobs until they have ended, in a thread that lives as long as there are any.
+    """Beats for jobs until they have ended or lost their lease, in a thread that lives as long as there are any.
 
     It says that the process of the handlers lives and that its threads get their turns, no more.
 
@@ -48,7 +46,7 @@ class Pulse:
 
     def _beat(self, now: float) -> float | None:
         """Beat for whom it is time; returns when it is time again, None if there is nobody left."""
-        for job in [job for job in self._due if job.ended]:
+        for job in [job for job in self._due if job.ended or job.stop is Stop.LEASE_LOST]:
             del self._due[job]
         for job, due in self._due.items():
             if due <= now:
