@@ -15,7 +15,7 @@ BEATS: Final = 3
 
 
 class Pulse:
-    """Beats for jobs until they have ended or lost their lease, in a thread that lives as long as there are any.
+    """Beats for jobs until they end or lose their lease, in a thread that lives as long as there are any.
 
     It says that the process of the handlers lives and that its threads get their turns, no more.
 
