@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from meshq.contract.errors import MeshqError
-from meshq.execution.model import Lease
+from meshq.contract.limits import MAX_FRAME_ITEMS
+from meshq.execution.model import Lease, ShardQueueConfig
 from meshq.execution.ring import keys, scripts
 from meshq.execution.ring.connection import Connection, open_connection
 from meshq.execution.ring.doorbell import Doorbell
@@ -57,6 +58,7 @@ class Surroundings(NamedTuple):
         compare: Called when a shard was recovered.
         lease_ms: How long a session lives without being heard.
         poll_ms: How long adopted polled leases live without being renewed.
+        configs: What a shard of that name has to know of queues before anything is leased from it.
     """
 
     next_epoch: Callable[[], Awaitable[int]]
@@ -66,6 +68,7 @@ class Surroundings(NamedTuple):
     compare: Callable[[], None]
     lease_ms: int
     poll_ms: int
+    configs: Callable[[str], Sequence[ShardQueueConfig]] = lambda _shard: ()
 
 
 class Identity(NamedTuple):
@@ -171,21 +174,28 @@ class Keeper:
         shard = self.shard
         if not shard.usable or shard.epoch != epoch:
             await self._enter(connection, epoch, renewed=shard.epoch not in {0, epoch} or state != "open")
+        was = shard.state
         if state != "open":
             shard.state = await shard.recovered(self._around.lease_ms, self._live())
         else:
             shard.state = ShardState.OPEN
+        if shard.state is ShardState.OPEN and was is not ShardState.OPEN:
+            # What has limits was not handed out before.
+            self._doorbell.ring_all(shard.name)
         if shard.state is ShardState.OPEN and self._compare_due:
             self._compare_due = False
             self._around.compare()
 
     async def _enter(self, connection: Connection, epoch: int, *, renewed: bool) -> None:
-        """Adopt what the sessions of this instance run, then let everybody use the shard."""
+        """Configure it, adopt what the sessions of this instance run, then let everybody use the shard."""
         shard = self.shard
+        aside = Shard(shard.member, self._instance_id, self._doorbell)
+        aside.ring_version = shard.ring_version
+        aside.attach(connection, epoch)
+        configs = self._around.configs(shard.name)
+        for at in range(0, len(configs), MAX_FRAME_ITEMS):
+            await aside.configure(configs[at : at + MAX_FRAME_ITEMS])
         if shard.epoch != epoch:
-            aside = Shard(shard.member, self._instance_id, self._doorbell)
-            aside.ring_version = shard.ring_version
-            aside.attach(connection, epoch)
             await self._adopt(aside)
         self._compare_due = self._compare_due or renewed
         shard.attach(connection, epoch)

@@ -9,27 +9,39 @@ from __future__ import annotations
 from typing import Final
 
 META: Final = "mq:meta"
-"""Hash: epoch, ring, state, begun, run_id, replication_id, leases (the counter of lease ids)."""
+"""Hash: epoch, ring, state, begun, run_id, replication_id, leases (the counter of lease ids); limited once a
+queue was configured, weighted once a task had a weight of its own."""
 
 _NAMES: Final = {
     "META": META,
-    # + id: hash: attempt, state, lane, ready, score; while leased lease, owner, leased, worker, ttl, cancel
+    # + id: hash: attempt, state, lane, ready, score, extras; while leased lease, owner, leased, worker, ttl,
+    # cancel, grace (when a cancellation is to be settled), deferred (if it is finished later), over
     "TASK": "mq:task:",
     "SPEC": "mq:spec:",  # + id: the encoded specification; empty where it is not known
     "LANE": "mq:lane:",  # + lane: sorted set id and attempt -> score
     "LANES": "mq:lanes:",  # + class: sorted set fairness key -> virtual time, only of lanes that hold tasks
     "CLOCKS": "mq:clocks",  # hash class -> virtual time of the last task taken
+    "WEIGHTS": "mq:weights:",  # + class: hash fairness key -> weight, of those that are not 1
     "TYPES": "mq:types:",  # + tenant/queue: set of types that have ready tasks
     "DELAYED": "mq:delayed",  # sorted set id -> ready time
     "DELIVERIES": "mq:deliveries",  # sorted set id and lease -> deadline of what was not acknowledged
     "POLLED": "mq:polled",  # sorted set id -> deadline of polled leases
     "CLOSING": "mq:closing",  # sorted set id -> when somebody else is to settle a lease that is over
+    # sorted set: s and id (to be leased by then); c, h or g, id and lease (to be closed, heard of, stopped)
+    "DEADLINES": "mq:deadlines",
     "SESSIONS": "mq:sessions",  # sorted set session -> deadline
     "SESSION": "mq:session:",  # + session: set of ids leased to it
     "WORKERS": "mq:workers",  # hash tenant/worker -> "session instance_key"
     "SESSION_WORKERS": "mq:session-workers",  # hash session -> tenant/worker
     "QUEUE": "mq:queue:",  # + tenant/queue: hash ready, delayed, leased
     "TOTALS": "mq:totals",  # hash ready, delayed, leased
+    "CONF": "mq:conf:",  # + tenant/queue: hash: the configuration; starved while a lease call found it full
+    "RUNNING": "mq:running:",  # + tenant/queue: hash limit key -> leases
+    "PARKED": "mq:parked:",  # + tenant/queue/limit key: sorted set as a lane, of what waits for its key
+    "PARKED_KEYS": "mq:parked-keys:",  # + tenant/queue: sorted set limit key -> when it was last looked at
+    "TOKENS": "mq:tokens:",  # + tenant/queue/limit key (or nothing): "tokens time", until it is full
+    # sorted set: S and tenant/queue, K and tenant/queue/limit key (tokens come); A and tenant/queue (all)
+    "WAKES": "mq:wakes",
     "WAITING": "mq:waiting:",  # + class: set of instances that want a bell
     "BELL": "mq:bell:",  # + instance: pub/sub channel
     "POLL": "mq:poll:",  # + tenant/worker/request id: hash id -> lease

@@ -6,18 +6,23 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-from meshq.execution.model import Depth, Ended, Lease, Over, QueueItem
+from meshq.contract.limits import SOFT_FRAME_BYTES
+from meshq.execution.model import Depth, Ended, Explained, Lease, Over, QueueItem, ShardQueueConfig
 from meshq.execution.ring import keys, scripts
 from meshq.execution.ring.connection import Argument, Connection
 from meshq.execution.ring.doorbell import Doorbell, Due
 from meshq.execution.ring.errors import EpochChanged, RingOutdated, ShardError, ShardFull, ShardUnavailable
-from meshq.execution.ring.extras import encode_extras
+from meshq.execution.ring.extras import encode_extras, parse_extras
 from meshq.execution.ring.hashring import RingShard
 from meshq.execution.ring.scripts import Script
 
 EXPIRE_LIMIT: Final = 300
 _LANES_LOOKED_AT: Final = 100
 _FIELDS_OF_OVER: Final = 7
+_FIELDS_OF_EXPLAINED: Final = 6
+_FIELDS_OF_MOVED: Final = 7
+_BOOST_MS: Final = 60_000
+"""What a unit of priority takes off a score, as in `tasks.lua`."""
 
 
 class ShardState(enum.Enum):
@@ -42,7 +47,7 @@ class Taken(NamedTuple):
     Attributes:
         now_ms: The shard's clock.
         head: The score of the next task that could be had; None when there is none, and then the instance
-            will be called.
+            will be called; -inf when all that was wanted came and nothing is known of more.
         tasks: Flat: id, attempt, lease number, owner's index from 1, class's index from 1, extras (see
             `parse_extras`; empty for most), specification.
         epoch: The epoch of the leases.
@@ -61,6 +66,7 @@ class Held(NamedTuple):
         session: Empty for a poll.
         extras: As the lease call has returned it, so that limits and deadlines go on.
         deferred_ms: Of one that is finished later: its timeout.
+        ends_ms: When that ends, if it is not to begin anew.
     """
 
     lease: Lease
@@ -69,6 +75,7 @@ class Held(NamedTuple):
     lane: str
     extras: bytes = b""
     deferred_ms: int = 0
+    ends_ms: int = 0
 
 
 class Refused(NamedTuple):
@@ -219,7 +226,10 @@ class Shard:
             grace_ms: After which a cancellation that was not confirmed is handed out to be settled (`Over` of
                 the kind `grace`); 0 for never.
         """
-        return list(await self._run(scripts.WITHDRAW, grace_ms, *(part for item in items for part in item)))
+        arguments = [part for item in items for part in item]
+        due, states = await self._run(scripts.WITHDRAW, grace_ms, *arguments)
+        self._note_due(due)
+        return list(states)
 
     async def compare(self, items: Sequence[tuple[bytes, int]]) -> tuple[bool, list[bool]]:
         """Whether the shard recovers, and which attempts (id, attempt) it knows."""
@@ -235,10 +245,44 @@ class Shard:
         reply = await self._run(scripts.DESCRIBE, _LANES_LOOKED_AT, *scopes)
         return [Depth(*(int(figure) for figure in figures)) for figures in reply]
 
+    async def explain(self, task_ids: Sequence[bytes]) -> list[Explained]:
+        """What tasks wait for."""
+        reply = await self._run(scripts.EXPLAIN, *task_ids)
+        width = _FIELDS_OF_EXPLAINED
+        return [_explained(*reply[at : at + width]) for at in range(0, len(reply), width)]
+
     async def totals(self) -> Depth:
         """The figures of all queues together."""
         ready, delayed, leased = await self._run(scripts.TOTALS)
         return Depth(ready, delayed, leased, 0)
+
+    # -- queues ----------------------------------------------------------------------------------------
+
+    async def configure(self, queues: Sequence[ShardQueueConfig]) -> list[int]:
+        """Take the configurations of queues, at most 1,000.
+
+        Returns:
+            How many leases of each there are here.
+        """
+        arguments: list[Argument] = []
+        for queue in queues:
+            arguments += (
+                queue.scope, queue.version, int(queue.paused), queue.max_running, queue.max_running_per_key,
+                *queue.rate, *queue.rate_per_key, int(queue.away), int(queue.hold), queue.foreign,
+            )  # fmt: skip
+        due, *leased = await self._run(scripts.CONFIGURE, *arguments)
+        self._note_due(due)
+        return [int(count) for count in leased]
+
+    async def move_away(self, scope: str, limit: int) -> list[QueueItem]:
+        """Take ready tasks off the shard whose queue lives on another one, to be queued there as repeats.
+
+        Returns:
+            At most `limit` tasks, and about a frame's bytes; empty when none is left or the queue lives here.
+        """
+        reply = await self._run(scripts.MOVE_AWAY, scope, limit, SOFT_FRAME_BYTES)
+        width = _FIELDS_OF_MOVED
+        return [_moved(reply[at : at + width]) for at in range(0, len(reply), width)]
 
     # -- leases ----------------------------------------------------------------------------------------
 
@@ -261,9 +305,26 @@ class Shard:
             lease = item.lease
             arguments += (
                 lease.task_id, lease.attempt, lease.label, item.session, item.worker_id, item.lane,
-                lease.leased_ms, item.extras, item.deferred_ms,
+                lease.leased_ms, item.extras, item.deferred_ms, item.ends_ms,
             )  # fmt: skip
-        return [kept == 1 for kept in await self._run(scripts.ADOPT, *arguments)]
+        due, *verdicts = await self._run(scripts.ADOPT, *arguments)
+        self._note_due(due)
+        return [kept == 1 for kept in verdicts]
+
+    async def beat(self, leases: Sequence[Lease]) -> None:
+        """Note that the handlers of tasks with a heartbeat timeout were heard of."""
+        await self._run(scripts.BEAT, *(part for lease in leases for part in (lease.task_id, lease.label)))
+
+    async def defer(self, lease: Lease, timeout_ms: int) -> bool:
+        """Let a lease be finished later, by whoever has its token; False when it is lost."""
+        return (await self.defer_all([(lease, timeout_ms)]))[0]
+
+    async def defer_all(self, leases: Sequence[tuple[Lease, int]]) -> list[bool]:
+        """The same for many (lease, milliseconds)."""
+        arguments = [part for lease, ms in leases for part in (lease.task_id, lease.label, ms)]
+        due, *verdicts = await self._run(scripts.DEFER, *arguments)
+        self._note_due(due)
+        return [done == 1 for done in verdicts]
 
     async def greet(self, sessions: Sequence[tuple[str, str, bytes]], session_ms: int) -> int:
         """Make sessions (session, tenant/worker, instance key) known; returns how many older ones ended."""
@@ -283,13 +344,14 @@ class Shard:
         arguments = [part for lease in leases for part in (lease.task_id, lease.label)]
         return list(await self._run(scripts.RENEW_POLLED, *arguments))
 
-    async def recall(self, poll_key: str) -> list[tuple[Lease, int, bytes]]:
-        """What an earlier poll still holds: lease, when it ends, specification."""
+    async def recall(self, poll_key: str) -> list[tuple[Lease, int, bytes, bytes]]:
+        """What an earlier poll still holds: lease, when it ends, extras, specification."""
         reply = await self._run(scripts.RECALL, poll_key)
         found = []
-        for at in range(0, len(reply), 7):
-            task_id, attempt, label, lane, leased_ms, ends_ms, spec = reply[at : at + 7]
-            found.append((self._lease(task_id, attempt, label, lane, leased_ms), int(float(ends_ms)), spec))
+        for at in range(0, len(reply), 8):
+            task_id, attempt, label, lane, leased_ms, ends_ms, extras, spec = reply[at : at + 8]
+            lease = self._lease(task_id, attempt, label, lane, leased_ms)
+            found.append((lease, int(float(ends_ms)), extras, spec))
         return found
 
     async def recovered(self, wait_ms: int, live: Sequence[str]) -> ShardState:
@@ -334,6 +396,18 @@ class Shard:
         epoch, _, number = label.partition(b":")
         tenant = lane.partition(b"/")[0].decode()
         return Lease(task_id, attempt, int(epoch), int(number), self.name, tenant, int(leased_ms))
+
+
+def _explained(state: bytes, why: bytes, *figures: int) -> Explained:
+    return Explained(state.decode(), why.decode(), *figures)
+
+
+def _moved(fields: list[Any]) -> QueueItem:
+    task_id, attempt, lane, ready, score, extras, spec = fields
+    ready_ms = int(ready)
+    priority = (ready_ms - int(float(score))) // _BOOST_MS
+    traits = parse_extras(extras) if extras else None
+    return QueueItem(task_id, attempt, lane.decode(), ready_ms, priority, True, task_id, spec, traits)
 
 
 async def run_script(connection: Connection, script: Script, *arguments: Argument) -> Any:

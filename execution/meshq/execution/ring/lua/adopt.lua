@@ -1,10 +1,11 @@
 #!lua flags=allow-oom
 -- Takes over leases that a worker still holds. A lease that the shard knows moves to the given session. One of
 -- an older epoch is made anew, unless another lease of the task exists; what is made anew has no specification
--- here, so that the task cannot run again from it.
+-- here, so that the task cannot run again from it. Limits do not keep a lease from being adopted, but they count it.
 -- KEYS: none. ARGV: epoch, ring, ms that a poll's lease lasts, per item: id, attempt, lease, session ('' for a
--- poll), worker, lane, ms when it was leased, extras, ms within which it is to be finished later or 0.
--- Returns per item 1 kept, 0 lost.
+-- poll), worker, lane, ms when it was leased, extras, ms within which it is to be finished later or 0, when that
+-- ends or 0 for from now on.
+-- Returns {ms until something is due or -1, per item 1 kept, 0 lost}.
 
 local bad = guard()
 if bad then
@@ -13,49 +14,67 @@ end
 local prefix = ARGV[1] .. ':'
 local poll_ms = tonumber(ARGV[3])
 
-local function hold(id, lease, session, worker, leased)
+local function hold(item, lane, extras, grace)
+  local id, lease, session = item.id, item.lease, item.session
+  local key = KEY.TASK .. id
   flush_removals()
-  call('HSET', KEY.TASK .. id, 'state', 'leased', 'lease', lease, 'owner', session, 'worker', worker,
-    'leased', leased)
-  if session == '' then
-    call('HSET', KEY.TASK .. id, 'ttl', poll_ms)
-    call('ZADD', KEY.POLLED, NOW + poll_ms, id)
-  else
+  call('HDEL', key, 'ttl', 'deferred', 'over')
+  call('HSET', key, 'state', 'leased', 'lease', lease, 'owner', session, 'worker', item.worker, 'leased', item.leased)
+  if session ~= '' then
     call('SADD', KEY.SESSION .. session, id)
+  elseif item.deferred > 0 then
+    call('HSET', key, 'ttl', item.deferred, 'deferred', 1)
+    call('ZADD', KEY.POLLED, item.ends > 0 and item.ends or NOW + item.deferred, id)
+  else
+    call('HSET', key, 'ttl', poll_ms)
+    call('ZADD', KEY.POLLED, NOW + poll_ms, id)
+  end
+  local scope = parts(lane)
+  count(scope, 'leased', 1)
+  if extras then
+    begin_traits(id, extras, lease, item.leased, scope, item.deferred > 0)
+  end
+  if grace then
+    add_deadline(grace, 'g' .. id .. lease)
   end
 end
 
-local states = {}
-for at = 4, #ARGV, 9 do
-  local id, attempt, lease, session = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local worker, lane, leased = ARGV[at + 4], ARGV[at + 5], ARGV[at + 6]
+local function adopt(item)
+  local id, lease = item.id, item.lease
   local older = string.sub(lease, 1, #prefix) ~= prefix
-  local task = call('HMGET', KEY.TASK .. id, 'attempt', 'state', 'lease', 'owner', 'lane', 'cancel')
-  local kept = 0
-  if task[3] == lease and (task[2] == 'leased' or task[2] == 'returning') then
-    detach(id, attempt, task[2], task[5], task[4], lease)
-    hold(id, lease, session, worker, leased)
-    count(parts(task[5]), 'leased', 1)
-    kept = 1
-    if task[6] then
-      tell('C', session, attempt, lease, leased, task[5], id, task[6])
+  local task = fetch_all(id)
+  local state = task[STATE]
+  if task[LEASE] == lease and (state == 'leased' or state == 'returning') then
+    detach(id, task)
+    hold(item, task[LANE], task[EXTRAS], task[GRACE])
+    if task[CANCEL] then
+      tell('C', item.session, item.attempt, lease, item.leased, task[LANE], id, task[CANCEL])
     end
-  elseif older and task[1] == attempt and (task[2] == 'ready' or task[2] == 'delayed') then
-    detach(id, attempt, task[2], task[5])
-    hold(id, lease, session, worker, leased)
-    count(parts(task[5]), 'leased', 1)
-    kept = 1
-  elseif older and not task[1] and not tombstones({id})[1] then
+    return 1
+  elseif older and task[ATTEMPT] == item.attempt and (state == 'ready' or state == 'delayed' or state == 'parked') then
+    detach(id, task)
+    hold(item, task[LANE], task[EXTRAS])
+    return 1
+  elseif older and not task[ATTEMPT] and not tombstones({id})[1] then
     call('SET', KEY.SPEC .. id, '')
-    call('HSET', KEY.TASK .. id, 'attempt', attempt, 'lane', lane, 'ready', leased, 'score', leased)
-    if ARGV[at + 7] ~= '' then
-      call('HSET', KEY.TASK .. id, 'extras', ARGV[at + 7])
+    call('HSET', KEY.TASK .. id, 'attempt', item.attempt, 'lane', item.lane, 'ready', item.leased, 'score', item.leased)
+    if item.extras then
+      call('HSET', KEY.TASK .. id, 'extras', item.extras)
     end
-    hold(id, lease, session, worker, leased)
-    count(parts(lane), 'leased', 1)
-    kept = 1
+    hold(item, item.lane, item.extras)
+    return 1
   end
-  states[#states + 1] = kept
+  return 0
+end
+
+local answers = {-1}
+for at = 4, #ARGV, 10 do
+  answers[#answers + 1] = adopt({
+    id = ARGV[at], attempt = ARGV[at + 1], lease = ARGV[at + 2], session = ARGV[at + 3], worker = ARGV[at + 4],
+    lane = ARGV[at + 5], leased = ARGV[at + 6], extras = ARGV[at + 7] ~= '' and ARGV[at + 7],
+    deferred = tonumber(ARGV[at + 8]), ends = tonumber(ARGV[at + 9]),
+  })
 end
 flush()
-return states
+answers[1] = next_due()
+return answers

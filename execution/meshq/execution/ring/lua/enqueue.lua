@@ -3,7 +3,7 @@
 -- older attempt is replaced, because the ledger would not ask for a later one if it had not ended.
 -- KEYS: none. ARGV: epoch, ring, number of lanes, lanes, then per item: id, attempt, lane's index from 1,
 -- ready ms, priority, 1 for a repeat, extras, specification.
--- Returns {ms until the next delayed task is due or -1, indexes from 1 of repeats refused while recovering,
+-- Returns {ms until something is due or -1, indexes from 1 of repeats refused while recovering,
 -- indexes from 1 of items whose queue lives elsewhere}.
 
 local bad, shard_state = guard()
@@ -18,11 +18,6 @@ for at = lanes_end + 1, #ARGV, WIDTH do
 end
 local dead = tombstones(ids)
 
-local scopes = {}
-for at = 4, lanes_end do
-  scopes[ARGV[at]] = parts(ARGV[at])
-end
-
 local function known_as(id, attempt)
   local held = call('HGET', KEY.TASK .. id, 'attempt')
   return held and tonumber(held) >= attempt
@@ -30,15 +25,15 @@ end
 
 -- The shard has the task. If it is an older attempt, that one goes, with whatever lease it has.
 local function replaced(id, attempt, spec)
-  local task = call('HMGET', KEY.TASK .. id, 'attempt', 'state', 'lane', 'owner', 'lease', 'leased')
-  if task[1] and tonumber(task[1]) >= attempt then
+  local task = fetch_all(id)
+  if task[ATTEMPT] and tonumber(task[ATTEMPT]) >= attempt then
     return false
   end
-  if task[1] then
-    detach(id, task[1], task[2], task[3], task[4], task[5])
+  if task[ATTEMPT] then
+    detach(id, task)
   end
-  if task[2] == 'leased' then
-    tell('L', task[4], task[1], task[5], task[6], task[3], id, '')
+  if task[STATE] == 'leased' then
+    tell('L', task[OWNER], task[ATTEMPT], task[LEASE], task[LEASED], task[LANE], id, '')
   end
   flush_removals()
   call('DEL', KEY.TASK .. id)
@@ -62,16 +57,14 @@ for index, id in ipairs(ids) do
     if not known_as(id, attempt) then
       refused[#refused + 1] = index
     end
+  elseif LIMITED and conf_of(parts(lane)).away == 1 then
+    if not known_as(id, attempt) then
+      misrouted[#misrouted + 1] = index
+    end
   elseif call('SET', KEY.SPEC .. id, ARGV[at + 7], 'NX') or replaced(id, attempt, ARGV[at + 7]) then
     local score = tonumber(ready) - tonumber(ARGV[at + 4]) * PRIORITY_BOOST_MS
-    local state, extras = 'ready', ARGV[at + 6] ~= '' and ARGV[at + 6]
-    if tonumber(ready) > NOW then
-      state = 'delayed'
-      call('ZADD', KEY.DELAYED, ready, id)
-    else
-      enter(lane, score, id, attempt, extras)
-    end
-    count(scopes[lane], state, 1)
+    local extras = ARGV[at + 6] ~= '' and ARGV[at + 6]
+    local state = place(id, attempt, lane, ready, score, extras)
     call('HSET', KEY.TASK .. id, 'attempt', attempt, 'state', state, 'lane', lane, 'ready', ready, 'score', score)
     if extras then
       call('HSET', KEY.TASK .. id, 'extras', extras)
@@ -79,4 +72,4 @@ for index, id in ipairs(ids) do
   end
 end
 flush()
-return {due_in(KEY.DELAYED), refused, misrouted}
+return {next_due(), refused, misrouted}

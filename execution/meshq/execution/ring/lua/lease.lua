@@ -4,14 +4,17 @@
 -- KEYS: none. ARGV: epoch, ring, instance, tasks wanted, bytes wanted, lease ms (until a delivery must be
 -- acknowledged; of a poll: the lease itself), session ms (0 for a poll), poll's key or '', number of owners,
 -- per owner: session ('' for a poll), worker, number of tasks; then the classes.
--- Returns {now ms, next head's score or '', ms until the next delayed task is due or -1,
+-- Returns {now ms, next head's score or '' or '-inf', ms until something is due or -1,
 -- per task: id, attempt, lease number, owner's index from 1, class's index from 1, extras, specification}.
--- When nothing is left, the instance is noted to be called when one of the classes gets a task.
+-- When nothing is left, the instance is noted to be called when one of the classes gets a task, or may be served
+-- again; '-inf' says that it got all that it wanted, so that nobody has noted that nothing is left.
+-- Queues that are paused or at their limits are passed over; a task whose limit key has no room is parked.
 
-local bad = guard()
+local bad, shard_state = guard()
 if bad then
   return bad
 end
+local PARK_LIMIT = 500
 local epoch, instance = ARGV[1], ARGV[3]
 local wanted, budget = tonumber(ARGV[4]), tonumber(ARGV[5])
 local lease_ms, session_ms, poll_key = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
@@ -45,6 +48,100 @@ for at = owners_end + 1, #ARGV do
   candidates[#candidates + 1] = look(ARGV[at], at - owners_end)
 end
 
+-- What a queue that was configured has room for: leases and tokens.
+local gates = {}
+local function gate_of(scope)
+  local gate = gates[scope]
+  if not gate then
+    local conf = conf_of(scope)
+    gate = {scope = scope, conf = conf, room = math.huge}
+    if conf.shut or (conf.limited and shard_state == 'recovering') then
+      gate.room = 0
+    elseif conf.max > 0 then
+      gate.room = math.max(0, conf.max - conf.foreign - leased_of(scope))
+      gate.full = gate.room == 0
+    end
+    if conf.rate then
+      gate.tokens = tokens_of(scope, '', conf.rate)
+      gate.had = gate.tokens
+    end
+    gates[scope] = gate
+  end
+  return gate
+end
+
+-- Nothing more of this queue. One that is full is marked, so that the next lease that ends calls who waits.
+local function close(gate)
+  gate.room = 0
+  if gate.full and gate.conf.starved ~= 1 then
+    call('HSET', KEY.CONF .. gate.scope, 'starved', 1)
+  end
+  for position = #candidates, 1, -1 do
+    if parts(candidates[position].lane) == gate.scope then
+      table.remove(candidates, position)
+    end
+  end
+end
+
+-- Whether the queue has tokens for a start; if not, it is over with it until there are.
+local function affordable(gate, units)
+  if not gate.tokens then
+    return true
+  end
+  local rate = gate.conf.rate
+  local wanted = math.min(units, rate.burst)
+  if gate.tokens >= wanted then
+    return true
+  end
+  set_wake('S' .. gate.scope, NOW + until_tokens(gate.tokens, wanted, rate))
+  gate.room = 0
+  return false
+end
+
+if LIMITED then
+  for position = #candidates, 1, -1 do
+    local candidate = candidates[position]
+    local gate = candidate and gate_of(parts(candidate.lane))
+    if gate and gate.room == 0 then
+      close(gate)
+    end
+  end
+end
+
+-- The room of limit keys, as far as this call has looked.
+local keys = {}
+local function key_of(gate, name)
+  local full_name = gate.scope .. '/' .. name
+  local key = keys[full_name]
+  if not key then
+    local conf = gate.conf
+    key = {scope = gate.scope, name = name, room = math.huge, rate = conf.keyrate}
+    if conf.keymax > 0 then
+      key.room = conf.keymax - running_of(gate.scope, name)
+    end
+    if key.rate then
+      key.tokens = tokens_of(gate.scope, name, key.rate)
+      key.had = key.tokens
+    end
+    keys[full_name] = key
+  end
+  return key
+end
+
+-- Whether a limit key has room for a start; where tokens are missing it is woken when they have come.
+local function key_has_room(key, units)
+  if key.room <= 0 then
+    return false
+  end
+  local wanted = key.rate and math.min(units, key.rate.burst)
+  if not wanted or key.tokens >= wanted then
+    return true
+  end
+  set_wake('K' .. key.scope .. '/' .. key.name, NOW + until_tokens(key.tokens, wanted, key.rate))
+  key.room = 0
+  return false
+end
+
 -- The positions of the lowest head and the one after it.
 local function lowest_two()
   local first, second
@@ -67,25 +164,58 @@ local function next_owner()
   return turn
 end
 
-local taken, deadlines = {NOW, '', -1}, {}
+local taken, ends = {NOW, '', -1}, {}
 local number = tonumber(call('HGET', KEY.META, 'leases') or 0)
 local amount, full = 0, false
+local parks_left = PARK_LIMIT
 
--- Makes the lease of one task. False when its specification would not fit any more.
-local function take(member, spec, scope, index)
+-- Whether the limits let a task go: 'yes', 'parked', or 'no', and then nothing of its queue is taken any more.
+local function admit(gate, id, member, score, traits)
+  local units = traits and traits.units or 1
+  local key = traits and traits.key and (gate.conf.keymax > 0 or gate.conf.keyrate) and key_of(gate, traits.key)
+  if key and not key_has_room(key, units) then
+    park(gate.scope, key.name, score, member)
+    call('HSET', KEY.TASK .. id, 'state', 'parked')
+    parks_left = parks_left - 1
+    full = full or parks_left == 0
+    return 'parked'
+  end
+  if not affordable(gate, units) then
+    return 'no'
+  end
+  gate.room = gate.room - 1
+  gate.tokens = gate.tokens and gate.tokens - units
+  gate.full = gate.room == 0
+  if key then
+    key.room = key.room - 1
+    key.tokens = key.tokens and key.tokens - units
+  end
+  return 'yes'
+end
+
+-- Makes the lease of one task, which stands at a place of its lane's members. Returns 'yes' when it did, 'gone'
+-- when the task left the lane otherwise, and 'no' when it must stay there.
+local function take(members, place, spec, scope, index, gate)
+  local member = members[place]
   local id, attempt, extras = id_of(member), tonumber(string.sub(member, ID_BYTES + 1)), ''
   if not spec then
     forget(id)
     count(scope, 'ready', -1)
-    return true
+    return 'gone'
   end
   if amount > 0 and #spec > budget then
     full = true
-    return false
+    return 'no'
   end
   if not attempt then
     attempt = tonumber(string.sub(member, ID_BYTES + 1, -2))
     extras = call('HGET', KEY.TASK .. id, 'extras') or ''
+  end
+  if gate then
+    local verdict = admit(gate, id, member, members[place + 1], extras ~= '' and traits_of(extras))
+    if verdict ~= 'yes' then
+      return verdict == 'parked' and 'gone' or 'no'
+    end
   end
   budget = budget - #spec
   amount = amount + 1
@@ -99,21 +229,27 @@ local function take(member, spec, scope, index)
   else
     call('HSET', KEY.TASK .. id, 'state', 'leased', 'lease', lease, 'owner', owner.session, 'leased', NOW)
   end
-  deadlines[#deadlines + 1] = NOW + lease_ms
-  deadlines[#deadlines + 1] = session_ms == 0 and id or id .. lease
+  if extras ~= '' then
+    if traits_of(extras).start_by > 0 then
+      end_deadline('s' .. id)
+    end
+    begin_traits(id, extras, lease, NOW, scope)
+  end
+  ends[#ends + 1] = NOW + lease_ms
+  ends[#ends + 1] = session_ms == 0 and id or id .. lease
   owner.ids[#owner.ids + 1] = id
   count(scope, 'ready', -1)
   count(scope, 'leased', 1)
   local at = #taken
   taken[at + 1], taken[at + 2], taken[at + 3] = id, attempt, number
   taken[at + 4], taken[at + 5], taken[at + 6], taken[at + 7] = owner_index, index, extras, spec
-  return true
+  return 'yes'
 end
 
--- Takes some of the members of a lane, which come with their scores, and says how many. Specifications are
--- read together, as many as will probably fit.
-local function take_some(members, limit, scope, index)
-  local passed, at, size = 0, 1, 4
+-- Takes some of the members of a lane, which come with their scores, and says how many left the lane and how many
+-- of them were leased. Specifications are read together, as many as will probably fit.
+local function take_some(members, limit, scope, index, gate)
+  local passed, served, at, size = 0, 0, 1, 4
   while at <= #members and not full do
     local specs = {}
     for position = at, math.min(at + 2 * size - 2, #members), 2 do
@@ -122,16 +258,34 @@ local function take_some(members, limit, scope, index)
     specs = call('MGET', unpack(specs))
     local read = 0
     for _, spec in ipairs(specs) do
-      if (passed > 0 and limit and tonumber(members[at + 1]) > limit) or not take(members[at], spec, scope, index) then
-        return passed
+      if (passed > 0 and limit and tonumber(members[at + 1]) > limit) or full or (gate and gate.room == 0) then
+        return passed, served
+      end
+      local verdict = take(members, at, spec, scope, index, gate)
+      if verdict == 'no' then
+        return passed, served
       end
       read = read + (spec and #spec or 0)
       passed = passed + 1
+      served = served + (verdict == 'yes' and 1 or 0)
       at = at + 2
     end
     size = math.max(1, math.min(200, math.floor(budget * #specs / math.max(read, 1))))
   end
-  return passed
+  return passed, served
+end
+
+-- How many of a lane to look at in one turn. Keys of a class share it by their weights.
+local function quota_of(chosen, weight, gate)
+  local quota = wanted - amount
+  local keys = call('ZCARD', KEY.LANES .. chosen.class)
+  if keys > 1 then
+    quota = math.min(quota, math.max(1, math.floor(quota * weight / (2 * keys))))
+  end
+  if gate then
+    quota = math.min(quota, gate.room, gate.tokens and math.max(1, math.floor(gate.tokens)) or quota)
+  end
+  return quota
 end
 
 while amount < wanted and not full do
@@ -140,18 +294,20 @@ while amount < wanted and not full do
     break
   end
   local chosen, limit = candidates[first], second and candidates[second].score
-  local quota = wanted - amount
-  local keys = call('ZCARD', KEY.LANES .. chosen.class)
-  if keys > 1 then
-    quota = math.max(1, math.floor(quota / (2 * keys)))
-  end
   local scope = parts(chosen.lane)
+  local gate = LIMITED and gate_of(scope)
+  local weight = WEIGHTED and tonumber(call('HGET', KEY.WEIGHTS .. chosen.class, chosen.fairness) or 1) or 1
+  local quota = quota_of(chosen, weight, gate)
   local members = call('ZRANGE', KEY.LANE .. chosen.lane, 0, quota - 1, 'WITHSCORES')
-  local passed = take_some(members, limit, scope, chosen.index)
+  local passed, served = take_some(members, limit, scope, chosen.index, gate)
   if passed > 0 then
     call('ZREMRANGEBYRANK', KEY.LANE .. chosen.lane, 0, passed - 1)
-    call('HSET', KEY.CLOCKS, chosen.class, chosen.time + passed - 1)
-    call('ZINCRBY', KEY.LANES .. chosen.class, passed, chosen.fairness)
+  end
+  if served > 0 then
+    call('HSET', KEY.CLOCKS, chosen.class, chosen.time + (served - 1) / weight)
+    call('ZINCRBY', KEY.LANES .. chosen.class, served / weight, chosen.fairness)
+  end
+  if passed > 0 then
     prune(chosen.lane)
   end
   local again = look(chosen.class, chosen.index)
@@ -160,11 +316,24 @@ while amount < wanted and not full do
   else
     table.remove(candidates, first)
   end
+  if gate and gate.room == 0 then
+    close(gate)
+  end
 end
 
+for _, gate in pairs(gates) do
+  if gate.tokens ~= gate.had then
+    keep_tokens(gate.scope, '', gate.conf.rate, gate.tokens)
+  end
+end
+for _, key in pairs(keys) do
+  if key.tokens ~= key.had then
+    keep_tokens(key.scope, key.name, key.rate, key.tokens)
+  end
+end
 if amount > 0 then
   call('HSET', KEY.META, 'leases', number)
-  call('ZADD', session_ms == 0 and KEY.POLLED or KEY.DELIVERIES, unpack(deadlines))
+  call('ZADD', session_ms == 0 and KEY.POLLED or KEY.DELIVERIES, unpack(ends))
   for _, owner in ipairs(owners) do
     if #owner.ids > 0 and session_ms > 0 then
       call('SADD', KEY.SESSION .. owner.session, unpack(owner.ids))
@@ -187,6 +356,8 @@ end
 flush()
 if first then
   taken[2] = tostring(candidates[first].score)
+elseif amount == wanted then
+  taken[2] = '-inf'
 end
-taken[3] = due_in(KEY.DELAYED)
+taken[3] = next_due()
 return taken

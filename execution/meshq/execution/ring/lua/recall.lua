@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- Finds again what a poll with the same request id has leased and still holds.
 -- KEYS: none. ARGV: epoch, ring, poll's key.
--- Returns per task: id, attempt, lease, lane, ms when it was leased, ms when the lease ends, specification.
+-- Returns per task: id, attempt, lease, lane, ms when it was leased, ms when the lease ends, extras,
+-- specification.
 
 local bad = guard()
 if bad then
@@ -10,11 +11,11 @@ end
 local leases, answer = call('HGETALL', ARGV[3]), {}
 for at = 1, #leases, 2 do
   local id = leases[at]
-  local task = call('HMGET', KEY.TASK .. id, 'lease', 'state', 'attempt', 'lane', 'leased')
+  local task = call('HMGET', KEY.TASK .. id, 'lease', 'state', 'attempt', 'lane', 'leased', 'extras')
   local ends = call('ZSCORE', KEY.POLLED, id)
   local spec = call('GET', KEY.SPEC .. id)
   if task[1] == leases[at + 1] and task[2] == 'leased' and ends and spec then
-    for _, value in ipairs({id, tonumber(task[3]), task[1], task[4], task[5], ends, spec}) do
+    for _, value in ipairs({id, tonumber(task[3]), task[1], task[4], task[5], ends, task[6] or '', spec}) do
       answer[#answer + 1] = value
     end
   end

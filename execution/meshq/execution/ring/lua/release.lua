@@ -10,10 +10,10 @@ end
 local states = {}
 for at = 4, #ARGV, 2 do
   local id = ARGV[at]
-  local task = call('HMGET', KEY.TASK .. id, 'lease', 'state', 'attempt', 'lane', 'ready', 'score', 'cancel', 'owner')
-  if task[1] == ARGV[at + 1] and task[2] == ARGV[3] and not forgotten[id] then
-    detach(id, task[3], task[2], task[4], task[8], task[1])
-    go_back(id, task[3], task[4], task[5], task[6], task[7])
+  local task = fetch_all(id)
+  if task[LEASE] == ARGV[at + 1] and task[STATE] == ARGV[3] and not forgotten[id] then
+    detach(id, task)
+    go_back(id, task)
     states[#states + 1] = 1
   else
     states[#states + 1] = 0

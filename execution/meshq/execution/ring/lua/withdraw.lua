@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
--- Takes tasks off the shard because they are to be cancelled. A ready or delayed one goes; a leased one is
--- marked and its holder asked to stop; an unknown one leaves a tombstone, so that a late dispatch is skipped.
+-- Takes tasks off the shard. To cancel: a waiting one goes, a leased one is marked and its holder asked to stop.
+-- To recall: a waiting one goes unless it is a later attempt, any other is left alone. What is not here leaves a
+-- tombstone, so that a late dispatch is skipped: of the task, or only of that attempt when it is recalled.
 -- KEYS: none. ARGV: epoch, ring, ms of grace, per item: id, attempt, reason, mode (cancel or recall).
 -- Returns per item 1 removed, 2 leased, 3 unknown.
 
@@ -8,30 +9,51 @@ local bad = guard()
 if bad then
   return bad
 end
+local grace_ms = tonumber(ARGV[3])
+
+-- Whoever holds a polled lease hears of the cancellation with its next heartbeat.
+local function begin_grace(id, task)
+  local poll = task[OWNER] == '' and call('HMGET', KEY.TASK .. id, 'ttl', 'deferred')
+  local ends = NOW + grace_ms + (poll and not poll[2] and tonumber(poll[1]) or 0)
+  call('HSET', KEY.TASK .. id, 'grace', ends)
+  add_deadline(ends, 'g' .. id .. task[LEASE])
+end
+
+local function cancel(id, task, reason)
+  call('HSET', KEY.TASK .. id, 'cancel', reason)
+  if task[STATE] == 'leased' then
+    tell('C', task[OWNER], task[ATTEMPT], task[LEASE], task[LEASED], task[LANE], id, reason)
+    if grace_ms > 0 and not task[GRACE] then
+      begin_grace(id, task)
+    end
+  end
+end
+
+local function is_waiting(state)
+  return state == 'ready' or state == 'delayed' or state == 'parked'
+end
+
 local states = {}
 for at = 4, #ARGV, 4 do
-  local id, attempt, reason = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  local task = call('HMGET', KEY.TASK .. id, 'attempt', 'state', 'lane', 'owner', 'lease', 'leased')
+  local id, attempt, recall = ARGV[at], ARGV[at + 1], ARGV[at + 3] == 'recall'
+  local task = fetch_all(id)
   local state = 3
   if forgotten[id] then
     state = 1
-  elseif task[2] == 'ready' or task[2] == 'delayed' then
-    detach(id, task[1], task[2], task[3])
+  elseif is_waiting(task[STATE]) and not (recall and tonumber(task[ATTEMPT]) > tonumber(attempt)) then
+    detach(id, task)
     forget(id)
     state = 1
-  elseif task[2] and ARGV[at + 3] == 'recall' then
-    state = 2
-  elseif task[2] then
-    call('HSET', KEY.TASK .. id, 'cancel', reason)
-    if task[2] == 'leased' then
-      tell('C', task[4], task[1], task[5], task[6], task[3], id, reason)
+  elseif task[STATE] then
+    if not recall then
+      cancel(id, task, ARGV[at + 2])
     end
     state = 2
   end
   if state ~= 2 then
-    bury(id, attempt, ARGV[at + 3] == 'recall' and 0 or 1, '0 ')
+    bury(id, attempt, recall and 0 or 1, '0 ')
   end
   states[#states + 1] = state
 end
 flush()
-return states
+return {next_due(), states}

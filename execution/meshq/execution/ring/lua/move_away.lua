@@ -1,0 +1,58 @@
+#!lua flags=allow-oom
+-- Takes ready tasks of a queue that lives on another shard off this one, to be queued there. Nothing is left of them,
+-- not even a tombstone. Delayed ones follow when they are ready.
+-- KEYS: none. ARGV: epoch, ring, tenant/queue, number of tasks, bytes (one task goes however large it is).
+-- Returns per task: id, attempt, lane, ready ms, score, extras, specification.
+
+local bad = guard()
+if bad then
+  return bad
+end
+local scope, left, budget = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local moved = {}
+
+-- Takes the first members of a lane or a parked set off it; false when there is no room for more.
+local function take_from(key)
+  local members = call('ZRANGE', key, 0, left - 1)
+  local taken = 0
+  for _, member in ipairs(members) do
+    local id = id_of(member)
+    local task, spec = fetch_all(id), call('GET', KEY.SPEC .. id) or ''
+    if #moved > 0 and #spec > budget then
+      left = 0
+      break
+    end
+    budget, left, taken = budget - #spec, left - 1, taken + 1
+    local at = #moved
+    moved[at + 1], moved[at + 2], moved[at + 3] = id, tonumber(task[ATTEMPT]), task[LANE]
+    moved[at + 4], moved[at + 5], moved[at + 6], moved[at + 7] = task[READY], task[SCORE], task[EXTRAS] or '', spec
+    if task[EXTRAS] and traits_of(task[EXTRAS]).start_by > 0 then
+      end_deadline('s' .. id)
+    end
+    forget(id)
+    count(scope, 'ready', -1)
+  end
+  if taken > 0 then
+    call('ZREMRANGEBYRANK', key, 0, taken - 1)
+  end
+end
+
+if conf_of(scope).away == 1 then
+  for _, kind in ipairs(call('SMEMBERS', KEY.TYPES .. scope)) do
+    local class = scope .. '/' .. kind
+    for _, fairness in ipairs(call('ZRANGE', KEY.LANES .. class, 0, math.max(0, left - 1))) do
+      if left > 0 then
+        take_from(KEY.LANE .. class .. '/' .. fairness)
+        prune(class .. '/' .. fairness)
+      end
+    end
+  end
+  for _, key in ipairs(call('ZRANGE', KEY.PARKED_KEYS .. scope, 0, math.max(0, left - 1))) do
+    if left > 0 then
+      take_from(KEY.PARKED .. scope .. '/' .. key)
+      note_unparked(scope, key)
+    end
+  end
+end
+flush()
+return moved
