@@ -14,8 +14,8 @@ from meshq.management.model.queues import (
     RetryPolicy,
     TaskDefaults,
 )
-from meshq.management.queues.book import Entry, QueueBook
-from meshq.management.queues.store import Codec, QueueChange
+from meshq.management.queues.book import QueueBook
+from meshq.management.queues.store import Decision, Held, QueueChange, QueueKey, QueueRow
 
 FULL = QueueSettings(
     defaults=TaskDefaults(
@@ -52,42 +52,64 @@ class Changes:
         self.made: list[QueueChange] = []
 
     async def changes(self, after: int, limit: int) -> list[QueueChange]:
-        return [change for change in self.made if change.version > after][:limit]
+        return [change for change in self.made if change.settings.version > after][:limit]
 
-    def set(self, name: str, settings: QueueSettings | None, *, deleted: bool = False) -> None:
+    async def change(self, key: QueueKey, decide: Decision, now_ms: int) -> bool:
+        raise NotImplementedError
+
+    async def delete(self, key: QueueKey, now_ms: int) -> bool:
+        raise NotImplementedError
+
+    async def revive(self, keys: Sequence[QueueKey], now_ms: int) -> None:
+        raise NotImplementedError
+
+    async def page(self, tenant: str, after: str, limit: int, now_ms: int) -> list[QueueRow]:
+        raise NotImplementedError
+
+    async def named(self, tenant: str, names: Sequence[str], now_ms: int) -> list[QueueRow]:
+        raise NotImplementedError
+
+    async def held(self, tenant: str, names: Sequence[str], later_ms: int) -> dict[str, Held]:
+        raise NotImplementedError
+
+    async def open_counts(self, keys: Sequence[QueueKey]) -> dict[QueueKey, int]:
+        raise NotImplementedError
+
+    def set(self, name: str, settings: QueueSettings, *, deleted: bool = False) -> None:
+        version = 1 + max((change.settings.version for change in self.made), default=0)
         self.made = [change for change in self.made if change.name != name]
-        stored = encoded_settings(settings) if settings else None
-        version = 1 + max((change.version for change in self.made), default=0)
-        self.made.append(QueueChange("default", name, version, 7, True, deleted, stored))
+        settings = settings._replace(version=version)
+        self.made.append(QueueChange("default", name, settings, configured=True, deleted=deleted))
 
 
 async def test_the_book_follows_changes_and_says_what_they_led_to() -> None:
     store = Changes()
-    book = QueueBook(store, Codec(encoded_settings, decoded_settings))
+    book = QueueBook(store)
     heard: list[str] = []
 
-    def listen(changed: Sequence[Entry]) -> None:
-        heard.extend(f"{entry.name} {entry.settings.version} {entry.deleted}" for entry in changed)
+    def listen(changed: Sequence[QueueChange]) -> None:
+        heard.extend(f"{change.name} {change.settings.version} {change.deleted}" for change in changed)
 
     book.on_changed(listen)
     store.set("a", FULL)
     store.set("b", QueueSettings(max_open_tasks=1))
     await book.refresh()
-    assert book.settings("default", "a") == FULL._replace(version=1, update_ms=7)
+    assert book.settings("default", "a") == FULL._replace(version=1)
     assert book.settings("default", "c") is UNSET
-    store.set("a", None, deleted=True)
+    store.set("a", UNSET, deleted=True)
     await book.refresh()
     await book.refresh()
     assert book.settings("default", "a") is UNSET
     assert heard == ["a 1 False", "b 2 False", "a 3 True"]
-    assert [entry.name for entry in book.entries()] == ["b", "a"]
+    assert [change.name for change in book.behind(0)] == ["b", "a"]
+    assert [change.name for change in book.behind(2)] == ["a"]
     assert book.version == 3
 
 
 async def test_the_book_reads_more_changes_than_a_page_holds() -> None:
     store = Changes()
     for number in range(1_001):
-        store.made.append(QueueChange("default", f"q{number}", number + 1, 7, False, False, None))
-    book = QueueBook(store, Codec(encoded_settings, decoded_settings))
+        store.set(f"q{number}", UNSET)
+    book = QueueBook(store)
     await book.refresh()
     assert book.version == 1_001

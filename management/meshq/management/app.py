@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import random
 from time import time
 from typing import Final, Protocol, cast
 
 import grpc
 
 from meshq.internal.v1 import commit_service_pb2_grpc, ledger_service_pb2_grpc
+from meshq.management.admission import Admission
 from meshq.management.cancel import Canceller
+from meshq.management.chains import ChainReleaser
 from meshq.management.conversion.queue_settings import decoded_settings, encoded_settings
+from meshq.management.conversion.traits import retry_policy
 from meshq.management.create import Creator
 from meshq.management.delete import Deleter
 from meshq.management.dispatch.outbox import Outbox
@@ -18,11 +22,16 @@ from meshq.management.dispatch.promote import Promoter
 from meshq.management.dispatch.sweep import Sweeper
 from meshq.management.finish import Finisher
 from meshq.management.housekeeping import Housekeeping
+from meshq.management.model.reports import Rules
+from meshq.management.model.task import TaskRow
 from meshq.management.postgres.database import Database
 from meshq.management.postgres.duty import HouseDuty
 from meshq.management.postgres.ledger import PostgresLedger
 from meshq.management.postgres.queues import PostgresQueues
 from meshq.management.queues.book import QueueBook
+from meshq.management.queues.changes import QueueChanges
+from meshq.management.queues.figures import QueueFigures
+from meshq.management.queues.revival import Revival
 from meshq.management.queues.store import Codec
 from meshq.management.servicers.commits import CommitServicer
 from meshq.management.servicers.ledger import LedgerServicer
@@ -32,6 +41,7 @@ from meshq.management.servicers.views import Views
 from meshq.management.settings import ManagementSettings
 from meshq.management.stubs.attempts import Attempts
 from meshq.management.stubs.commits import CommitLink
+from meshq.management.stubs.configure import ConfigureLink, Configurer
 from meshq.management.stubs.dispatch import DispatchLink
 from meshq.management.stubs.fleet import Fleet
 from meshq.management.stubs.placement import Placement
@@ -109,8 +119,8 @@ class Management:
         self.now_ms = now_ms
         self.ledger = PostgresLedger(database, now_ms)
         self.duty = HouseDuty(database)
-        self.queue_store = PostgresQueues(database)
-        self.book = QueueBook(self.queue_store, Codec(encoded_settings, decoded_settings))
+        self.queue_store = PostgresQueues(database, Codec(encoded_settings, decoded_settings))
+        self.book = QueueBook(self.queue_store)
         self.bus = Bus()
         self.commits = CommitLog(self.bus)
         self.outbox = Outbox()
@@ -122,16 +132,28 @@ class Management:
         settings = self._settings
         self._placement = Placement(self._kit.channel())
         self._attempts = Attempts(self._kit.channel())
+        self.admission = Admission(self.book, self.queue_store)
+        self.chains = ChainReleaser(
+            self.ledger, self.duty, self.outbox.offer, self.commits.committed, self.now_ms
+        )
+        self.finisher = Finisher(
+            self.ledger,
+            self.commits,
+            self.now_ms,
+            rules=self._rules,
+            chains=self.chains,
+            lanes=settings.ledger_writers,
+        )
+        self.canceller = Canceller(
+            self.ledger, self.finisher, self._placement, self.commits.committed, self.now_ms
+        )
         self.creator = Creator(
             self.ledger,
             self.outbox.offer,
             self.now_ms,
             max_open_tasks=settings.max_open_tasks,
+            replaced=self.canceller.follow_up_soon,
             lanes=settings.ledger_writers,
-        )
-        self.finisher = Finisher(self.ledger, self.commits, self.now_ms, lanes=settings.ledger_writers)
-        self.canceller = Canceller(
-            self.ledger, self.finisher, self._placement, self.commits.committed, self.now_ms
         )
         self.watchers = Watchers(self.ledger, self.bus)
         self.deleter = Deleter(self.ledger, self.canceller, self.watchers, self.bus, self.now_ms)
@@ -143,6 +165,17 @@ class Management:
         self.listening = Fleet(
             "commits of", self._kit.peers("meshq.management"), self._commit_link, self._kit.instance_id
         )
+        self.configuring = Fleet(
+            "settings for", execution, lambda item: ConfigureLink(self._kit.direct(item.address), self.book)
+        )
+        self.queue_changes = QueueChanges(
+            self.queue_store,
+            self.book,
+            Configurer(self.book, self.configuring),
+            self.commits.queues_changed,
+            self.now_ms,
+        )
+        self.revival = Revival(self.queue_store, self.book, self.ledger.forget_queues, self.now_ms)
         self.bus.on_watched(self._watched_changed)
         self.bus.on_news_wanted(self._news_wanted_changed)
 
@@ -180,7 +213,9 @@ class Management:
             views=views,
         )
         self._tasks = tasks
-        queues = QueueServicer(self.ledger, self._placement, self.now_ms)  # type: ignore[abstract]
+        queues = QueueServicer(  # type: ignore[abstract]
+            QueueFigures(self.queue_store, self._placement, self.now_ms), self.queue_changes, self.now_ms
+        )
         reports = LedgerServicer(self.finisher, self.ledger)
         commits = CommitServicer(self.commits)
         return [
@@ -207,14 +242,19 @@ class Management:
         parts = [
             self._database,
             self.book,
+            self.revival,
             self.duty,
             self.housekeeping,
-            self.creator,
+            self.chains,
             self.finisher,
+            self.canceller,
+            self.admission,
+            self.creator,
             self._backlog,
             self.watchers,
             self.listening,
             self.progress,
+            self.configuring,
             self.dispatch,
             self.sweeper,
             self.promoter,
@@ -226,6 +266,10 @@ class Management:
         self.bus.drain()
         self.commits.drain()
         self._tasks.drain()
+
+    def _rules(self, row: TaskRow) -> Rules:
+        poison_limit = self.book.settings(row.tenant, row.queue).poison_limit
+        return Rules(retry_policy(row.traits), poison_limit, random())
 
     def _dispatch_link(self, instance: Instance) -> DispatchLink:
         return DispatchLink(self._kit.direct(instance.address), self.outbox, self.sweeper.compare_all)

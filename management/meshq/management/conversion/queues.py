@@ -1,45 +1,67 @@
-"""Queues as callers see them."""
+"""Queues as callers see them, and as execution has to know them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from meshq.internal.v1 import dispatch_service_pb2
+from meshq.management.conversion.queue_settings import add_settings
 from meshq.management.conversion.values import timestamp
-from meshq.management.model.task import QueueFigures
+from meshq.management.model.queues import Rate
+from meshq.management.queues.figures import QueueView
+from meshq.management.queues.store import QueueChange
 from meshq.v1 import queue_service_pb2
 
 
-def public_queue(
-    figures: QueueFigures, depth: dispatch_service_pb2.QueueDepth | None, now_ms: int, *, complete: bool
-) -> queue_service_pb2.Queue:
-    """A queue as callers see it.
-
-    Args:
-        figures: What the ledger counts.
-        depth: What the shards hold; None when they could not be asked.
-        now_ms: The time.
-        complete: Whether all shards were asked.
-    """
-    ended = figures.succeeded + figures.failed + figures.cancelled + figures.expired
+def public_queue(view: QueueView, now_ms: int) -> queue_service_pb2.Queue:
+    """A queue as callers see it."""
+    row = view.row
     queue = queue_service_pb2.Queue(
-        queue=figures.name,
-        tenant=figures.tenant,
-        create_time=timestamp(figures.create_ms),
+        queue=row.name,
+        tenant=row.tenant,
+        create_time=timestamp(row.create_ms),
         counts=queue_service_pb2.QueueCounts(
-            open=max(figures.created - ended, 0),
-            succeeded=figures.succeeded,
-            failed=figures.failed,
-            cancelled=figures.cancelled,
-            expired=figures.expired,
+            open=row.open,
+            waiting=view.waiting,
+            scheduled=view.scheduled,
+            pending=view.pending,
+            running=view.running,
+            succeeded=row.succeeded,
+            failed=row.failed,
+            cancelled=row.cancelled,
+            expired=row.expired,
         ),
-        arrival_rate=figures.arrival_rate,
-        completion_rate=figures.completion_rate,
-        complete=complete,
+        arrival_rate=row.arrival_rate,
+        completion_rate=row.completion_rate,
+        complete=view.complete,
     )
-    if depth is not None:
-        queue.counts.scheduled = depth.delayed
-        queue.counts.pending = depth.ready
-        queue.counts.running = depth.leased
-        if depth.oldest_ready_time_ms:
-            age_ms = max(now_ms - depth.oldest_ready_time_ms, 0)
-            queue.oldest_pending_age.FromMilliseconds(age_ms)
+    if view.oldest_ready_ms:
+        queue.oldest_pending_age.FromMilliseconds(max(now_ms - view.oldest_ready_ms, 0))
+    add_settings(queue, row.settings)
     return queue
+
+
+def configure_request(changes: Sequence[QueueChange]) -> dispatch_service_pb2.ConfigureQueuesRequest:
+    """What execution has to know of queues."""
+    return dispatch_service_pb2.ConfigureQueuesRequest(queues=[_config(change) for change in changes])
+
+
+def _config(change: QueueChange) -> dispatch_service_pb2.QueueConfig:
+    settings = change.settings
+    limits = settings.limits
+    return dispatch_service_pb2.QueueConfig(
+        tenant=change.tenant,
+        queue=change.name,
+        version=settings.version,
+        paused=settings.pause is not None,
+        max_running=limits.max_running,
+        max_running_per_key=limits.max_running_per_key,
+        rate=_bucket(limits.rate),
+        rate_per_key=_bucket(limits.rate_per_key),
+    )
+
+
+def _bucket(rate: Rate | None) -> dispatch_service_pb2.TokenBucket | None:
+    if rate is None:
+        return None
+    return dispatch_service_pb2.TokenBucket(units=rate.units, period_ms=rate.period_ms, burst=rate.burst)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import NamedTuple
 
 
 class Compared(enum.IntEnum):
@@ -23,6 +24,22 @@ class Withdrawn(enum.IntEnum):
     UNKNOWN = 3
     UNCERTAIN = 4
     ENDED = 5
+
+
+class Depth(NamedTuple):
+    """What the shards hold of a queue.
+
+    Attributes:
+        ready: Tasks that wait for a worker.
+        delayed: Tasks that wait for their time.
+        leased: Tasks at workers.
+        oldest_ready_ms: When the oldest ready task became ready; 0 when there is none.
+    """
+
+    ready: int = 0
+    delayed: int = 0
+    leased: int = 0
+    oldest_ready_ms: int = 0
 
 
 OFF_THE_SHARDS = frozenset({Withdrawn.REMOVED, Withdrawn.UNKNOWN})

@@ -36,6 +36,10 @@ class Inserts:
         self._database = database
         self._named: set[tuple[str, str]] = set()
 
+    def forget_queues(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Name these queues again with their next tasks; they were deleted."""
+        self._named.difference_update(keys)
+
     async def insert(self, submissions: Sequence[Submission], now_ms: int) -> Inserted:
         """See `Ledger.insert`."""
         rows = [(task, item.claim.name if item.claim else "") for item in submissions for task in item.tasks]
@@ -96,7 +100,7 @@ class Inserts:
         return won
 
     def _remember(self, queues: set[tuple[str, str]], rows: Sequence[_Row], won: frozenset[str]) -> None:
-        # A queue is named with its first task; the tables never forget one.
+        # A queue is named with its first task, and again when it was deleted.
         if queues and all(not claim or claim in won for _, claim in rows):
             self._named |= queues
 

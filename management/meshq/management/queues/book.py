@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from itertools import takewhile
+from typing import Final
 
 from meshq.contract.errors import MeshqError
 from meshq.contract.limits import MAX_FRAME_ITEMS
 from meshq.management.model.queues import UNSET, QueueSettings
-from meshq.management.queues.store import Codec, QueueChange, QueueKey, QueueStore
+from meshq.management.queues.store import QueueChange, QueueKey, QueueStore
 from meshq.mesh.lifecycle import Repeater
 from meshq.mesh.telemetry import logger
 
@@ -22,35 +23,21 @@ _log = logger(__name__)
 _REREAD_SECONDS: Final = 30.0
 
 
-class Entry(NamedTuple):
-    """A queue of which something was set.
-
-    Attributes:
-        configured: Whether execution has to know of it.
-        deleted: Whether the queue is gone; its settings are the default ones then.
-    """
-
-    tenant: str
-    name: str
-    settings: QueueSettings
-    configured: bool
-    deleted: bool
-
-
 class QueueBook:
     """See the module.
 
     Args:
         store: Where the settings are.
-        codec: How they are stored.
+
+    Attributes:
+        version: Of the last change that the book has.
     """
 
-    def __init__(self, store: QueueStore, codec: Codec) -> None:
+    def __init__(self, store: QueueStore) -> None:
         self._store = store
-        self._codec = codec
-        self._entries: dict[QueueKey, Entry] = {}
+        self._entries: dict[QueueKey, QueueChange] = {}
         self._settings: dict[QueueKey, QueueSettings] = {}
-        self._listeners: list[Callable[[Sequence[Entry]], None]] = []
+        self._listeners: list[Callable[[Sequence[QueueChange]], None]] = []
         self._reading = asyncio.Lock()
         self._repeater = Repeater("settings of queues", self._reread, _REREAD_SECONDS)
         self.version = 0
@@ -70,15 +57,22 @@ class QueueBook:
         """What a queue is set to."""
         return self._settings.get((tenant, queue), UNSET)
 
-    def entries(self) -> list[Entry]:
-        """All queues of which something was set, in the order of their changes."""
-        return list(self._entries.values())
+    def entry(self, key: QueueKey) -> QueueChange | None:
+        """What the book has of a queue; None where nothing was ever set."""
+        return self._entries.get(key)
+
+    def behind(self, version: int) -> list[QueueChange]:
+        """The changes behind a version, in their order; of each queue the latest only."""
+        found = list(
+            takewhile(lambda change: change.settings.version > version, reversed(self._entries.values()))
+        )
+        return found[::-1]
 
     def retentions(self) -> set[int]:
         """For how many days the queues keep their ended tasks."""
         return {UNSET.retention_days, *(settings.retention_days for settings in self._settings.values())}
 
-    def on_changed(self, listener: Callable[[Sequence[Entry]], None]) -> None:
+    def on_changed(self, listener: Callable[[Sequence[QueueChange]], None]) -> None:
         """Call back after changes, with what they led to."""
         self._listeners.append(listener)
 
@@ -99,21 +93,14 @@ class QueueBook:
             _log.info("settings of queues not read", reason=error.message)
 
     def _take(self, changes: Sequence[QueueChange]) -> None:
-        changed = [self._entry(change) for change in changes]
-        for entry in changed:
-            key = entry.tenant, entry.name
+        for change in changes:
             # Taken out first: the entries stay in the order of their versions.
-            self._entries.pop(key, None)
-            self._entries[key] = entry
-            if entry.deleted:
-                self._settings.pop(key, None)
+            self._entries.pop(change.key, None)
+            self._entries[change.key] = change
+            if change.deleted:
+                self._settings.pop(change.key, None)
             else:
-                self._settings[key] = entry.settings
-        self.version = changes[-1].version
+                self._settings[change.key] = change.settings
+        self.version = changes[-1].settings.version
         for listener in self._listeners:
-            listener(changed)
-
-    def _entry(self, change: QueueChange) -> Entry:
-        settings = UNSET if change.settings is None else self._codec.decode(change.settings)
-        settings = settings._replace(version=change.version, update_ms=change.update_ms)
-        return Entry(change.tenant, change.name, settings, change.configured, change.deleted)
+            listener(changes)

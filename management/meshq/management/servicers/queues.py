@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, Literal
 
 import grpc
 
-from meshq.contract.errors import InvalidRequest, NotFound, Reason
-from meshq.contract.limits import DEFAULT_PAGE_SIZE
+from meshq.contract.errors import InvalidRequest
+from meshq.contract.limits import DEFAULT_PAGE_SIZE, MAX_ACTOR_LENGTH, MAX_FRAME_BYTES
+from meshq.management.conversion.queue_changes import checked_queue, merged_settings, settings_paths
 from meshq.management.conversion.queues import public_queue
-from meshq.management.ledger import Ledger
 from meshq.management.model.pages import name_token, read_name_token
-from meshq.management.model.task import QueueFigures
-from meshq.management.model.validation import Violations, check_name, page_size
+from meshq.management.model.validation import Violations, check_name, checked_reason, page_size
+from meshq.management.queues.changes import QueueChanges, no_such_queue
+from meshq.management.queues.figures import QueueFigures
+from meshq.management.queues.store import QueueKey
 from meshq.management.servicers.requests import TENANT
-from meshq.management.stubs.placement import Placement
 from meshq.v1 import queue_service_pb2, queue_service_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Hold = queue_service_pb2.PauseQueueRequest | queue_service_pb2.DrainQueueRequest
 
-_MISSING: Final = "No task was ever created in this queue."
+_PAGE_BYTES: Final = MAX_FRAME_BYTES
+"""Where a page of queues with much to say is cut, holding at least one."""
 
 
 class QueueServicer(queue_service_pb2_grpc.QueueServiceServicer):
-    """See the protocol."""
+    """See the protocol.
 
-    def __init__(self, ledger: Ledger, placement: Placement, now_ms: Callable[[], int]) -> None:
-        self._ledger = ledger
-        self._placement = placement
+    Args:
+        figures: What is shown.
+        changes: What is done.
+        now_ms: The clock.
+    """
+
+    def __init__(self, figures: QueueFigures, changes: QueueChanges, now_ms: Callable[[], int]) -> None:
+        self._figures = figures
+        self._changes = changes
         self._now_ms = now_ms
 
     async def ListQueues(  # noqa: N802
@@ -37,36 +46,105 @@ class QueueServicer(queue_service_pb2_grpc.QueueServiceServicer):
         """Read queues page by page, by name."""
         del context
         size = page_size(request.page_size, DEFAULT_PAGE_SIZE)
-        after = _after(request.page_token)
-        found = await self._ledger.list_queues(TENANT, after=after, limit=size + 1, now_ms=self._now_ms())
-        page = found[:size]
-        following = name_token(page[-1].name) if len(found) > size else ""
-        return queue_service_pb2.ListQueuesResponse(queues=await self._shown(page), next_page_token=following)
+        found, more = await self._figures.page(TENANT, _after(request.page_token), size)
+        page = _cut([public_queue(view, self._now_ms()) for view in found])
+        following = name_token(page[-1].queue) if more or len(page) < len(found) else ""
+        return queue_service_pb2.ListQueuesResponse(queues=page, next_page_token=following)
 
     async def GetQueue(  # noqa: N802
         self, request: queue_service_pb2.GetQueueRequest, context: Context
     ) -> queue_service_pb2.Queue:
         """Read one queue."""
         del context
-        violations: Violations = []
-        check_name(violations, "queue", request.queue)
-        if violations:
-            raise InvalidRequest(violations)
-        found = await self._ledger.list_queues(
-            TENANT, after="", limit=1, name=request.queue, now_ms=self._now_ms()
-        )
-        if not found:
-            raise NotFound(_MISSING, Reason.QUEUE_NOT_FOUND)
-        return (await self._shown(found))[0]
+        return await self._shown(_key(request.queue))
 
-    async def _shown(self, page: Sequence[QueueFigures]) -> list[queue_service_pb2.Queue]:
-        if not page:
-            return []
-        depths, complete = await self._placement.depths(TENANT, [figures.name for figures in page])
-        now_ms = self._now_ms()
-        return [
-            public_queue(figures, depths.get(figures.name), now_ms, complete=complete) for figures in page
-        ]
+    async def CreateQueue(  # noqa: N802
+        self, request: queue_service_pb2.CreateQueueRequest, context: Context
+    ) -> queue_service_pb2.Queue:
+        """Declare a queue."""
+        del context
+        settings = checked_queue(request.queue)
+        key = TENANT, request.queue.queue
+        await self._changes.create(key, settings)
+        return await self._shown(key)
+
+    async def UpdateQueue(  # noqa: N802
+        self, request: queue_service_pb2.UpdateQueueRequest, context: Context
+    ) -> queue_service_pb2.Queue:
+        """Change settings."""
+        del context
+        paths = settings_paths(request)
+        key = TENANT, request.queue.queue
+        await self._changes.update(
+            key,
+            lambda before: merged_settings(before, request.queue, paths),
+            allow_missing=request.allow_missing,
+        )
+        return await self._shown(key)
+
+    async def DeleteQueue(  # noqa: N802
+        self, request: queue_service_pb2.DeleteQueueRequest, context: Context
+    ) -> queue_service_pb2.Queue:
+        """Forget a queue."""
+        del context
+        key = _key(request.queue)
+        queue = await self._shown(key)
+        await self._changes.delete(key)
+        return queue
+
+    async def PauseQueue(  # noqa: N802
+        self, request: queue_service_pb2.PauseQueueRequest, context: Context
+    ) -> queue_service_pb2.Queue:
+        """Hand out nothing more."""
+        del context
+        return await self._hold("pause", request)
+
+    async def DrainQueue(  # noqa: N802
+        self, request: queue_service_pb2.DrainQueueRequest, context: Context
+    ) -> queue_service_pb2.Queue:
+        """Take no new tasks."""
+        del context
+        return await self._hold("drain", request)
+
+    async def ResumeQueue(  # noqa: N802
+        self, request: queue_service_pb2.ResumeQueueRequest, context: Context
+    ) -> queue_service_pb2.Queue:
+        """End both."""
+        del context
+        key = _key(request.queue)
+        await self._changes.resume(key)
+        return await self._shown(key)
+
+    async def _hold(self, kind: Literal["pause", "drain"], request: Hold) -> queue_service_pb2.Queue:
+        key = _key(request.queue)
+        if len(request.actor) > MAX_ACTOR_LENGTH:
+            rule = f"must have at most {MAX_ACTOR_LENGTH} characters, not {len(request.actor)}"
+            raise InvalidRequest.field("actor", rule)
+        await self._changes.hold(key, kind, request.actor, checked_reason(request.reason))
+        return await self._shown(key)
+
+    async def _shown(self, key: QueueKey) -> queue_service_pb2.Queue:
+        found = await self._figures.one(key)
+        if found is None:
+            raise no_such_queue()
+        return public_queue(found, self._now_ms())
+
+
+def _cut(queues: list[queue_service_pb2.Queue]) -> list[queue_service_pb2.Queue]:
+    size = 0
+    for index, queue in enumerate(queues):
+        size += queue.ByteSize()
+        if index and size > _PAGE_BYTES:
+            return queues[:index]
+    return queues
+
+
+def _key(name: str) -> QueueKey:
+    violations: Violations = []
+    check_name(violations, "queue", name)
+    if violations:
+        raise InvalidRequest(violations)
+    return TENANT, name
 
 
 def _after(token: str) -> str:

@@ -9,7 +9,7 @@ import grpc
 
 from meshq.contract.limits import MAX_FRAME_ITEMS
 from meshq.internal.v1 import dispatch_service_pb2, dispatch_service_pb2_grpc
-from meshq.management.model.placement import Compared, Withdrawn
+from meshq.management.model.placement import Compared, Depth, Withdrawn
 from meshq.management.model.task import OpenAttempt
 from meshq.management.stubs.attempts import unreachable
 
@@ -59,9 +59,7 @@ class Placement:
             raise unreachable(error) from error
         return [Withdrawn(state) for state in response.states]
 
-    async def depths(
-        self, tenant: str, queues: Sequence[str]
-    ) -> tuple[dict[str, dispatch_service_pb2.QueueDepth], bool]:
+    async def depths(self, tenant: str, queues: Sequence[str]) -> tuple[dict[str, Depth], bool]:
         """What the shards hold of each queue, and whether all of them were asked."""
         assert len(queues) <= MAX_FRAME_ITEMS
         request = dispatch_service_pb2.DescribeQueuesRequest(tenant=tenant, queues=queues)
@@ -69,4 +67,8 @@ class Placement:
             response = await self._stub.DescribeQueues(request, timeout=_DESCRIBE_TIMEOUT)
         except grpc.RpcError:
             return {}, False
-        return {depth.queue: depth for depth in response.depths}, response.complete
+        found = {
+            depth.queue: Depth(depth.ready, depth.delayed, depth.leased, depth.oldest_ready_time_ms)
+            for depth in response.depths
+        }
+        return found, response.complete
