@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
-# More for the benchmark, such as BENCH="--tasks 100000 --repeat 5".
+# More for the benchmark, such as BENCH="limits delay --repeat 5"; BENCH=--help shows what there is.
 BENCH ?=
 
 .DEFAULT_GOAL := help

@@ -46,7 +46,7 @@ class Figures:
         """Tasks per second from the first submission to the last recorded end."""
         return (self.tasks - self.lost) / self.seconds if self.seconds > 0 else 0.0
 
-    def line(self, **more: object) -> str:
+    def line(self) -> str:
         """The run as one JSON object."""
         return json.dumps(
             {
@@ -54,7 +54,6 @@ class Figures:
                 "throughput_per_s": round(self.throughput, 1),
                 "latency_ms": {"p50": round(self.p50, 1), "p99": round(self.p99, 1)},
                 "lost": self.lost,
-                **more,
             }
         )
 

@@ -1,0 +1,69 @@
+"""What limits cost where they are never reached: throughput beside that of an unlimited queue.
+
+Machines are noisy, so the queues take turns, and each run is compared with the unlimited one of its own
+round.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from typing import Any
+
+from meshq.client import QueueSettings, RateLimit, TaskSpec
+from meshq.local.bench.stage import PAYLOAD, TYPE, Outcome, Stage, bulk_run, table
+
+QUEUES: dict[str, QueueSettings] = {
+    "bench-unlimited": {},
+    "bench-running": {"max_running": 1_000_000},
+    "bench-running-per-key": {"max_running_per_key": 1_000_000},
+    "bench-rate": {"rate": RateLimit(1_000_000)},
+    "bench-rate-per-key": {"rate_per_key": RateLimit(1_000_000)},
+}
+UNLIMITED = "bench-unlimited"
+KEYS = 100
+
+
+async def limits(stage: Stage) -> Outcome:
+    """Bulk runs through queues with limits that are never reached, as parts of the unlimited one's rate."""
+    for queue, settings in QUEUES.items():
+        await stage.client.update_queue(queue, allow_missing=True, **settings)
+    rates: dict[str, list[float]] = {queue: [] for queue in QUEUES}
+    lost = 0
+    for number in range(stage.repeat):
+        for queue in _turned(list(QUEUES), number):
+            run = await bulk_run(stage, _specs(stage.tasks, queue), queue)
+            rates[queue].append(run.figures.throughput)
+            lost += run.figures.lost
+    ratios = {
+        queue: [mine / free for mine, free in zip(rates[queue], rates[UNLIMITED], strict=True)]
+        for queue in QUEUES
+    }
+    shown = table("limits that are never reached", "limit", "tasks/s", "ratio", "lowest", "highest")
+    figures: dict[str, Any] = {"lost": lost}
+    for queue in QUEUES:
+        name = queue.removeprefix("bench-")
+        rate, ratio = statistics.median(rates[queue]), statistics.median(ratios[queue])
+        low, high = min(ratios[queue]), max(ratios[queue])
+        figures[name] = {
+            "throughput_per_s": round(rate, 1),
+            "ratio": round(ratio, 3),
+            "ratio_range": [round(low, 3), round(high, 3)],
+        }
+        shown.add_row(name, f"{rate:,.0f}", f"{ratio:.2f}", f"{low:.2f}", f"{high:.2f}")
+    return Outcome(figures, [shown], lost)
+
+
+def _specs(count: int, queue: str) -> Iterator[TaskSpec]:
+    per_key = queue.endswith("-per-key")
+    return (
+        TaskSpec(
+            type=TYPE, payload=PAYLOAD, queue=queue, limit_key=f"key-{number % KEYS}" if per_key else None
+        )
+        for number in range(count)
+    )
+
+
+def _turned(queues: list[str], by: int) -> list[str]:
+    by %= len(queues)
+    return queues[by:] + queues[:by]
