@@ -12,7 +12,7 @@ from meshq.contract.errors import InternalError
 from meshq.contract.ids import lowest_id, new_task_id
 from meshq.management.ledger import Inserted, RowsRefused
 from meshq.management.model.claims import Claim, Submission
-from meshq.management.model.reports import Finish, Retry, Start
+from meshq.management.model.reports import Finish, Retry, Start, Wish
 from meshq.management.model.retention import DAY_MS, leaving
 from meshq.management.model.states import State
 from meshq.management.model.task import NO_ID, NewTask, TaskFilter
@@ -34,7 +34,7 @@ def task(*, queue: str = "q", type: str = "t", ready_ms: int = NOW, state: State
 
 def of(*tasks: NewTask, claim: str = "", fingerprint: int = 1) -> Submission:
     ids = b"".join(item.task_id for item in tasks)
-    return Submission(list(tasks), Claim(claim, fingerprint, ids) if claim else None, 0)
+    return Submission(list(tasks), Claim(claim, fingerprint, ids, len(tasks)) if claim else None, 0)
 
 
 def finish(item: NewTask, state: State = State.SUCCEEDED, attempt: int = 1) -> Finish:
@@ -149,7 +149,7 @@ async def test_a_submission_is_stored_without_its_bad_rows(
     assert refused == {items[3].task_id, items[7].task_id}
     assert await count(connection, "open_tasks") == 8
     assert await ledger.open_count() == 8
-    stored = (await ledger.claims(["c"]))["c"].task_ids
+    stored = (await ledger.claims(["c"]))["c"].answers
     assert [n for n in range(10) if stored[16 * n : 16 * n + 16] == NO_ID] == [3, 7]
     again, _ = await ledger.insert_apart(of(*items, claim="c"), NOW)
     assert again.won == frozenset()
@@ -197,12 +197,9 @@ async def test_a_start_is_a_hint(ledger: PostgresLedger) -> None:
 async def test_the_first_wish_to_cancel_stands(ledger: PostgresLedger) -> None:
     item = task()
     await ledger.insert([of(item)], NOW)
-    noted = await ledger.cancel(item.task_id, "why", NOW + 5)
-    assert noted is not None
-    row, before = noted
+    ((row, before),) = await ledger.cancel([Wish(item.task_id, "why")], NOW + 5)
     assert (row.state, row.cancel_reason, row.cancel_ms, before) == (6, "why", NOW + 5, State.PENDING)
-    assert await ledger.cancel(item.task_id, "again", NOW + 6) is None
-    assert await ledger.cancel(NO_ID, "unknown", NOW) is None
+    assert await ledger.cancel([Wish(item.task_id, "again"), Wish(NO_ID, "unknown")], NOW + 6) == []
     assert await ledger.retry([Retry(item.task_id, 1, 2, State.PENDING, NOW, "", "")], NOW) == []
     assert await ledger.start_attempts([Start(item.task_id, 1, NOW, "w")], NOW) == []
     (open_,) = await ledger.cancelling(NO_ID, NOW + 5, 10)
@@ -310,7 +307,7 @@ async def test_each_writing_connection_has_a_slot_of_its_own(
 async def test_the_sweep_sees_what_is_open_untouched_and_due(ledger: PostgresLedger) -> None:
     items = [task(), task(state=State.WAITING), task(ready_ms=NOW + 10**9, state=State.SCHEDULED), task()]
     await ledger.insert([of(*items)], NOW)
-    await ledger.cancel(items[3].task_id, "", NOW)
+    await ledger.cancel([Wish(items[3].task_id, "")], NOW)
     made_ms = int.from_bytes(items[-1].task_id[:6], "big") + 1
     found = await ledger.untouched(NO_ID, max(made_ms, NOW), NOW + 1, 10)
     assert [item.task_id for item in found] == [items[0].task_id]

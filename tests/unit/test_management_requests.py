@@ -14,7 +14,7 @@ from meshq.management.conversion.reports import read_reports
 from meshq.management.conversion.tasks import accept_content, accepted_task, new_task, public_task
 from meshq.management.conversion.values import milliseconds, timestamp
 from meshq.management.create import Accepted
-from meshq.management.model.claims import ClaimKind, fingerprint
+from meshq.management.model.claims import Answer, ClaimKind, Verdict, fingerprint
 from meshq.management.model.pages import (
     filter_digest,
     name_token,
@@ -22,13 +22,31 @@ from meshq.management.model.pages import (
     read_name_token,
     read_page_token,
 )
+from meshq.management.model.queues import UNSET, QueueSettings
 from meshq.management.model.states import State
-from meshq.management.model.task import TaskFilter, TaskRow, never_dispatched, shown_state
+from meshq.management.model.task import NO_ID, TaskFilter, TaskRow, never_dispatched, shown_state
 from meshq.management.model.validation import check_request_id, checked_reason, page_size, storable
 from meshq.management.servicers.requests import frame, results
 from meshq.v1 import task_pb2, task_service_pb2
 
 ID = bytes(range(16))
+
+
+class Queues:
+    """Queues that are set to something."""
+
+    def __init__(self, settings: QueueSettings = UNSET, verdict: Verdict | None = None) -> None:
+        self.known = settings
+        self.verdict = verdict
+
+    def settings(self, tenant: str, queue: str) -> QueueSettings:
+        return self.known
+
+    def refusal(self, tenant: str, queue: str, settings: QueueSettings) -> Verdict | None:
+        return self.verdict
+
+
+OPEN = Queues()
 
 
 def fields_of(error: InvalidRequest) -> list[str]:
@@ -105,7 +123,7 @@ def test_the_specification_is_one_message_with_the_servers_part() -> None:
 def test_the_fingerprint_is_of_the_content_and_not_of_its_encoding() -> None:
     one = task_pb2.Task(type="t", headers={"a": "1", "b": "2"})
     other = task_pb2.Task(type="t", headers={"b": "2", "a": "1"}, task_id="ignored", queue="default")
-    assert fingerprint([accept_content(one, "t")]) == fingerprint([accept_content(other, "t")])
+    assert accept_content(one, "t") == accept_content(other, "t")
     assert fingerprint([b"ab", b"c"]) != fingerprint([b"a", b"bc"])
     assert fingerprint([b"ab"]) != fingerprint([b"ab", b""])
 
@@ -214,19 +232,19 @@ def test_reports_are_made_storable() -> None:
 
 def test_a_batch_names_the_bad_ones_and_keeps_the_others() -> None:
     tasks = [task_pb2.Task(type="t"), task_pb2.Task(), task_pb2.Task(type="t")]
-    checked = frame(ClaimKind.BATCH, tasks, 10, "r")
+    checked = frame(ClaimKind.BATCH, tasks, 10, "r", OPEN)
     assert len(checked.submission.tasks) == 2
     claim = checked.submission.claim
     assert claim is not None
     assert claim.name == "batch/default/r"
-    assert claim.task_ids[16:32] == bytes(16)
-    first, bad, last = results(checked, Accepted(None))
+    assert claim.answers[16:32] == bytes(16)
+    first, bad, last = results(checked, Accepted())
     assert first.task_id
     assert last.task_id
     assert bad.error.code == 3
-    refused = results(checked, Accepted(None, frozenset({checked.submission.tasks[1].task_id})))
+    refused = results(checked, Accepted(refused=frozenset({checked.submission.tasks[1].task_id})))
     assert [item.error.code for item in refused] == [0, 3, 13]
-    earlier = results(checked, Accepted(ID + bytes(32)))
+    earlier = results(checked, Accepted([Answer(ID), Answer(NO_ID), Answer(NO_ID)]))
     assert [item.task_id.replace("-", "") for item in earlier] == [ID.hex(), "", ""]
     assert [item.error.code for item in earlier] == [0, 3, 13]
 
@@ -234,5 +252,5 @@ def test_a_batch_names_the_bad_ones_and_keeps_the_others() -> None:
 @pytest.mark.parametrize(("count", "size"), [(0, 0), (1_001, 10), (1, (8 << 20) + 1)])
 def test_a_batch_has_its_bounds(count: int, size: int) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        frame(ClaimKind.BATCH, [task_pb2.Task(type="t")] * count, size, "")
+        frame(ClaimKind.BATCH, [task_pb2.Task(type="t")] * count, size, "", OPEN)
     assert fields_of(caught.value) == ["tasks"]

@@ -269,7 +269,7 @@ class Management:
 
     def _rules(self, row: TaskRow) -> Rules:
         poison_limit = self.book.settings(row.tenant, row.queue).poison_limit
-        return Rules(retry_policy(row.traits), poison_limit, random())
+        return Rules(retry_policy(row.traits), poison_limit, random())  # noqa: S311
 
     def _dispatch_link(self, instance: Instance) -> DispatchLink:
         return DispatchLink(self._kit.direct(instance.address), self.outbox, self.sweeper.compare_all)

@@ -7,6 +7,7 @@ the task ends as CANCELLED. Where a worker has it, the worker is asked to stop a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -15,9 +16,10 @@ from meshq.contract.limits import MAX_FRAME_ITEMS
 from meshq.management.finish import Finisher
 from meshq.management.ledger import Ledger, one_task
 from meshq.management.model.placement import OFF_THE_SHARDS, Withdrawn
-from meshq.management.model.reports import Finish
+from meshq.management.model.reports import CLOSE_MESSAGE, Finish, Wish
 from meshq.management.model.states import State
 from meshq.management.model.task import NO_ID, OpenAttempt, TaskId, TaskRow, never_dispatched
+from meshq.mesh.lifecycle import cancelled
 from meshq.mesh.telemetry import logger
 
 _log = logger(__name__)
@@ -54,6 +56,7 @@ class Canceller:
         self._withdrawer = withdrawer
         self._committed = committed
         self._now_ms = now_ms
+        self._following: set[asyncio.Task[None]] = set()
 
     async def cancel(self, task_id: TaskId, reason: str) -> TaskRow:
         """Ask for a task to end.
@@ -64,15 +67,49 @@ class Canceller:
         Raises:
             NotFound: There is no such task.
         """
-        noted = await self._ledger.cancel(task_id, reason, self._now_ms())
-        if noted is not None:
-            row, before = noted
-            self._committed([row])
-            if never_dispatched(before, row.ready_ms, self._now_ms()):
-                await self._end([_attempt(row)])
-            else:
-                await self._withdraw([_attempt(row)])
+        await self.wish([Wish(task_id, reason)])
         return await one_task(self._ledger, task_id, full=False)
+
+    async def wish(self, wishes: Sequence[Wish]) -> list[TaskRow]:
+        """Ask for tasks to end, at most 1,000.
+
+        Returns:
+            Those that are to end because of this call, as they stood at first.
+        """
+        noted = await self._ledger.cancel(wishes, self._now_ms()) if wishes else []
+        await self.follow_up(noted)
+        return [row for row, _ in noted]
+
+    def follow_up_soon(self, noted: Sequence[tuple[TaskRow, int]]) -> None:
+        """As `follow_up`, without waiting; what is not done when the process ends, the sweeper does."""
+        if noted:
+            task = asyncio.create_task(self.follow_up(noted), name="follow up cancellations")
+            self._following.add(task)
+            task.add_done_callback(self._followed)
+
+    async def follow_up(self, noted: Sequence[tuple[TaskRow, int]]) -> None:
+        """Have tasks end for which the wish was written just now; they come with their states before."""
+        self._committed([row for row, _ in noted])
+        now_ms = self._now_ms()
+        at_home = [row for row, before in noted if never_dispatched(before, row.ready_ms, now_ms)]
+        await self._end([_attempt(row) for row in at_home])
+        known = {row.task_id for row in at_home}
+        sent = [_attempt(row) for row, _ in noted if row.task_id not in known]
+        if sent:
+            await self._withdraw(sent)
+
+    async def stop(self) -> None:
+        """Leave the rest to the sweeper."""
+        for task in list(self._following):
+            await cancelled(task)
+
+    async def start(self) -> None:
+        """Nothing to begin."""
+
+    def _followed(self, task: asyncio.Task[None]) -> None:
+        self._following.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            _log.info("cancellations postponed", reason=str(error))
 
     async def withdraw_again(self, touched_before_ms: int) -> None:
         """Repeat the withdrawal of everything that has been CANCELLING since before a time."""
@@ -92,10 +129,15 @@ class Canceller:
 
     async def _end(self, attempts: Sequence[OpenAttempt]) -> None:
         now_ms = self._now_ms()
-        await self._finisher.end(
-            [Finish(item.task_id, item.attempt, State.CANCELLED, 0, now_ms) for item in attempts]
-        )
+        await self._finisher.end([_finish(item, now_ms) for item in attempts])
+
+
+def _finish(item: OpenAttempt, now_ms: int) -> Finish:
+    # The ledger makes it EXPIRED where the wish says so.
+    message = CLOSE_MESSAGE if item.ending == State.EXPIRED else ""
+    return Finish(item.task_id, item.attempt, State.CANCELLED, 0, now_ms, error_message=message)
 
 
 def _attempt(row: TaskRow) -> OpenAttempt:
-    return OpenAttempt(row.task_id, row.attempt, row.state, row.tenant, row.cancel_reason or "")
+    reason = row.cancel_reason or ""
+    return OpenAttempt(row.task_id, row.attempt, row.state, row.tenant, reason, row.ending)

@@ -2,18 +2,19 @@
 
 Reports that come together are written together. Most of them end their task whatever its row says:
 those are one statement, whose DELETE decides between reports that race. Only what that statement did
-not match, and lost attempts, are looked up and decided row by row.
+not match, and attempts that did not succeed, are looked up and decided row by row.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 from meshq.contract.errors import MeshqError
 from meshq.management.group import GroupWriter
 from meshq.management.ledger import Ledger
+from meshq.management.model.chains import ChainKey
 from meshq.management.model.reports import (
     DONE,
     KEEP,
@@ -21,12 +22,13 @@ from meshq.management.model.reports import (
     Finish,
     Report,
     Retry,
+    Rules,
     Start,
+    answer_to_start,
     certain_finish,
     decide,
     is_start,
 )
-from meshq.management.model.states import State
 from meshq.management.model.task import TaskId, TaskRow
 
 _Key = tuple[TaskId, int]
@@ -48,6 +50,13 @@ class Commits(Protocol):
         """Changes were committed while nobody wanted them."""
 
 
+class Chains(Protocol):
+    """Who lets the next tasks of chains go."""
+
+    def release(self, keys: Iterable[ChainKey]) -> None:
+        """Tasks of these chains have ended."""
+
+
 class Finisher:
     """Takes reports.
 
@@ -55,6 +64,8 @@ class Finisher:
         ledger: Where tasks end.
         commits: Hears of every change, after its commit.
         now_ms: The clock.
+        rules: What decides about further attempts of a task.
+        chains: Hears where a task of a chain has ended, after the commit.
         lanes: How many groups are written at a time.
     """
 
@@ -64,11 +75,15 @@ class Finisher:
         commits: Commits,
         now_ms: Callable[[], int],
         *,
+        rules: Callable[[TaskRow], Rules] = lambda _: Rules(),
+        chains: Chains | None = None,
         lanes: int = 2,
     ) -> None:
         self._ledger = ledger
         self._commits = commits
         self._now_ms = now_ms
+        self._rules = rules
+        self._chains = chains
         self._writer = GroupWriter("finish", self._write, lanes=lanes)
         self.start = self._writer.start
         self.stop = self._writer.stop
@@ -93,15 +108,22 @@ class Finisher:
         """
         ended = await self._ledger.finish(ends, self._now_ms()) if ends else []
         self._commits.committed(ended)
+        self._release(row.chain for row in ended)
         return ended
 
-    async def _end_for(self, ends: Sequence[Finish]) -> Sequence[TaskId]:
+    async def _end_for(self, ends: Sequence[Finish]) -> Iterable[tuple[TaskId, int]]:
         """End tasks; what they look like then is read only where somebody wants to know."""
         if not ends or self._commits.wanted:
-            return [row.task_id for row in await self.end(ends)]
+            return [(row.task_id, row.state) for row in await self.end(ends)]
         ended = await self._ledger.finish_quietly(ends, self._now_ms())
-        await self._tell_late(ended)
-        return ended
+        self._release(item.chain for item in ended)
+        await self._tell_late([item.task_id for item in ended])
+        return [(item.task_id, item.state) for item in ended]
+
+    def _release(self, chains: Iterable[ChainKey | None]) -> None:
+        keys = {chain for chain in chains if chain is not None}
+        if keys and self._chains:
+            self._chains.release(keys)
 
     async def _tell_late(self, ended: Sequence[TaskId]) -> None:
         """Somebody may have come during the statement, and have read the rows just before its commit."""
@@ -128,9 +150,8 @@ class Finisher:
             if end is not None and report.task_id not in places:
                 places[report.task_id] = index
                 ends.append(end)
-        done = {end.task_id: DONE[State(end.state)] for end in ends}
-        for task_id in await self._end_for(ends):
-            directives[places[task_id]] = done[task_id]
+        for task_id, state in await self._end_for(ends):
+            directives[places[task_id]] = DONE[state]
         return directives
 
     async def _decide_rest(self, reports: Sequence[Report], directives: list[Directive | None]) -> None:
@@ -144,7 +165,7 @@ class Finisher:
             retries: dict[TaskId, Retry] = {}
             for index in rest:
                 report = reports[index]
-                decision = decide(report, rows.get(report.task_id), self._now_ms())
+                decision = decide(report, rows.get(report.task_id), self._now_ms(), self._rules)
                 if isinstance(decision, Directive):
                     directives[index] = decision
                 elif isinstance(decision, Finish):
@@ -165,8 +186,16 @@ class Finisher:
             for report in reports
             if is_start(report)
         }
-        if starts:
-            self._commits.committed(await self._ledger.start_attempts(list(starts.values()), self._now_ms()))
-            for index, report in enumerate(reports):
-                if is_start(report):
-                    directives[index] = KEEP
+        if not starts:
+            return
+        changed = await self._ledger.start_attempts(list(starts.values()), self._now_ms())
+        self._commits.committed(changed)
+        begun = {row.task_id for row in changed}
+        unmoved = [i for i, report in enumerate(reports) if is_start(report) and report.task_id not in begun]
+        rows = (
+            await self._ledger.get_tasks([reports[i].task_id for i in unmoved], full=False) if unmoved else {}
+        )
+        for index in unmoved:
+            directives[index] = answer_to_start(
+                reports[index], rows.get(reports[index].task_id), self._now_ms()
+            )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from meshq.contract.errors import NotFound
-from meshq.management.model.claims import Claim, Submission
-from meshq.management.model.reports import Finish, Retry, Start
+from meshq.management.model.chains import ChainKey
+from meshq.management.model.claims import Answer, Claim, Submission
+from meshq.management.model.reports import Finish, Retry, Start, Wish
 from meshq.management.model.task import (
     Changed,
     OpenAttempt,
@@ -30,10 +32,29 @@ class Inserted(NamedTuple):
     Attributes:
         won: The names of the claims that were made now; tasks without a claim are always stored.
         repeat: Whether an earlier try may have stored the group, so that tasks may have been dispatched.
+        others: By the ids of tasks that were not stored since others hold their unique keys: their answers.
+        waiting: The ids of tasks that wait for the ones before them in their chains.
+        replaced: Tasks that have to go for new ones, with their states before.
     """
 
     won: frozenset[str]
     repeat: bool
+    others: Mapping[TaskId, Answer] = MappingProxyType({})
+    waiting: frozenset[TaskId] = frozenset()
+    replaced: Sequence[tuple[TaskRow, int]] = ()
+
+
+class Ended(NamedTuple):
+    """A task that was moved to its end.
+
+    Attributes:
+        state: The end.
+        chain: What it was in, if anything.
+    """
+
+    task_id: TaskId
+    state: int
+    chain: ChainKey | None
 
 
 class Ledger(Protocol):
@@ -41,6 +62,13 @@ class Ledger(Protocol):
 
     async def insert(self, submissions: Sequence[Submission], now_ms: int) -> Inserted:
         """Store submissions in one transaction: those with a claim only where it is won.
+
+        Raises:
+            RowsRefused: A row is bad.
+        """
+
+    async def insert_keyed(self, submissions: Sequence[Submission], now_ms: int) -> Inserted:
+        """As `insert`, for submissions with tasks that have unique or ordering keys.
 
         Raises:
             RowsRefused: A row is bad.
@@ -55,8 +83,8 @@ class Ledger(Protocol):
     async def finish(self, ends: Sequence[Finish], now_ms: int) -> list[TaskRow]:
         """Move rows to their ends where id and attempt match; returns those that were moved."""
 
-    async def finish_quietly(self, ends: Sequence[Finish], now_ms: int) -> list[TaskId]:
-        """As `finish`, but returns only the ids: most ends interest nobody, and rows take time to read."""
+    async def finish_quietly(self, ends: Sequence[Finish], now_ms: int) -> list[Ended]:
+        """As `finish`, but returns less: most ends interest nobody, and rows take time to read."""
 
     async def retry(self, retries: Sequence[Retry], now_ms: int) -> list[TaskRow]:
         """Begin next attempts where id and attempt match; returns the changed rows."""
@@ -64,10 +92,10 @@ class Ledger(Protocol):
     async def start_attempts(self, starts: Sequence[Start], now_ms: int) -> list[TaskRow]:
         """Note that attempts run; returns the changed rows."""
 
-    async def cancel(self, task_id: TaskId, reason: str, now_ms: int) -> tuple[TaskRow, int] | None:
-        """Write CANCELLING; returns the row and its state before.
+    async def cancel(self, wishes: Sequence[Wish], now_ms: int) -> list[tuple[TaskRow, int]]:
+        """Write CANCELLING; returns the rows with their states before.
 
-        None when the task is not open or was to be cancelled already.
+        Tasks that are not open, or were to be cancelled already, are not among them.
         """
 
     async def delete(self, task_id: TaskId, now_ms: int) -> bool:

@@ -102,7 +102,7 @@ def _write_defaults(message: queue_service_pb2.TaskDefaults, defaults: TaskDefau
         message.priority = defaults.priority
     message.max_attempts = defaults.max_attempts
     if defaults.retry is not None:
-        _write_retry_policy(message.retry_policy, defaults.retry)
+        write_retry_policy(message.retry_policy, defaults.retry)
     for duration, value_ms in (
         ("schedule_to_start_timeout", defaults.schedule_to_start_ms),
         ("start_to_close_timeout", defaults.start_to_close_ms),
@@ -113,7 +113,8 @@ def _write_defaults(message: queue_service_pb2.TaskDefaults, defaults: TaskDefau
             getattr(message, duration).FromMilliseconds(value_ms)
 
 
-def _write_retry_policy(message: task_pb2.RetryPolicy, policy: RetryPolicy) -> None:
+def write_retry_policy(message: task_pb2.RetryPolicy, policy: RetryPolicy) -> None:
+    """Write a policy, complete."""
     message.initial_delay.FromMilliseconds(policy.initial_ms)
     message.multiplier = policy.multiplier
     message.max_delay.FromMilliseconds(policy.max_ms)

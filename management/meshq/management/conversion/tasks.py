@@ -8,13 +8,21 @@ tells whether a repeated request is the same.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from meshq.contract.errors import InvalidRequest
 from meshq.contract.ids import new_task_id
-from meshq.contract.limits import DEFAULT_MAX_ATTEMPTS, DEFAULT_QUEUE, MAX_ATTEMPTS, MAX_PAYLOAD_BYTES
+from meshq.contract.limits import (
+    DEFAULT_MAX_ATTEMPTS,
+    DEFAULT_QUEUE,
+    MAX_ATTEMPTS,
+    MAX_PAYLOAD_BYTES,
+    RETENTION_DAYS,
+)
 from meshq.internal.v1 import attempt_service_pb2
+from meshq.management.conversion.traits import check_traits, is_trait, resolve
 from meshq.management.conversion.values import text_id, timestamp
+from meshq.management.model.queues import NO_DEFAULTS, UNSET, QueueSettings, defaults_of
 from meshq.management.model.states import State
 from meshq.management.model.task import NewTask, TaskRow, shown_state
 from meshq.management.model.validation import (
@@ -28,57 +36,60 @@ from meshq.management.model.validation import (
 )
 from meshq.v1 import task_pb2
 
-_WRITTEN_BY_SERVER: Final = (
-    "task_id",
-    "tenant",
-    "create_time",
-    "state",
-    "attempt",
-    "attempt_start_time",
-    "end_time",
-    "worker_id",
-    "result",
-    "result_data",
-    "result_content_type",
-    "error",
-    "cancel_reason",
-    "cancel_time",
-)
+_PLAIN: Final = range(3, 10)
+"""The numbers of the fields that callers write in plain tasks."""
+_WRITTEN_BY_SERVER: Final = [
+    field.name
+    for field in task_pb2.Task.DESCRIPTOR.fields
+    if field.number not in _PLAIN and not is_trait(field.number)
+]
 _TASK_ID_KEY: Final = task_pb2.Task(task_id="x" * 36).SerializeToString()[:-36]
 """The encoded key and length of a task_id, which stand before its 36 characters."""
 _TIMED: Final = frozenset({State.SCHEDULED, State.RETRYING})
 
 
-def accept_content(task: task_pb2.Task, path: str) -> bytes:
-    """Check what a caller wrote, complete it with defaults, and encode it.
+class Content(NamedTuple):
+    """What a caller wrote.
+
+    Attributes:
+        encoded: The specification without the server's part.
+        plain: Whether it has no traits of its own.
+    """
+
+    encoded: bytes
+    plain: bool
+
+
+def accept_content(task: task_pb2.Task, path: str) -> Content:
+    """Check what a caller wrote, and encode it.
 
     Args:
-        task: Is changed: defaults are filled in, and what the server writes is removed.
+        task: Is changed: the queue is filled in, and what the server writes is removed.
         path: The field's path in the request, for the violations.
-
-    Returns:
-        The encoded specification without the server's part.
 
     Raises:
         InvalidRequest: Fields break their rules.
     """
-    if _claims_to_know(task):
+    numbers = [field.number for field, _ in task.ListFields()]
+    plain = not numbers or (numbers[0] in _PLAIN and numbers[-1] in _PLAIN)
+    if not plain:
         for field in _WRITTEN_BY_SERVER:
-            task.ClearField(field)
+            task.ClearField(field)  # type: ignore[arg-type]
+        plain = not any(map(is_trait, numbers))
     task.DiscardUnknownFields()
     if not task.queue:
         task.queue = DEFAULT_QUEUE
-    if not task.max_attempts:
-        task.max_attempts = DEFAULT_MAX_ATTEMPTS
     has_headers = bool(task.headers)
     # Only maps have no order of their own, and sorting them takes time.
-    sort_maps = has_headers or task.WhichOneof("input") == "payload"
+    sort_maps = has_headers or not plain or task.WhichOneof("input") == "payload"
     content = task.SerializeToString(deterministic=sort_maps)
-    if has_headers or not _plainly_good(task, len(content)):
+    if has_headers or not plain or not _plainly_good(task, len(content)):
         violations = _violations(task, path)
+        if not plain:
+            check_traits(violations, path, task)
         if violations:
             raise InvalidRequest(violations)
-    return content
+    return Content(content, plain)
 
 
 def _plainly_good(task: task_pb2.Task, size: int) -> bool:
@@ -87,7 +98,7 @@ def _plainly_good(task: task_pb2.Task, size: int) -> bool:
         size <= MAX_PAYLOAD_BYTES
         and is_name(task.queue)
         and is_name(task.type)
-        and 1 <= task.max_attempts <= MAX_ATTEMPTS
+        and 0 <= task.max_attempts <= MAX_ATTEMPTS
         and not task.content_type
     )
 
@@ -96,29 +107,11 @@ def _violations(task: task_pb2.Task, path: str) -> Violations:
     violations: Violations = []
     check_name(violations, f"{path}.queue", task.queue)
     check_name(violations, f"{path}.type", task.type)
-    check_max_attempts(violations, f"{path}.max_attempts", task.max_attempts)
+    if task.max_attempts:
+        check_max_attempts(violations, f"{path}.max_attempts", task.max_attempts)
     _check_input(violations, path, task)
     check_headers(violations, f"{path}.headers", task.headers)
     return violations
-
-
-def _claims_to_know(task: task_pb2.Task) -> bool:
-    """Whether the caller set what the server writes. Rare, and cheaper to ask than to clear each field."""
-    return bool(
-        task.task_id
-        or task.tenant
-        or task.state
-        or task.attempt
-        or task.worker_id
-        or task.result_content_type
-        or task.cancel_reason
-        or task.HasField("create_time")
-        or task.HasField("attempt_start_time")
-        or task.HasField("end_time")
-        or task.HasField("cancel_time")
-        or task.HasField("error")
-        or task.WhichOneof("output")
-    )
 
 
 def _check_input(violations: Violations, path: str, task: task_pb2.Task) -> None:
@@ -133,24 +126,44 @@ def _check_input(violations: Violations, path: str, task: task_pb2.Task) -> None
         )
 
 
-def new_task(task: task_pb2.Task, content: bytes, tenant: str) -> NewTask:
-    """Give a checked task its id.
+def new_task(task: task_pb2.Task, content: Content, tenant: str, settings: QueueSettings = UNSET) -> NewTask:
+    """Give a checked task its id, and complete it.
 
     Args:
         task: What `accept_content` has seen.
         content: What it returned.
         tenant: Whose task it is.
+        settings: What its queue is set to.
     """
-    task_id = new_task_id().bytes
-    create_ms = int.from_bytes(task_id[:6], "big")
-    spec = content + _TASK_ID_KEY + text_id(task_id).encode() + _servers_part(tenant, create_ms)
-    return NewTask(task_id, tenant, task.queue, task.type, State.PENDING, task.max_attempts, create_ms, spec)
+    task_id = new_task_id(RETENTION_DAYS.index(settings.retention_days)).bytes
+    create_ms = ready_ms = int.from_bytes(task_id[:6], "big")
+    defaults = defaults_of(settings, task.type)
+    max_attempts = task.max_attempts or defaults.max_attempts or DEFAULT_MAX_ATTEMPTS
+    special = None
+    added = b""
+    if not content.plain or defaults is not NO_DEFAULTS:
+        special, added, ready_ms = resolve(task, defaults, max_attempts, create_ms)
+    own_part = text_id(task_id).encode() + _servers_part(tenant, create_ms, max_attempts)
+    return NewTask(
+        task_id,
+        tenant,
+        task.queue,
+        task.type,
+        State.PENDING if ready_ms <= create_ms else State.SCHEDULED,
+        max_attempts,
+        ready_ms,
+        content.encoded + _TASK_ID_KEY + own_part + added,
+        settings.retention_days,
+        special,
+    )
 
 
 @lru_cache(maxsize=64)
-def _servers_part(tenant: str, create_ms: int) -> bytes:
-    """What the server adds to a specification beside the id; the same for all tasks of a millisecond."""
-    return task_pb2.Task(tenant=tenant, create_time=timestamp(create_ms)).SerializeToString()
+def _servers_part(tenant: str, create_ms: int, max_attempts: int) -> bytes:
+    """What the server adds to a specification beside the id; the same for most tasks of a millisecond."""
+    return task_pb2.Task(
+        tenant=tenant, create_time=timestamp(create_ms), max_attempts=max_attempts
+    ).SerializeToString()
 
 
 def accepted_task(new: NewTask) -> task_pb2.Task:
@@ -158,6 +171,8 @@ def accepted_task(new: NewTask) -> task_pb2.Task:
     task = task_pb2.Task.FromString(new.spec)
     task.state = new.state  # type: ignore[assignment]
     task.attempt = 1
+    if new.state == State.SCHEDULED:
+        task.next_start_time.CopyFrom(timestamp(new.ready_ms))
     return task
 
 

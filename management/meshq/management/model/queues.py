@@ -41,6 +41,10 @@ class TaskDefaults(NamedTuple):
     heartbeat_ms: int = 0
 
 
+NO_DEFAULTS: Final = TaskDefaults()
+"""Those of most queues."""
+
+
 class Rate(NamedTuple):
     """A bucket of tokens, complete."""
 
@@ -79,7 +83,7 @@ class QueueSettings(NamedTuple):
 
     version: int = 0
     update_ms: int = 0
-    defaults: TaskDefaults = TaskDefaults()
+    defaults: TaskDefaults = NO_DEFAULTS
     type_defaults: Mapping[str, TaskDefaults] = MappingProxyType({})
     limits: Limits = Limits()
     retention_days: int = DEFAULT_RETENTION_DAYS
@@ -91,3 +95,19 @@ class QueueSettings(NamedTuple):
 
 UNSET: Final = QueueSettings()
 """The settings of a queue that nobody has set anything of."""
+
+
+def defaults_of(settings: QueueSettings, type_: str) -> TaskDefaults:
+    """The defaults for tasks of a type, field by field: those of the type, else those of the queue.
+
+    Returns:
+        NO_DEFAULTS itself where there are none.
+    """
+    by_type = settings.type_defaults.get(type_)
+    if by_type is None:
+        return NO_DEFAULTS if settings.defaults == NO_DEFAULTS else settings.defaults
+    merged = TaskDefaults._make(
+        own if own != none else general
+        for own, general, none in zip(by_type, settings.defaults, NO_DEFAULTS, strict=True)
+    )
+    return NO_DEFAULTS if merged == NO_DEFAULTS else merged

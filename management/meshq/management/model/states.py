@@ -32,10 +32,10 @@ class State(enum.IntEnum):
 
 
 _ENDS: Final = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED})
-_RETRY: Final = frozenset({State.RETRYING, State.PENDING})
+_RETRY: Final = frozenset({State.RETRYING, State.PENDING, State.SCHEDULED})
 
 MOVES: Final[dict[State, frozenset[State]]] = {
-    State.WAITING: frozenset({State.SCHEDULED, State.PENDING, State.CANCELLED, State.EXPIRED}),
+    State.WAITING: frozenset({State.SCHEDULED, State.PENDING, State.CANCELLING, State.EXPIRED}),
     State.SCHEDULED: frozenset({State.PENDING, State.RUNNING, State.CANCELLING}) | _RETRY | _ENDS,
     State.PENDING: frozenset({State.RUNNING, State.CANCELLING}) | _RETRY | _ENDS,
     State.RUNNING: frozenset({State.CANCELLING}) | _RETRY | _ENDS,
@@ -46,7 +46,8 @@ MOVES: Final[dict[State, frozenset[State]]] = {
     State.CANCELLED: frozenset(),
     State.EXPIRED: frozenset(),
 }
-"""Where a task may go from each state. A move to RETRYING or back to PENDING begins an attempt."""
+"""Where a task may go from each state. A move to RETRYING, or back to PENDING or SCHEDULED, begins an
+attempt."""
 
 TERMINAL: Final = frozenset(state for state, moves in MOVES.items() if not moves)
 OPEN: Final = frozenset(State) - TERMINAL

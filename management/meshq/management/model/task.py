@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from meshq.contract.limits import DEFAULT_RETENTION_DAYS
+from meshq.management.model.chains import ChainKey
 from meshq.management.model.states import TERMINAL, State
 
 TaskId: TypeAlias = bytes
@@ -142,6 +143,11 @@ class TaskRow(NamedTuple):
     spec: bytes | None = None
 
     @property
+    def chain(self) -> ChainKey | None:
+        """The chain that the task is in."""
+        return ChainKey(self.tenant, self.queue, self.ordering_key) if self.ordering_key else None
+
+    @property
     def ended(self) -> bool:
         """Whether the state is terminal."""
         return self.state in TERMINAL
@@ -155,6 +161,7 @@ class OpenAttempt(NamedTuple):
     state: int
     tenant: str
     cancel_reason: str
+    ending: int | None = None
 
 
 class QueueFigures(NamedTuple):
@@ -220,6 +227,33 @@ def sendable(task: NewTask, *, repeat: bool = False) -> Sendable:
         special.traits,
         special.start_by_ms,
         special.announce_start,
+    )
+
+
+def created_row(task: NewTask) -> TaskRow:
+    """A task that was just accepted, as the ledger has it."""
+    special = task.special or Special()
+    return TaskRow(
+        task_id=task.task_id,
+        tenant=task.tenant,
+        queue=task.queue,
+        type=task.type,
+        state=task.state,
+        attempt=1,
+        max_attempts=task.max_attempts,
+        ready_ms=task.ready_ms,
+        start_ms=None,
+        end_ms=None,
+        worker_id=None,
+        error_type=None,
+        error_message=None,
+        cancel_reason=None,
+        cancel_ms=None,
+        ordering_key=special.ordering_key,
+        unique_key=special.unique.key if special.unique else None,
+        labels=list(special.labels or ()) or None,
+        redriven_from=special.redriven_from,
+        traits=special.traits or None,
     )
 
 

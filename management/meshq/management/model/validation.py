@@ -17,10 +17,14 @@ from meshq.contract.limits import (
     MAX_PAGE_SIZE,
     MAX_PAYLOAD_BYTES,
     MAX_REASON_LENGTH,
+    MAX_TASK_LABEL_VALUE_LENGTH,
+    MAX_TASK_LABELS,
     NAME_PATTERN,
     NAME_RULE,
     REQUEST_ID_PATTERN,
     REQUEST_ID_RULE,
+    TASK_LABEL_KEY_PATTERN,
+    TASK_LABEL_KEY_RULE,
 )
 
 Violations = list[FieldViolation]
@@ -77,6 +81,39 @@ def check_headers(violations: Violations, field: str, headers: Mapping[str, str]
         elif len(value) > MAX_HEADER_VALUE_LENGTH:
             rule = f"must have at most {MAX_HEADER_VALUE_LENGTH} characters, not {len(value)}"
             violations.append(FieldViolation(f"{field}[{key!r}]", rule))
+
+
+def check_range(
+    violations: Violations, field: str, value: float, bounds: tuple[float, float], unit: str = ""
+) -> None:
+    """A number; NaN is in no range."""
+    least, most = bounds
+    if not least <= value <= most:
+        rule = f"must be {least:.15g} to {most:.15g}{unit}, not {value:.15g}{unit}"
+        violations.append(FieldViolation(field, rule))
+
+
+def check_text(violations: Violations, field: str, value: str, most: int) -> None:
+    """A key or the like, which the ledger keeps as text."""
+    if len(value) > most:
+        rule = f"must have at most {most} characters, not {len(value)}"
+        violations.append(FieldViolation(field, rule))
+    elif "\x00" in value:
+        violations.append(FieldViolation(field, f"must not have the character NUL{_but(value)}"))
+
+
+def check_labels(violations: Violations, field: str, labels: Mapping[str, str]) -> None:
+    """What tasks are found by."""
+    if len(labels) > MAX_TASK_LABELS:
+        rule = f"must have at most {MAX_TASK_LABELS} entries, not {len(labels)}"
+        violations.append(FieldViolation(field, rule))
+        return
+    for key, value in labels.items():
+        if not TASK_LABEL_KEY_PATTERN.fullmatch(key):
+            rule = f"keys {TASK_LABEL_KEY_RULE}, not {key[:_SHOWN]!r}"
+            violations.append(FieldViolation(field, rule))
+        else:
+            check_text(violations, f"{field}[{key!r}]", value, MAX_TASK_LABEL_VALUE_LENGTH)
 
 
 def check_request_id(request_id: str) -> None:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from operator import itemgetter
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import psycopg
 
 from meshq.management.ledger import Inserted
-from meshq.management.model.claims import Claim, Submission
-from meshq.management.model.task import NO_ID, NewTask, TaskId
+from meshq.management.model.claims import Answer, Claim, Submission, corrected_answers
+from meshq.management.model.task import NO_ID, TaskId
+from meshq.management.postgres.columns import Row, claim_columns, special_columns, task_columns
 from meshq.management.postgres.database import Database, LedgerConnection
 from meshq.management.postgres.errors import refuses_rows
 from meshq.management.postgres.sql import statement
-from meshq.mesh.postgres.arrays import bigints, byteas, smallints, texts, uuids
+from meshq.mesh.postgres.arrays import texts, uuids
 
-_CREATE: Final = statement("create")
+_CREATE: Final = statement("claim") + statement("create") + statement("created")
+_CREATE_SPECIAL: Final = statement("claim") + statement("create_special") + statement("created")
 _KNOWN: Final = """
 SELECT uuid_send(id) FROM open_tasks WHERE id = ANY (%(ids)s::uuid[])
 UNION ALL
@@ -24,9 +25,6 @@ SELECT uuid_send(id) FROM finished_tasks WHERE id = ANY (%(ids)s::uuid[])
 """
 _CLAIMS: Final = "SELECT claim, fingerprint, task_ids FROM claims WHERE claim = ANY (%s::text[])"
 _CORRECT_CLAIM: Final = "UPDATE claims SET task_ids = %s WHERE claim = %s"
-
-_Row = tuple[NewTask, str]
-"""A task with the name of its claim, or an empty one."""
 
 
 class Inserts:
@@ -46,7 +44,7 @@ class Inserts:
         claims = [item.claim for item in submissions if item.claim]
 
         async def work(connection: LedgerConnection, again: bool) -> Inserted:
-            fresh = await _without_known(connection, rows) if again else rows
+            fresh = await without_known(connection, rows) if again else rows
             won = await self._store(connection, fresh, claims, now_ms)
             return Inserted(won, repeat=again)
 
@@ -67,11 +65,11 @@ class Inserts:
                 if claim and not won:
                     return Inserted(won, repeat=again), frozenset()
                 rows = [(task, "") for task in submission.tasks]
-                fresh = await _without_known(connection, rows) if again else rows
+                fresh = await without_known(connection, rows) if again else rows
                 refused = frozenset(await self._halved(connection, fresh, now_ms))
                 if claim:
-                    task_ids = _without(claim.task_ids, refused)
-                    await connection.execute(_CORRECT_CLAIM, [task_ids, claim.name])
+                    none = dict.fromkeys(refused, Answer(NO_ID))
+                    await connection.execute(_CORRECT_CLAIM, [corrected_answers(claim, none), claim.name])
             return Inserted(won, repeat=again), refused
 
         return await self._database.write(work)
@@ -86,25 +84,31 @@ class Inserts:
         return await self._database.write(work)
 
     async def _store(
-        self, connection: LedgerConnection, rows: Sequence[_Row], claims: Sequence[Claim], now_ms: int
+        self, connection: LedgerConnection, rows: Sequence[Row], claims: Sequence[Claim], now_ms: int
     ) -> frozenset[str]:
         queues = {(row[0][1], row[0][2]) for row in rows} - self._named
-        cursor = await connection.execute(
-            _CREATE,
-            _parameters(rows, claims, sorted(queues), connection.slot, now_ms),
-            prepare=True,
-            binary=True,
-        )
+        columns = {
+            "now": now_ms,
+            "slot": connection.slot,
+            **claim_columns(claims),
+            **task_columns(rows),
+            **new_queues(queues),
+        }
+        query = _CREATE
+        if any(task.special for task, _ in rows):
+            query = _CREATE_SPECIAL
+            columns |= special_columns(rows, {})
+        cursor = await connection.execute(query, columns, prepare=True, binary=True)
         won = frozenset(name for (name,) in await cursor.fetchall())
         self._remember(queues, rows, won)
         return won
 
-    def _remember(self, queues: set[tuple[str, str]], rows: Sequence[_Row], won: frozenset[str]) -> None:
+    def _remember(self, queues: set[tuple[str, str]], rows: Sequence[Row], won: frozenset[str]) -> None:
         # A queue is named with its first task, and again when it was deleted.
         if queues and all(not claim or claim in won for _, claim in rows):
             self._named |= queues
 
-    async def _halved(self, connection: LedgerConnection, rows: Sequence[_Row], now_ms: int) -> list[TaskId]:
+    async def _halved(self, connection: LedgerConnection, rows: Sequence[Row], now_ms: int) -> list[TaskId]:
         if not rows:
             return []
         try:
@@ -121,46 +125,17 @@ class Inserts:
         return []
 
 
-def _parameters(
-    rows: Sequence[_Row], claims: Sequence[Claim], queues: Sequence[tuple[str, str]], slot: int, now_ms: int
-) -> dict[str, Any]:
-    # Tasks in the order of their ids and claims in that of their names, so that no two groups take
-    # the same locks in different order.
-    rows = sorted(rows, key=_by_id)
-    claims = sorted(claims)
-    columns = list(zip(*(task for task, _ in rows), strict=True)) or [()] * len(NewTask._fields)
-    ids, tenants, names, types, states, max_attempts, ready, specs, retention_days, _ = columns
+def new_queues(queues: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """The columns of queues that may have to be named, sorted, as they are locked in that order."""
+    ordered = sorted(queues)
     return {
-        "now": now_ms,
-        "slot": slot,
-        "ids": uuids(ids),
-        "tenants": texts(tenants),
-        "queues": texts(names),
-        "types": texts(types),
-        "states": smallints(states),
-        "max_attempts": smallints(max_attempts),
-        "ready": bigints(ready),
-        "specs": byteas(specs),
-        "retention_days": smallints(retention_days),
-        "row_claims": texts([claim for _, claim in rows]),
-        "claims": texts([claim.name for claim in claims]),
-        "fingerprints": bigints([claim.fingerprint for claim in claims]),
-        "claim_ids": byteas([claim.task_ids for claim in claims]),
-        "new_tenants": texts([tenant for tenant, _ in queues]),
-        "new_queues": texts([name for _, name in queues]),
+        "new_tenants": texts([tenant for tenant, _ in ordered]),
+        "new_queues": texts([name for _, name in ordered]),
     }
 
 
-_by_id = itemgetter(0)
-
-
-async def _without_known(connection: LedgerConnection, rows: Sequence[_Row]) -> list[_Row]:
-    # An earlier try was perhaps committed, and its tasks may even have ended since.
+async def without_known(connection: LedgerConnection, rows: Sequence[Row]) -> list[Row]:
+    """Leave out what an earlier try has stored: it was perhaps committed, and may even have ended since."""
     cursor = await connection.execute(_KNOWN, {"ids": uuids([task.task_id for task, _ in rows])}, binary=True)
     known = {task_id for (task_id,) in await cursor.fetchall()}
     return [row for row in rows if row[0].task_id not in known]
-
-
-def _without(task_ids: bytes, refused: frozenset[TaskId]) -> bytes:
-    ids = [task_ids[start : start + 16] for start in range(0, len(task_ids), 16)]
-    return b"".join(NO_ID if task_id in refused else task_id for task_id in ids)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import time
 
+from meshq.management.postgres.chains import ChainRows
 from meshq.management.postgres.database import Database
 from meshq.management.postgres.inserts import Inserts
+from meshq.management.postgres.keyed import Keyed
 from meshq.management.postgres.moves import Moves
 from meshq.management.postgres.reads import Reads
 from meshq.management.postgres.selections import Selections
@@ -17,7 +19,7 @@ def _now_ms() -> int:
     return int(time() * 1_000)
 
 
-class PostgresLedger(Inserts, Moves, Reads, Selections, Upkeep):
+class PostgresLedger(Inserts, Keyed, Moves, ChainRows, Reads, Selections, Upkeep):
     """See `meshq.management.ledger.Ledger`.
 
     Args:

@@ -6,7 +6,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, LiteralString
 
-from meshq.management.model.reports import STARTABLE_NUMBERS, Finish, Retry, Start
+from meshq.management.ledger import Ended
+from meshq.management.model.chains import ChainKey
+from meshq.management.model.reports import STARTABLE_NUMBERS, Finish, Retry, Start, Wish
 from meshq.management.model.retention import leaving
 from meshq.management.model.task import TaskId, TaskRow
 from meshq.management.postgres.database import Database, LedgerConnection
@@ -14,7 +16,7 @@ from meshq.management.postgres.sql import statement
 from meshq.mesh.postgres.arrays import bigints, integers, smallints, texts, uuids
 
 _FINISH: Final = statement("finish") + statement("finished")
-_FINISH_QUIETLY: Final = statement("finish") + "SELECT uuid_send(id) FROM moved"  # noqa: S608
+_FINISH_QUIETLY: Final = statement("finish") + statement("finished_quietly")
 _RETRY: Final = statement("retry")
 _START: Final = statement("start")
 _CANCEL: Final = statement("cancel")
@@ -31,21 +33,24 @@ class Moves:
         """See `Ledger.finish`."""
         return await self._change(_FINISH, _columns_of(ends, now_ms))
 
-    async def finish_quietly(self, ends: Sequence[Finish], now_ms: int) -> list[TaskId]:
+    async def finish_quietly(self, ends: Sequence[Finish], now_ms: int) -> list[Ended]:
         """See `Ledger.finish_quietly`."""
         parameters = _columns_of(ends, now_ms)
 
-        async def work(connection: LedgerConnection, _: bool) -> list[TaskId]:
+        async def work(connection: LedgerConnection, _: bool) -> list[Ended]:
             named = {**parameters, "slot": connection.slot}
             cursor = await connection.execute(_FINISH_QUIETLY, named, prepare=True, binary=True)
-            return [task_id for (task_id,) in await cursor.fetchall()]
+            return [
+                Ended(task_id, state, chain and ChainKey(*chain))
+                for task_id, state, chain in await cursor.fetchall()
+            ]
 
         return await self._database.write(work)
 
     async def retry(self, retries: Sequence[Retry], now_ms: int) -> list[TaskRow]:
         """See `Ledger.retry`."""
         columns = zip(*sorted(retries), strict=True)
-        ids, attempts, next_attempts, states, ready, error_types, error_messages = columns
+        ids, attempts, next_attempts, states, ready, error_types, error_messages, spared, unanswered = columns
         return await self._change(
             _RETRY,
             {
@@ -57,6 +62,8 @@ class Moves:
                 "ready": bigints(ready),
                 "error_types": texts(error_types),
                 "error_messages": texts(error_messages),
+                "spared": smallints(spared),
+                "unanswered": smallints(unanswered),
             },
         )
 
@@ -75,14 +82,13 @@ class Moves:
             },
         )
 
-    async def cancel(self, task_id: TaskId, reason: str, now_ms: int) -> tuple[TaskRow, int] | None:
+    async def cancel(self, wishes: Sequence[Wish], now_ms: int) -> list[tuple[TaskRow, int]]:
         """See `Ledger.cancel`."""
-        parameters = {"id": uuid.UUID(bytes=task_id), "reason": reason, "now": now_ms}
+        parameters = wish_columns(wishes, now_ms)
 
-        async def work(connection: LedgerConnection, _: bool) -> tuple[TaskRow, int] | None:
+        async def work(connection: LedgerConnection, _: bool) -> list[tuple[TaskRow, int]]:
             cursor = await connection.execute(_CANCEL, parameters, prepare=True, binary=True)
-            row = await cursor.fetchone()
-            return None if row is None else (TaskRow(*row[1:]), row[0])
+            return [(TaskRow(*row[1:]), row[0]) for row in await cursor.fetchall()]
 
         return await self._database.write(work)
 
@@ -122,3 +128,9 @@ def _columns_of(ends: Sequence[Finish], now_ms: int) -> dict[str, Any]:
         "error_types": texts(error_types),
         "error_messages": texts(error_messages),
     }
+
+
+def wish_columns(wishes: Sequence[Wish], now_ms: int) -> dict[str, Any]:
+    """What cancel.sql takes."""
+    ids, reasons, endings = zip(*sorted(wishes), strict=True)
+    return {"now": now_ms, "ids": uuids(ids), "reasons": texts(reasons), "endings": smallints(endings)}

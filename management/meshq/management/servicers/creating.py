@@ -13,7 +13,7 @@ from meshq.management.model.claims import ClaimKind
 from meshq.management.model.task import NewTask, TaskId
 from meshq.management.servicers.ingest import ingest
 from meshq.management.servicers.parts import Context, TaskMethods
-from meshq.management.servicers.requests import frame, refusal, results, single
+from meshq.management.servicers.requests import created, frame, results, single, submit
 from meshq.v1 import task_pb2, task_service_pb2
 
 
@@ -37,8 +37,10 @@ class CreatingMethods(TaskMethods):
     ) -> task_service_pb2.BatchCreateTasksResponse:
         """Accept several tasks."""
         del context
-        checked = frame(ClaimKind.BATCH, request.tasks, request.ByteSize(), request.request_id)
-        accepted = await self._parts.creator.submit(checked.submission) if checked.submission.tasks else None
+        checked = frame(
+            ClaimKind.BATCH, request.tasks, request.ByteSize(), request.request_id, self._parts.admission
+        )
+        accepted = await submit(self._parts.creator, checked)
         return task_service_pb2.BatchCreateTasksResponse(results=results(checked, accepted))
 
     async def IngestTasks(  # noqa: N802
@@ -46,7 +48,9 @@ class CreatingMethods(TaskMethods):
     ) -> AsyncIterator[task_service_pb2.IngestTasksResponse]:
         """Accept frames of tasks."""
         del context
-        async for response in ingest(self._parts.creator, request_iterator, self._parts.stopping):
+        async for response in ingest(
+            self._parts.creator, self._parts.admission, request_iterator, self._parts.stopping
+        ):
             yield response
 
     async def RunTask(  # noqa: N802
@@ -65,13 +69,8 @@ class CreatingMethods(TaskMethods):
 
     async def _create(self, task: task_pb2.Task, request_id: str) -> tuple[NewTask | None, TaskId]:
         """Store a task; returns it if it is new, and the id of the task that stands for the request."""
-        new, submission = single(task, request_id)
-        accepted = await self._parts.creator.submit(submission)
-        if accepted.refused:
-            raise refusal()
-        if accepted.earlier_ids is not None:
-            return None, accepted.earlier_ids
-        return new, new.task_id
+        checked = single(task, request_id, self._parts.admission)
+        return created(checked, await submit(self._parts.creator, checked))
 
 
 def _wait_seconds(request: task_service_pb2.RunTaskRequest) -> float:

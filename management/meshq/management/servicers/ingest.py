@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Final
 
 from meshq.contract.errors import Reason, Unavailable
 from meshq.management.create import Accepted, Creator
 from meshq.management.model.claims import ClaimKind
-from meshq.management.servicers.requests import Frame, frame, results
+from meshq.management.servicers.requests import Admission, Frame, frame, results, submit
 from meshq.v1 import task_service_pb2
 
 _UNDER_WAY: Final = 8
 """Frames of one stream that wait for storage at a time; beyond that the stream is not read."""
 
-_Pending = tuple[Frame, asyncio.Future[Accepted] | None]
+_Pending = tuple[Frame, Awaitable[Accepted | None]]
 
 
 async def ingest(
-    creator: Creator, requests: AsyncIterator[task_service_pb2.IngestTasksRequest], stopping: asyncio.Event
+    creator: Creator,
+    admission: Admission,
+    requests: AsyncIterator[task_service_pb2.IngestTasksRequest],
+    stopping: asyncio.Event,
 ) -> AsyncIterator[task_service_pb2.IngestTasksResponse]:
     """Accept frames; yields one answer for each.
 
     Args:
         creator: Stores them.
+        admission: What their queues are set to.
         requests: The frames.
         stopping: Set when the instance stops: what was read is answered, and the rest goes elsewhere.
 
@@ -32,7 +36,7 @@ async def ingest(
         MeshqError: A frame as a whole was refused; the frames before it are answered first.
     """
     pending: asyncio.Queue[_Pending | Exception | None] = asyncio.Queue(_UNDER_WAY)
-    reader = asyncio.create_task(_read(creator, requests, pending))
+    reader = asyncio.create_task(_read(creator, admission, requests, pending))
     guard = asyncio.create_task(_stop(stopping, reader, pending))
     number = 0
     try:
@@ -40,8 +44,7 @@ async def ingest(
             if isinstance(item, Exception):
                 raise item
             checked, answer = item
-            accepted = await answer if answer is not None else None
-            yield task_service_pb2.IngestTasksResponse(frame=number, results=results(checked, accepted))
+            yield task_service_pb2.IngestTasksResponse(frame=number, results=results(checked, await answer))
             number += 1
     finally:
         reader.cancel()
@@ -51,16 +54,18 @@ async def ingest(
 
 async def _read(
     creator: Creator,
+    admission: Admission,
     requests: AsyncIterator[task_service_pb2.IngestTasksRequest],
     pending: asyncio.Queue[_Pending | Exception | None],
 ) -> None:
     end: Exception | None = None
     try:
         async for request in requests:
-            checked = frame(ClaimKind.INGEST, request.tasks, request.ByteSize(), request.request_id)
+            checked = frame(
+                ClaimKind.INGEST, request.tasks, request.ByteSize(), request.request_id, admission
+            )
             await creator.room()
-            answer = creator.submit(checked.submission) if checked.submission.tasks else None
-            await pending.put((checked, answer))
+            await pending.put((checked, submit(creator, checked)))
     except Exception as error:  # noqa: BLE001
         # Whatever it is, it is raised where the frames are answered, behind those that came before.
         end = error

@@ -2,24 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Sequence
+from typing import Final, NamedTuple, Protocol
 
-from meshq.contract.errors import InternalError, InvalidRequest
+from meshq.contract.errors import (
+    Conflict,
+    InternalError,
+    InvalidRequest,
+    MeshqError,
+    Overloaded,
+    PreconditionFailed,
+    Reason,
+)
 from meshq.contract.limits import DEFAULT_TENANT
 from meshq.contract.status import to_status
-from meshq.management.conversion.tasks import accept_content, new_task
+from meshq.management.conversion.tasks import Content, accept_content, new_task
 from meshq.management.conversion.values import text_id
-from meshq.management.create import Accepted
-from meshq.management.model.claims import Claim, ClaimKind, Submission, claim_name, fingerprint
-from meshq.management.model.task import NO_ID, NewTask
+from meshq.management.create import Accepted, Creator
+from meshq.management.model.claims import (
+    Answer,
+    Claim,
+    ClaimKind,
+    Submission,
+    Verdict,
+    claim_name,
+    encoded_answers,
+    fingerprint,
+)
+from meshq.management.model.queues import UNSET, QueueSettings
+from meshq.management.model.states import State
+from meshq.management.model.task import NO_ID, NewTask, TaskId
 from meshq.management.model.validation import check_frame, check_request_id
 from meshq.mesh import context
 from meshq.v1 import task_pb2, task_service_pb2
 
 TENANT = DEFAULT_TENANT
 
+_RETRY_DELAY: Final = 1.0
 _CreateTaskResult = task_service_pb2.CreateTaskResult
+
+
+class Admission(Protocol):
+    """Says of queues what they are set to and whether they take tasks."""
+
+    def settings(self, tenant: str, queue: str) -> QueueSettings:
+        """What a queue is set to."""
+
+    def refusal(self, tenant: str, queue: str, settings: QueueSettings) -> Verdict | None:
+        """Why the queue takes no task now: DRAINING or FULL."""
+
+
+Entry = NewTask | InvalidRequest | Answer
+"""A good task, why it breaks a rule, or why its queue does not take it."""
 
 
 class Frame(NamedTuple):
@@ -27,11 +61,13 @@ class Frame(NamedTuple):
 
     Attributes:
         submission: The good tasks.
-        entries: For each task of the batch, in order: the task, or why it is refused.
+        entries: For each task of the batch, in order, what it is.
+        claim: The claim of the request, also where no task is good.
     """
 
     submission: Submission
-    entries: list[NewTask | InvalidRequest]
+    entries: list[Entry]
+    claim: Claim | None
 
 
 def effective_request_id(given: str) -> str:
@@ -46,19 +82,9 @@ def effective_request_id(given: str) -> str:
     return given
 
 
-def single(task: task_pb2.Task, request_id: str) -> tuple[NewTask, Submission]:
-    """One task as a submission of its own.
-
-    Raises:
-        InvalidRequest: A field breaks its rule.
-    """
-    request_id = effective_request_id(request_id)
-    content = accept_content(task, "task")
-    accepted = new_task(task, content, TENANT)
-    return accepted, _submission(ClaimKind.CREATE, request_id, [accepted], [content])
-
-
-def frame(kind: ClaimKind, tasks: Sequence[task_pb2.Task], size: int, request_id: str) -> Frame:
+def frame(
+    kind: ClaimKind, tasks: Sequence[task_pb2.Task], size: int, request_id: str, admission: Admission
+) -> Frame:
     """Check a batch, each task for itself.
 
     Args:
@@ -66,13 +92,14 @@ def frame(kind: ClaimKind, tasks: Sequence[task_pb2.Task], size: int, request_id
         tasks: The tasks.
         size: Their encoded size together.
         request_id: The caller's request id.
+        admission: What their queues are set to.
 
     Raises:
         InvalidRequest: The batch as a whole breaks a rule.
     """
     check_frame("tasks", len(tasks), size)
     request_id = effective_request_id(request_id)
-    entries: list[NewTask | InvalidRequest] = []
+    entries: list[Entry] = []
     contents: list[bytes] = []
     for index, task in enumerate(tasks):
         try:
@@ -80,20 +107,57 @@ def frame(kind: ClaimKind, tasks: Sequence[task_pb2.Task], size: int, request_id
         except InvalidRequest as error:
             entries.append(error)
         else:
-            entries.append(new_task(task, content, TENANT))
-            contents.append(content)
-    return Frame(_submission(kind, request_id, entries, contents), entries)
+            entries.append(_entry(task, content, admission))
+            contents.append(content.encoded)
+    return _framed(kind, request_id, entries, contents)
 
 
-def _submission(
-    kind: ClaimKind, request_id: str, entries: Sequence[NewTask | InvalidRequest], contents: list[bytes]
-) -> Submission:
+def single(task: task_pb2.Task, request_id: str, admission: Admission) -> Frame:
+    """One task as a batch of its own.
+
+    Raises:
+        InvalidRequest: A field breaks its rule.
+    """
+    request_id = effective_request_id(request_id)
+    content = accept_content(task, "task")
+    return _framed(ClaimKind.CREATE, request_id, [_entry(task, content, admission)], [content.encoded])
+
+
+def _entry(task: task_pb2.Task, content: Content, admission: Admission) -> Entry:
+    settings = admission.settings(TENANT, task.queue)
+    if settings is not UNSET and (verdict := admission.refusal(TENANT, task.queue, settings)):
+        return Answer(NO_ID, verdict)
+    return new_task(task, content, TENANT, settings)
+
+
+def _framed(kind: ClaimKind, request_id: str, entries: list[Entry], contents: list[bytes]) -> Frame:
     tasks = [entry for entry in entries if isinstance(entry, NewTask)]
     claim = None
-    if request_id and tasks:
-        task_ids = b"".join(entry.task_id if isinstance(entry, NewTask) else NO_ID for entry in entries)
-        claim = Claim(claim_name(kind, TENANT, request_id), fingerprint(contents), task_ids)
-    return Submission(tasks, claim, sum(map(len, contents)))
+    if request_id and contents:
+        answers = encoded_answers([_expected(entry) for entry in entries])
+        claim = Claim(claim_name(kind, TENANT, request_id), fingerprint(contents), answers, len(entries))
+    return Frame(Submission(tasks, claim, sum(map(len, contents))), entries, claim)
+
+
+def _expected(entry: Entry) -> Answer:
+    if isinstance(entry, NewTask):
+        return Answer(entry.task_id)
+    return entry if isinstance(entry, Answer) else Answer(NO_ID)
+
+
+def submit(creator: Creator, checked: Frame) -> Awaitable[Accepted | None]:
+    """Store what is good of a batch; gives None when nothing is, and the request was not made before.
+
+    Raises:
+        Overloaded: Too much waits to be stored.
+    """
+    if checked.submission.tasks:
+        return creator.submit(checked.submission)
+    return _earlier(creator, checked.claim)
+
+
+async def _earlier(creator: Creator, claim: Claim | None) -> Accepted | None:
+    return await creator.earlier(claim) if claim else None
 
 
 def results(checked: Frame, accepted: Accepted | None) -> list[task_service_pb2.CreateTaskResult]:
@@ -103,20 +167,62 @@ def results(checked: Frame, accepted: Accepted | None) -> list[task_service_pb2.
         checked: The batch.
         accepted: What became of the good tasks; None when there were none.
     """
-    earlier = accepted.earlier_ids if accepted else None
-    refused = accepted.refused if accepted else frozenset()
-    answers = []
-    for index, entry in enumerate(checked.entries):
-        if earlier is not None:
-            task_id = earlier[16 * index : 16 * index + 16]
-        else:
-            task_id = entry.task_id if isinstance(entry, NewTask) and entry.task_id not in refused else NO_ID
+    return [
+        _result(entry, answer)
+        for entry, answer in zip(checked.entries, _answers(checked, accepted), strict=True)
+    ]
+
+
+def created(checked: Frame, accepted: Accepted | None) -> tuple[NewTask | None, TaskId]:
+    """The task of a batch of one, if it is new, and the id of the task that stands for it.
+
+    Raises:
+        MeshqError: There is none.
+    """
+    (entry,), (answer,) = checked.entries, _answers(checked, accepted)
+    if error := _error(entry, answer):
+        raise error
+    if not (isinstance(entry, NewTask) and entry.task_id == answer.task_id):
+        return None, answer.task_id
+    assert accepted is not None
+    waits = entry.task_id in accepted.waiting
+    return entry._replace(state=State.WAITING) if waits else entry, entry.task_id
+
+
+def _answers(checked: Frame, accepted: Accepted | None) -> Sequence[Answer]:
+    if accepted is None:
+        return [_expected(entry) for entry in checked.entries]
+    if accepted.earlier is not None:
+        return accepted.earlier
+    if not (accepted.refused or accepted.others):
+        return [_expected(entry) for entry in checked.entries]
+    changed = {**dict.fromkeys(accepted.refused, Answer(NO_ID)), **accepted.others}
+    return [changed.get(answer.task_id, answer) for answer in map(_expected, checked.entries)]
+
+
+def _result(entry: Entry, answer: Answer) -> task_service_pb2.CreateTaskResult:
+    if error := _error(entry, answer):
+        return _CreateTaskResult(error=to_status(error))
+    if answer.verdict == Verdict.EXISTING:
+        return _CreateTaskResult(task_id=text_id(answer.task_id), existing=True)
+    return _CreateTaskResult(task_id=text_id(answer.task_id))
+
+
+def _error(entry: Entry, answer: Answer) -> MeshqError | None:
+    """Why a task was not accepted; None when it was, or another one stands for it."""
+    task_id, verdict = answer
+    if verdict in (Verdict.NEW, Verdict.EXISTING):
         if task_id != NO_ID:
-            answers.append(_CreateTaskResult(task_id=text_id(task_id)))
-        else:
-            error = entry if isinstance(entry, InvalidRequest) else refusal()
-            answers.append(_CreateTaskResult(error=to_status(error)))
-    return answers
+            return None
+        return entry if isinstance(entry, InvalidRequest) else refusal()
+    if verdict == Verdict.TAKEN:
+        text = text_id(task_id)
+        return Conflict(f"The unique_key is held by task {text}.", Reason.UNIQUE_KEY_TAKEN, task_id=text)
+    if verdict == Verdict.DRAINING:
+        return PreconditionFailed("The queue is draining and takes no new tasks.", Reason.QUEUE_DRAINING)
+    return Overloaded(
+        "The queue has as many open tasks as its settings allow.", Reason.QUEUE_FULL, retry_delay=_RETRY_DELAY
+    )
 
 
 def refusal() -> InternalError:

@@ -1,6 +1,6 @@
 -- Ends tasks: moves the rows whose id and attempt match. The DELETE is the arbiter: of two reports
--- of one attempt, and of a report and a cancellation, one finds the row. What is returned of `moved` is
--- written behind this.
+-- of one attempt, and of a report and a cancellation, one finds the row. A task whose time was over ends as
+-- EXPIRED where it would end as CANCELLED. What is returned of `moved` is written behind this.
 WITH moved AS (
     DELETE FROM open_tasks AS o
     USING unnest(
@@ -10,9 +10,13 @@ WITH moved AS (
     WHERE o.id = i.id AND o.attempt = i.attempt
     RETURNING
         o.id, i.end_ms, o.ready_ms, coalesce(nullif(i.start_ms, 0), o.start_ms) AS start_ms, o.cancel_ms,
-        o.attempt, o.max_attempts, i.state, o.tenant, o.queue, o.type,
+        o.attempt, o.max_attempts,
+        CASE i.state WHEN 9 THEN coalesce(o.ending, 9) ELSE i.state END AS state, o.tenant, o.queue, o.type,
         coalesce(nullif(i.worker_id, ''), o.worker_id) AS worker_id,
-        nullif(i.error_type, '') AS error_type, nullif(i.error_message, '') AS error_message,
+        CASE
+            WHEN o.ending = 10 AND i.state IN (9, 10) THEN 'SCHEDULE_TO_CLOSE_TIMEOUT' ELSE nullif(i.error_type, '')
+        END AS error_type,
+        nullif(i.error_message, '') AS error_message,
         o.cancel_reason, i.end_ms + o.retention_days * 86400000::bigint AS leave_ms, o.spared, o.priority,
         o.fairness_key, o.ordering_key, o.unique_key, o.labels, o.redriven_from, NULL::uuid AS redriven_to,
         o.traits, o.spec

@@ -1,0 +1,69 @@
+"""Chains of ordering keys in the ledger, and what is left of keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from meshq.management.model.chains import ChainKey
+from meshq.management.model.task import Sendable, TaskRow
+from meshq.management.postgres.columns import chain_columns
+from meshq.management.postgres.database import Database, LedgerConnection
+from meshq.management.postgres.sql import statement
+
+_LOCK: Final = statement("lock_chains")
+_RELEASE: Final = statement("release")
+_STUCK: Final = statement("stuck_chains")
+
+
+class ChainRows:
+    """See `meshq.management.chains.ChainStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def release(self, keys: Sequence[ChainKey], now_ms: int) -> list[tuple[TaskRow, Sendable]]:
+        """See `ChainStore.release`."""
+        columns = chain_columns(keys)
+
+        async def work(connection: LedgerConnection, again: bool) -> list[tuple[TaskRow, Sendable]]:
+            async with connection.transaction():
+                await connection.execute(_LOCK, columns, prepare=True)
+                named = {**columns, "now": now_ms}
+                cursor = await connection.execute(_RELEASE, named, prepare=True, binary=True)
+                return [_released(row, repeat=again) for row in await cursor.fetchall()]
+
+        return await self._database.write(work)
+
+    async def stuck_chains(self, after: ChainKey, limit: int) -> tuple[list[ChainKey], ChainKey | None]:
+        """See `ChainStore.stuck_chains`."""
+        parameters = {**after._asdict(), "limit": limit}
+
+        async def work(connection: LedgerConnection) -> list[tuple[object, ...]]:
+            return await (await connection.execute(_STUCK, parameters, prepare=True)).fetchall()
+
+        rows = await self._database.read(work)
+        keys = [ChainKey(*row[:3]) for row in rows]  # type: ignore[arg-type]
+        stuck = [key for key, row in zip(keys, rows, strict=True) if row[3]]
+        return stuck, keys[-1] if len(rows) == limit else None
+
+
+def _released(found: tuple[object, ...], *, repeat: bool) -> tuple[TaskRow, Sendable]:
+    spec, priority, fairness, start_by, announce, *columns = found
+    row = TaskRow(*columns)  # type: ignore[arg-type]
+    sendable = Sendable(
+        row.task_id,
+        row.attempt,
+        row.tenant,
+        row.queue,
+        row.type,
+        row.ready_ms,
+        priority,  # type: ignore[arg-type]
+        fairness,  # type: ignore[arg-type]
+        repeat,
+        spec,  # type: ignore[arg-type]
+        row.traits,
+        start_by,  # type: ignore[arg-type]
+        bool(announce),
+    )
+    return row, sendable

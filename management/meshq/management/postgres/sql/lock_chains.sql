@@ -1,0 +1,7 @@
+-- Locks ordering keys, in their order.
+SELECT k.last_seq
+FROM ordering_keys AS k
+JOIN unnest(%(tenants)s::text[], %(queues)s::text[], %(keys)s::text[]) AS i (tenant, queue, key)
+    ON k.tenant = i.tenant AND k.queue = i.queue AND k.key = i.key
+ORDER BY k.tenant, k.queue, k.key
+FOR UPDATE OF k
