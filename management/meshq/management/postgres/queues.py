@@ -112,8 +112,10 @@ class PostgresQueues:
 
     async def _rows(self, query: LiteralString, parameters: Mapping[str, Any]) -> list[QueueRow]:
         return [
-            QueueRow(*row[:3], self._decoded(*row[3:6]), *row[6:])
-            for row in await self._fetch(query, parameters)
+            QueueRow(tenant, name, create_ms, self._decoded(version, update_ms, stored), *figures)
+            for tenant, name, create_ms, version, update_ms, stored, *figures in await self._fetch(
+                query, parameters
+            )
         ]
 
     async def open_counts(self, keys: Sequence[QueueKey]) -> dict[QueueKey, int]:

@@ -44,15 +44,34 @@ class Placement:
         return [Compared(state) for state in response.states]
 
     async def withdraw(self, attempts: Sequence[OpenAttempt]) -> list[Withdrawn]:
-        """Take tasks off the shards, at most 1,000; says what was found of each.
+        """Take tasks off the shards that are to end, at most 1,000; says what was found of each.
 
         Raises:
             Unavailable: Execution does not answer.
         """
+        return await self._withdraw(attempts, dispatch_service_pb2.WITHDRAW_MODE_CANCEL)
+
+    async def recall(self, attempts: Sequence[OpenAttempt]) -> list[Withdrawn]:
+        """Take attempts off the shards that no worker has, at most 1,000; those at workers go on.
+
+        Raises:
+            Unavailable: Execution does not answer.
+        """
+        return await self._withdraw(attempts, dispatch_service_pb2.WITHDRAW_MODE_RECALL)
+
+    async def _withdraw(
+        self, attempts: Sequence[OpenAttempt], mode: dispatch_service_pb2.WithdrawMode.ValueType
+    ) -> list[Withdrawn]:
         request = dispatch_service_pb2.WithdrawTasksRequest()
         add = request.withdrawals.add
         for item in attempts:
-            add(task_id=item.task_id, attempt=item.attempt, reason=item.cancel_reason, tenant=item.tenant)
+            add(
+                task_id=item.task_id,
+                attempt=item.attempt,
+                reason=item.cancel_reason,
+                tenant=item.tenant,
+                mode=mode,
+            )
         try:
             response = await self._stub.WithdrawTasks(request, timeout=_TIMEOUT)
         except grpc.RpcError as error:
