@@ -125,6 +125,19 @@ async def test_the_worker_beats_for_a_handler_on_request(start: Start, sample: A
     assert {word.lease_token for word in session.progress} == {watched.lease_token}
 
 
+async def test_the_worker_beats_for_a_task_that_waits_for_its_handler(
+    start: Start, stuck: threading.Event
+) -> None:
+    session = (await start(lambda: stuck.wait(DEADLINE), slots=1, prefetch=1)).session
+    running, waiting = assignment(), assignment()
+    waiting.task.heartbeat_timeout.FromMilliseconds(300)
+    session.give(running, waiting)
+    await session.until(lambda: len(session.progress) >= 3)
+    assert {word.lease_token for word in session.progress} == {waiting.lease_token}
+    stuck.set()
+    assert (await session.outcome(waiting.lease_token)).HasField("success")
+
+
 # Ending
 
 

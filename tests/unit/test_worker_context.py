@@ -12,7 +12,7 @@ from meshq.contract.limits import MAX_OUTPUT_CHUNK_BYTES
 from meshq.v1 import worker_service_pb2 as pb
 from meshq.v1.task_pb2 import Task
 from meshq.worker import TaskCancelled, TaskContext
-from meshq.worker.jobs import Job, deadline
+from meshq.worker.jobs import Board, Job, Stop, deadline
 from meshq.worker.news import Words, frames, joined
 from meshq.worker.pulse import Pulse
 from meshq.worker.registry import Handler, Place
@@ -197,23 +197,65 @@ class TestWords:
 
 
 class TestPulse:
-    def test_it_beats_until_the_job_has_ended(self) -> None:
-        heard: list[pb.LeaseProgress] = []
-        enough = threading.Event()
-
-        def hear(beat: pb.LeaseProgress) -> None:
-            heard.append(beat)
-            if len(heard) == 3:
-                enough.set()
-
+    def job(self, *, auto_heartbeat: bool) -> Job:
         assignment = assigned()
         assignment.task.heartbeat_timeout.FromMilliseconds(30)
-        job = Job(assignment, Handler("x", lambda: None, Place.THREAD), 0.0)
-        pulse = Pulse(hear)
+        handler = Handler("x", lambda: None, Place.THREAD, auto_heartbeat=auto_heartbeat)
+        return Job(assignment, handler, 0.0)
+
+    def test_it_beats_until_the_job_has_ended(self) -> None:
+        job, pulse = self.job(auto_heartbeat=True), Beats()
+        job.claim()
         pulse.add(job)
-        assert enough.wait(10.0)
-        assert heard[0] == pb.LeaseProgress(lease_token=b"lease\xff")
+        assert pulse.enough.wait(10.0)
+        assert pulse.heard[0] == pb.LeaseProgress(lease_token=b"lease\xff")
         job.succeeded(None)
-        [thread] = [thread for thread in threading.enumerate() if thread.name == "meshq-pulse"]
-        thread.join(10.0)
-        assert not thread.is_alive()
+        pulse.wait_over()
+
+    def test_it_beats_for_a_job_that_waits_for_its_handler(self) -> None:
+        job, pulse = self.job(auto_heartbeat=False), Beats()
+        pulse.add(job)
+        assert pulse.enough.wait(10.0)
+        job.claim()
+        pulse.wait_over()
+
+    def test_it_is_silent_about_a_job_that_never_begins(self) -> None:
+        job, pulse, board = self.job(auto_heartbeat=False), Beats(), Board(lambda _result: None)
+        board.add(job)
+        pulse.add(job)
+        board.finish(job, None)
+        pulse.wait_over()
+
+    def test_it_beats_once_for_a_handler_that_speaks_for_itself(self) -> None:
+        job, pulse = self.job(auto_heartbeat=False), Beats()
+        job.claim()
+        pulse.add(job)
+        pulse.wait_over()
+        assert len(pulse.heard) == 1
+
+    def test_it_is_silent_when_the_lease_was_lost(self) -> None:
+        job, pulse = self.job(auto_heartbeat=True), Beats()
+        job.claim()
+        pulse.add(job)
+        job.ask_to_stop(Stop.LEASE_LOST)
+        pulse.wait_over()
+
+
+class Beats:
+    """A pulse and what it says."""
+
+    def __init__(self) -> None:
+        self.heard: list[pb.LeaseProgress] = []
+        self.enough = threading.Event()
+        self.add = Pulse(self._hear).add
+
+    def _hear(self, beat: pb.LeaseProgress) -> None:
+        self.heard.append(beat)
+        if len(self.heard) == 3:
+            self.enough.set()
+
+    def wait_over(self) -> None:
+        for thread in threading.enumerate():
+            if thread.name == "meshq-pulse":
+                thread.join(10.0)
+                assert not thread.is_alive()

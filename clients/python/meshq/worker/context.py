@@ -43,7 +43,7 @@ class News(Protocol):
         """Take a piece of output."""
 
     def keep_alive(self, job: Job) -> None:
-        """Give signs of life for a job until it has ended."""
+        """Give signs of life for a job with a heartbeat_timeout as long as its handler does not."""
 
 
 class TaskContext:

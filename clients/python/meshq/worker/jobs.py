@@ -39,7 +39,7 @@ class Job:
         received: When it came to the worker, in seconds since the epoch.
         claimed: Whether a runner took it; from then on it may have had effects.
         started: When that was, in seconds since the epoch.
-        ended: Whether its handler has ended.
+        ended: Whether its handler has ended, or will never begin.
         stop: Why it is to stop, if it is.
         stop_reason: The same in the words of who asked for it.
         grace: Seconds that it has to stop by itself.
@@ -93,7 +93,7 @@ class Job:
         name = self.handler.arguments.context
         if name is not None:
             keywords[name] = self._make_context(news)
-        if self.handler.auto_heartbeat and self.task.HasField("heartbeat_timeout"):
+        if self.task.HasField("heartbeat_timeout"):
             news.keep_alive(self)
         return args, keywords
 
@@ -195,6 +195,7 @@ class Board:
         """Take a job off and answer it; of a job that is off already nothing is heard."""
         if self._jobs.pop(job.token, None) is None:
             return
+        job.ended = True
         self._answer(None if job.stop is Stop.LEASE_LOST else result)
         if self._emptied is not None and not self._jobs:
             self._emptied.set()

@@ -75,7 +75,7 @@ class Outbox:
             self.signal()
 
     def keep_alive(self, job: Job) -> None:
-        """Give signs of life for a job until it has ended."""
+        """Give signs of life for a job with a heartbeat_timeout as long as its handler does not."""
         self._pulse.add(job)
 
     def signal(self) -> None:

@@ -1,4 +1,8 @@
-"""Signs of life for handlers that leave them to the worker: `task(..., auto_heartbeat=True)`."""
+"""Signs of life for tasks with a heartbeat_timeout, where their handlers cannot or need not give any.
+
+The worker speaks for a task as long as it waits for its handler, once when the handler begins, and with
+`task(..., auto_heartbeat=True)` as long as it runs.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +19,9 @@ BEATS: Final = 3
 
 
 class Pulse:
-    """Beats for jobs until they end or lose their lease, in a thread that lives as long as there are any.
+    """Beats for jobs, in a thread that lives as long as there are any.
 
-    It says that the process of the handlers lives and that its threads get their turns, no more.
+    Of a running handler it says that its process lives and that the threads there get their turns, no more.
 
     Args:
         send: Where heartbeats go.
@@ -30,7 +34,10 @@ class Pulse:
         self._running = False
 
     def add(self, job: Job) -> None:
-        """Beat for a job from now on."""
+        """Beat for a job now, and for as long as its handler does not."""
+        self._send(LeaseProgress(lease_token=job.token))
+        if not _is_left_to_the_worker(job):
+            return
         with self._changed:
             self._due[job] = time.monotonic() + _interval(job)
             self._changed.notify()
@@ -46,13 +53,19 @@ class Pulse:
 
     def _beat(self, now: float) -> float | None:
         """Beat for whom it is time; returns when it is time again, None if there is nobody left."""
-        for job in [job for job in self._due if job.ended or job.stop is Stop.LEASE_LOST]:
+        for job in [job for job in self._due if not _is_left_to_the_worker(job)]:
             del self._due[job]
         for job, due in self._due.items():
             if due <= now:
                 self._due[job] = now + _interval(job)
                 self._send(LeaseProgress(lease_token=job.token))
         return min(self._due.values()) - now if self._due else None
+
+
+def _is_left_to_the_worker(job: Job) -> bool:
+    if job.ended or job.stop is Stop.LEASE_LOST:
+        return False
+    return not job.claimed or job.handler.auto_heartbeat
 
 
 def _interval(job: Job) -> float:

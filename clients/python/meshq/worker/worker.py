@@ -332,10 +332,12 @@ class _Work:
                 self._outbox.end(outcomes.release(assignment.lease_token, "the worker stops"))
                 continue
             job = Job(assignment, handler, received)
-            if self._board.add(job):
-                by_place.setdefault(handler.place, []).append(job)
-            else:
+            if not self._board.add(job):
                 self._outbox.end(None)
+                continue
+            by_place.setdefault(handler.place, []).append(job)
+            if assignment.task.HasField("heartbeat_timeout"):
+                self._outbox.keep_alive(job)
         for place, jobs in by_place.items():
             self._runner(place).submit(jobs)
 
