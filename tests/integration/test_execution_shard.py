@@ -2,114 +2,43 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
 import pytest
 from fixtures.execution import opened_shard, wait_until
+from fixtures.shards import (
+    CLASS,
+    SESSION,
+    Bell,
+    News,
+    done,
+    everything,
+    figures,
+    ids,
+    item,
+    lease,
+    leased_ids,
+    leases,
+    now_ms,
+    poll,
+    queued,
+    task_of,
+)
 
 from meshq.contract.ids import new_task_id
-from meshq.execution.model import Lease, Over, QueueItem
+from meshq.execution.model import Lease, Over
 from meshq.execution.ring import keys
 from meshq.execution.ring.doorbell import Doorbell
 from meshq.execution.ring.errors import EpochChanged, RingOutdated, ShardClosed, ShardFull
-from meshq.execution.ring.shard import Applied, Held, Owner, Shard, Taken
-
-CLASS = "default/q/t"
-SESSION = "e-1/x-1"
+from meshq.execution.ring.shard import Held, Owner, Shard
 
 
 @pytest.fixture
 async def shard(shards: dict[str, str]) -> AsyncIterator[Shard]:
     async with opened_shard(shards["shard-1"]) as found:
         yield found
-
-
-def now_ms() -> int:
-    return int(time.time() * 1000)
-
-
-def item(task_id: bytes | None = None, **fields: Any) -> QueueItem:
-    values: dict[str, Any] = {
-        "attempt": 1,
-        "lane": f"{CLASS}/",
-        "ready_ms": now_ms() - 1_000,
-        "priority": 0,
-        "repeat": False,
-        "routing_key": b"",
-        "spec": b"spec",
-    }
-    return QueueItem(task_id or new_task_id().bytes, **(values | fields))
-
-
-async def queued(shard: Shard, count: int, **fields: Any) -> list[bytes]:
-    items = [item(**fields) for _ in range(count)]
-    assert not await shard.enqueue(items)
-    return [found.task_id for found in items]
-
-
-async def lease(
-    shard: Shard,
-    count: int,
-    classes: Sequence[str] = (CLASS,),
-    *,
-    session: str = SESSION,
-    delivery_ms: int = 60_000,
-    session_ms: int = 60_000,
-    wanted_bytes: int = 1 << 20,
-) -> Taken:
-    return await shard.lease(
-        [Owner(session, "w", count)],
-        classes,
-        wanted=count,
-        wanted_bytes=wanted_bytes,
-        lease_ms=delivery_ms,
-        session_ms=session_ms,
-    )
-
-
-async def poll(shard: Shard, count: int, lease_ms: int = 60_000, poll_key: str = "") -> list[Lease]:
-    taken = await shard.lease(
-        [Owner("", "w", count)],
-        [CLASS],
-        wanted=count,
-        wanted_bytes=1 << 20,
-        lease_ms=lease_ms,
-        poll_key=poll_key,
-    )
-    return leases(shard, taken)
-
-
-def ids(taken: Taken) -> list[bytes]:
-    return list(taken.tasks[::7])
-
-
-def leases(shard: Shard, taken: Taken) -> list[Lease]:
-    rows = [taken.tasks[at : at + 7] for at in range(0, len(taken.tasks), 7)]
-    return [Lease(row[0], row[1], taken.epoch, row[2], shard.name, "default", taken.now_ms) for row in rows]
-
-
-async def figures(shard: Shard, queue: str = "q") -> tuple[int, int, int]:
-    (depth,) = await shard.describe([f"default/{queue}"])
-    totals = await shard.totals()
-    assert totals[:3] == depth[:3]
-    return depth[:3]
-
-
-def done(held: Lease, kind: str = "done", tombstone: bytes = b"1 ok", **fields: Any) -> Applied:
-    values = {"next_attempt": 0, "not_before_ms": 0} | fields
-    return Applied(kind, held.task_id, held.attempt, held.label, tombstone=tombstone, **values)
-
-
-async def task_of(shard: Shard, task_id: bytes) -> dict[bytes, bytes]:
-    assert shard._connection
-    return dict(await shard._connection.call("HGETALL", keys.task(task_id)))
-
-
-async def everything(shard: Shard) -> set[bytes]:
-    assert shard._connection
-    return set(await shard._connection.call("KEYS", "*"))
 
 
 async def settled(shard: Shard, closing_ms: int = 10_000) -> list[Over]:
@@ -274,10 +203,6 @@ async def test_delayed_tasks_come_at_their_time(shard: Shard) -> None:
     assert await figures(shard) == (0, 1, 2)
 
 
-async def leased_ids(shard: Shard) -> list[bytes]:
-    return ids(await lease(shard, 5))
-
-
 async def test_promotion_rings_whoever_waits(shard: Shard) -> None:
     doorbell = shard._doorbell
     waiter = Bell()
@@ -292,30 +217,6 @@ async def test_promotion_rings_whoever_waits(shard: Shard) -> None:
 
     await wait_until(rung)
     assert len(await leased_ids(shard)) == 1
-
-
-class Bell:
-    def __init__(self) -> None:
-        self.rings = 0
-
-    def rung(self, shard: str) -> None:
-        self.rings += 1
-
-
-class News:
-    def __init__(self) -> None:
-        self.cancels: list[tuple[str, Lease, str]] = []
-        self.lost_leases: list[tuple[str, Lease]] = []
-        self.ends: list[str] = []
-
-    def cancel(self, session: str, lease: Lease, reason: str) -> None:
-        self.cancels.append((session, lease, reason))
-
-    def lost(self, session: str, lease: Lease) -> None:
-        self.lost_leases.append((session, lease))
-
-    def ended(self, session: str) -> None:
-        self.ends.append(session)
 
 
 async def test_an_instance_that_waits_is_called_once(shard: Shard) -> None:

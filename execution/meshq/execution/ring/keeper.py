@@ -47,6 +47,10 @@ class Holders(Protocol):
         """A lease of the session is gone."""
 
 
+async def _nothing(_shard: str) -> Sequence[Held]:
+    return ()
+
+
 class Surroundings(NamedTuple):
     """What recovering needs from the rest of the instance.
 
@@ -59,6 +63,7 @@ class Surroundings(NamedTuple):
         lease_ms: How long a session lives without being heard.
         poll_ms: How long adopted polled leases live without being renewed.
         configs: What a shard of that name has to know of queues before anything is leased from it.
+        deferred: What is to be finished later on a shard of that name.
     """
 
     next_epoch: Callable[[], Awaitable[int]]
@@ -69,6 +74,7 @@ class Surroundings(NamedTuple):
     lease_ms: int
     poll_ms: int
     configs: Callable[[str], Sequence[ShardQueueConfig]] = lambda _shard: ()
+    deferred: Callable[[str], Awaitable[Sequence[Held]]] = _nothing
 
 
 class Identity(NamedTuple):
@@ -173,7 +179,7 @@ class Keeper:
     async def _use(self, connection: Connection, epoch: int, state: str) -> None:
         shard = self.shard
         if not shard.usable or shard.epoch != epoch:
-            await self._enter(connection, epoch, renewed=shard.epoch not in {0, epoch} or state != "open")
+            await self._enter(connection, epoch, recovering=state != "open")
         was = shard.state
         if state != "open":
             shard.state = await shard.recovered(self._around.lease_ms, self._live())
@@ -186,7 +192,7 @@ class Keeper:
             self._compare_due = False
             self._around.compare()
 
-    async def _enter(self, connection: Connection, epoch: int, *, renewed: bool) -> None:
+    async def _enter(self, connection: Connection, epoch: int, *, recovering: bool) -> None:
         """Configure it, adopt what the sessions of this instance run, then let everybody use the shard."""
         shard = self.shard
         aside = Shard(shard.member, self._instance_id, self._doorbell)
@@ -196,20 +202,22 @@ class Keeper:
         for at in range(0, len(configs), MAX_FRAME_ITEMS):
             await aside.configure(configs[at : at + MAX_FRAME_ITEMS])
         if shard.epoch != epoch:
-            await self._adopt(aside)
-        self._compare_due = self._compare_due or renewed
+            held = list(self._around.holders.held_on(shard.name))
+            if recovering:
+                held += await self._around.deferred(shard.name)
+            await self._adopt(aside, held)
+        self._compare_due = self._compare_due or recovering or shard.epoch not in {0, epoch}
         shard.attach(connection, epoch)
         connection.send("SUBSCRIBE", keys.bell(self._instance_id))
         self._doorbell.ring_all(shard.name)
         self._complaint = ""
         _log.info("shard in use", shard=shard.name, epoch=epoch)
 
-    async def _adopt(self, shard: Shard) -> None:
+    async def _adopt(self, shard: Shard, held: Sequence[Held]) -> None:
         around = self._around
         greetings = around.holders.greetings()
         for at in range(0, len(greetings), _ADOPT_AT_ONCE):
             await shard.greet(greetings[at : at + _ADOPT_AT_ONCE], around.lease_ms)
-        held = around.holders.held_on(shard.name)
         for at in range(0, len(held), _ADOPT_AT_ONCE):
             part = held[at : at + _ADOPT_AT_ONCE]
             ended = await around.ended([(item.lease.task_id, item.lease.attempt) for item in part])
