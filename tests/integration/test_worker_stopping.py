@@ -1,4 +1,4 @@
-"""How a worker ends."""
+"""How a worker ends, and the commands that run one."""
 
 import asyncio
 import os
@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ from meshq.v1 import worker_service_pb2 as pb
 from meshq.worker import TaskContext
 
 __all__ = ["execution", "sample", "start", "stuck"]
+
+MODULE = ("meshq.worker", "--tasks", "sample_tasks")
+MESHQ = ("meshq.cli.main", "worker", "run", "sample_tasks")
 
 
 async def test_stop_waits_for_results_to_be_recorded(execution: Execution, start: Start) -> None:
@@ -62,11 +65,10 @@ async def test_what_does_not_end_in_time_is_cut_off_without_an_answer(start: Sta
 
 @pytest.fixture
 def command(execution: Execution, sample: Any, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    def begin(*options: str) -> subprocess.Popen[str]:
-        line = [sys.executable, "-m", "meshq.worker", "--target", execution.target, "--tasks", "sample_tasks"]
+    def begin(*options: str, line: Sequence[str] = MODULE) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*line, *options],
-            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            [sys.executable, "-m", *line, *options],
+            env={**os.environ, "PYTHONPATH": str(tmp_path), "MESHQ_TARGET": execution.target},
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -118,3 +120,17 @@ async def test_a_killed_worker_says_goodbye_through_its_session(
         process.kill()
         await session.until(lambda: session.goodbye)
         assert session.goodbye == "the worker's process ended"
+
+
+@pytest.mark.parametrize(
+    ("line", "options"), [(MODULE, ["--queues", "high=3,low"]), (MESHQ, ["-q", "high=3", "-q", "low"])]
+)
+async def test_weights_of_queues_come_from_the_command_line(
+    execution: Execution, command: Callable[..., subprocess.Popen[str]], line: Any, options: Any
+) -> None:
+    with command(*options, line=line) as process:
+        hello = (await execution.session()).hello
+        assert list(hello.queues) == ["high", "low"]
+        assert dict(hello.queue_weights) == {"high": 3, "low": 1}
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, DEADLINE) == 0
