@@ -76,6 +76,14 @@ class TestOutcomes:
         assert 'raise KeyError("missing")' in error.traceback
         assert "outcomes.raised" not in error.traceback
 
+    def test_a_broken_exception_is_reported_too(self) -> None:
+        class BrokenError(Exception):
+            def __str__(self) -> str:
+                raise RuntimeError
+
+        error = outcomes.raised(b"l", BrokenError()).failure.error
+        assert (error.type, error.message) == ("BrokenError", "the exception has no text")
+
     def test_a_failure_of_its_own_has_its_type_and_no_traceback(self) -> None:
         error = outcomes.raised(b"l", TaskFailure("no funds", type="NO_FUNDS")).failure.error
         assert (error.type, error.message, error.traceback) == ("NO_FUNDS", "no funds", "")

@@ -73,7 +73,7 @@ def raised(token: bytes, error: BaseException, no_retry: tuple[type[BaseExceptio
         return finish_later(token, error)
     if isinstance(error, TaskFailure):
         return _failure_of_its_own(token, error, no_retry)
-    result = failure(token, type(error).__name__, str(error), _traceback(error))
+    result = failure(token, type(error).__name__, _message(error), _traceback(error))
     result.failure.non_retryable = isinstance(error, no_retry)
     return result
 
@@ -157,6 +157,13 @@ def _failure_of_its_own(
 def _fill_seconds(message: Duration, seconds: float) -> None:
     message.SetInParent()
     message.FromMicroseconds(round(seconds * 1e6))
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a broken exception must not cost its task the answer
+        return "the exception has no text"
 
 
 def _traceback(error: BaseException) -> str:
