@@ -54,8 +54,9 @@ async def measure(url: str) -> None:
     ledger = PostgresLedger(database)
     await ledger.prepare_days(leave_days(now_ms(), [DEFAULT_RETENTION_DAYS]))
     sent: list[Sendable] = []
-    creator = Creator(ledger, sent.extend, now_ms, max_open_tasks=10**7)
-    finisher = Finisher(ledger, CommitLog(Bus()), now_ms)
+    commits = CommitLog(Bus())
+    creator = Creator(ledger, sent.extend, now_ms, created=commits.created, max_open_tasks=10**7)
+    finisher = Finisher(ledger, commits, now_ms)
     await creator.start()
     await finisher.start()
     task = task_pb2.Task(type="word_count", queue="q", payload={"string_value": "x" * 100})  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from random import random
 from time import time
@@ -35,6 +36,7 @@ from meshq.management.queues.revival import Revival
 from meshq.management.queues.store import Codec
 from meshq.management.servicers.commits import CommitServicer
 from meshq.management.servicers.ledger import LedgerServicer
+from meshq.management.servicers.parts import TaskParts
 from meshq.management.servicers.queues import QueueServicer
 from meshq.management.servicers.tasks import TaskServicer
 from meshq.management.servicers.views import Views
@@ -48,6 +50,7 @@ from meshq.management.stubs.placement import Placement
 from meshq.management.stubs.progress import ProgressLink
 from meshq.management.watch.bus import Bus
 from meshq.management.watch.commits import CommitLog
+from meshq.management.watch.feed import Feed
 from meshq.management.watch.watchers import Watchers
 from meshq.mesh.directory import Instance, InstanceDirectory
 from meshq.mesh.lifecycle import Background, Repeater
@@ -151,11 +154,13 @@ class Management:
             self.ledger,
             self.outbox.offer,
             self.now_ms,
+            created=self.commits.created,
             max_open_tasks=settings.max_open_tasks,
             replaced=self.canceller.follow_up_soon,
             lanes=settings.ledger_writers,
         )
         self.watchers = Watchers(self.ledger, self.bus)
+        self.feed = Feed(self.ledger, self.bus, self._heard_ms, self.now_ms)
         self.deleter = Deleter(self.ledger, self.canceller, self.watchers, self.bus, self.now_ms)
 
     def _build_streams(self) -> None:
@@ -204,15 +209,19 @@ class Management:
     def services(self) -> list[ServedService]:
         """What is served."""
         views = Views(self._attempts, self.now_ms)
-        tasks = TaskServicer(  # type: ignore[abstract]
+        parts = TaskParts(
             ledger=self.ledger,
             creator=self.creator,
+            admission=self.admission,
             canceller=self.canceller,
             deleter=self.deleter,
             watchers=self.watchers,
+            feed=self.feed,
             views=views,
+            attempts=self._attempts,
+            stopping=asyncio.Event(),
         )
-        self._tasks = tasks
+        self._tasks = tasks = TaskServicer(parts)  # type: ignore[abstract]
         queues = QueueServicer(  # type: ignore[abstract]
             QueueFigures(self.queue_store, self._placement, self.now_ms), self.queue_changes, self.now_ms
         )
@@ -282,9 +291,17 @@ class Management:
             self._kit.direct(instance.address),
             self._kit.instance_id,
             self.bus,
-            self.watchers.gap,
-            self.book.wake,
+            gap=self._missed,
+            now_ms=self.now_ms,
+            queues_changed=self.book.wake,
         )
+
+    def _missed(self) -> None:
+        self.watchers.gap()
+        self.bus.publish_gap()
+
+    def _heard_ms(self) -> int:
+        return min((link.heard_ms for link in self.listening.links()), default=self.now_ms())
 
     def _watched_changed(self) -> None:
         for link in self.listening.links():

@@ -55,6 +55,7 @@ class Creator:
     Args:
         ledger: Where they are stored.
         dispatch: Gets the tasks after the commit.
+        created: Hears of them after the commit.
         now_ms: The clock.
         replaced: Hears of tasks that have to go for new ones, with their states before, likewise.
         max_open_tasks: Above this many open tasks new ones are refused.
@@ -67,12 +68,14 @@ class Creator:
         dispatch: Callable[[Sequence[Sendable]], None],
         now_ms: Callable[[], int],
         *,
+        created: Callable[[Sequence[NewTask]], None],
         max_open_tasks: int,
         replaced: Callable[[Sequence[tuple[TaskRow, int]]], None] = lambda _: None,
         lanes: int = 2,
     ) -> None:
         self._ledger = ledger
         self._dispatch = dispatch
+        self._created = created
         self._now_ms = now_ms
         self._max_open_tasks = max_open_tasks
         self._replaced = replaced
@@ -190,6 +193,7 @@ class Creator:
         horizon_ms = self._now_ms() + DISPATCH_HORIZON_MS
         near = [sendable(task, repeat=inserted.repeat) for task in tasks if task.ready_ms <= horizon_ms]
         self._dispatch(near)
+        self._created(tasks)
 
     async def _answer_repeated(
         self, submissions: Sequence[Submission], answers: list[Accepted | MeshqError | None]

@@ -1,4 +1,4 @@
-"""Page tokens: where a list goes on, tied to the filters that it began with."""
+"""Tokens: where a list goes on, tied to the filters that it began with, and where a watch does."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from meshq.management.model.task import TaskFilter, TaskId
 
 _DIGEST_BYTES: Final = 8
 _ID_BYTES: Final = 16
+_TIME_BYTES: Final = 8
+_CHECK_BYTES: Final = 4
 _RULE: Final = "must be the next_page_token of an earlier call with the same filters"
 
 
@@ -52,6 +54,24 @@ def read_name_token(token: str) -> str:
         return _decoded(token).decode()
     except UnicodeDecodeError as error:
         raise InvalidRequest.field("page_token", _RULE) from error
+
+
+def resume_token(time_ms: int) -> bytes:
+    """The token of a watch that has shown everything that was committed before a time."""
+    content = time_ms.to_bytes(_TIME_BYTES, "big")
+    return content + hashlib.blake2b(content, digest_size=_CHECK_BYTES).digest()
+
+
+def read_resume_token(token: bytes) -> int:
+    """The time of a token.
+
+    Raises:
+        InvalidRequest: The token was not made by us.
+    """
+    content = token[:_TIME_BYTES]
+    if token != resume_token(int.from_bytes(content, "big")):
+        raise InvalidRequest.field("resume_token", "must be the resume_token of an event of an earlier watch")
+    return int.from_bytes(content, "big")
 
 
 def _encoded(content: bytes) -> str:

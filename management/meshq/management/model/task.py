@@ -257,6 +257,33 @@ def created_row(task: NewTask) -> TaskRow:
     )
 
 
+def created_row(task: NewTask) -> TaskRow:
+    """A task that was just accepted, as the ledger has it."""
+    special = task.special or Special()
+    return TaskRow(
+        task_id=task.task_id,
+        tenant=task.tenant,
+        queue=task.queue,
+        type=task.type,
+        state=task.state,
+        attempt=1,
+        max_attempts=task.max_attempts,
+        ready_ms=task.ready_ms,
+        start_ms=None,
+        end_ms=None,
+        worker_id=None,
+        error_type=None,
+        error_message=None,
+        cancel_reason=None,
+        cancel_ms=None,
+        ordering_key=special.ordering_key,
+        unique_key=special.unique.key if special.unique else None,
+        labels=list(special.labels or ()) or None,
+        redriven_from=special.redriven_from,
+        traits=special.traits or None,
+    )
+
+
 def shown_state(state: int, ready_ms: int, now_ms: int) -> int:
     """The state that a reader sees: what waited for its time is PENDING once that has come.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
@@ -12,6 +12,8 @@ from meshq.contract.limits import MAX_FRAME_ITEMS, STREAM_KEEPALIVE_SECONDS
 from meshq.internal.v1 import commit_service_pb2, commit_service_pb2_grpc
 from meshq.management.conversion.commits import commit_message
 from meshq.management.watch.commits import CommitListener, CommitLog
+
+_PACE_SECONDS: Final = 1.0
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -33,7 +35,8 @@ class CommitServicer(commit_service_pb2_grpc.CommitServiceServicer):
             # From this frame on the listener misses no change of a queue.
             yield commit_service_pb2.StreamCommitsResponse(sequence=self._log.sequence)
             while not listener.ended:
-                batch = await listener.next(STREAM_KEEPALIVE_SECONDS)
+                # Who watches by a filter wants to know up to when nothing is missing.
+                batch = await listener.next(_PACE_SECONDS if listener.creations else STREAM_KEEPALIVE_SECONDS)
                 first = batch.sequence - len(batch.rows)
                 for start in range(0, len(batch.rows) or 1, MAX_FRAME_ITEMS):
                     rows = batch.rows[start : start + MAX_FRAME_ITEMS]
@@ -53,6 +56,6 @@ async def _read(
 ) -> None:
     try:
         async for request in requests:
-            listener.interest(interested=request.interested)
+            listener.interest(interested=request.interested, creations=request.creations)
     finally:
         listener.end()

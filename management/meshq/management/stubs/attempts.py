@@ -8,9 +8,10 @@ from typing import Final
 import grpc
 
 from meshq.contract.errors import Reason, Unavailable
-from meshq.contract.limits import MAX_FRAME_ITEMS
+from meshq.contract.limits import MAX_FRAME_ITEMS, MAX_LISTED_ATTEMPTS
 from meshq.internal.v1 import attempt_service_pb2, attempt_service_pb2_grpc
 from meshq.management.model.task import TaskId
+from meshq.v1 import task_pb2
 
 _TIMEOUT: Final = 10.0
 _RETRY_DELAY: Final = 1.0
@@ -47,6 +48,23 @@ class Attempts:
                 later = asked[asked.index((last.task_id, last.attempt)) + 1 :] + later
             rest = later
         return found
+
+    async def of_task(self, task_id: TaskId) -> Sequence[task_pb2.Attempt]:
+        """The ended attempts of a task, the oldest first; of very many the latest.
+
+        Raises:
+            Unavailable: Execution or its database does not answer.
+        """
+        request = attempt_service_pb2.ListAttemptsRequest(task_id=task_id)
+        try:
+            response = await self._stub.ListAttempts(request, timeout=_TIMEOUT)
+        except grpc.RpcError as error:
+            raise Unavailable(
+                "The database of attempts does not answer.",
+                Reason.ATTEMPTS_UNAVAILABLE,
+                retry_delay=_RETRY_DELAY,
+            ) from error
+        return response.attempts[-MAX_LISTED_ATTEMPTS:]
 
     async def forget(self, task_ids: Sequence[TaskId]) -> None:
         """Have execution delete everything about tasks.

@@ -28,7 +28,11 @@ class CommitLink:
         own_id: This instance.
         bus: Who watches here.
         gap: Called when commits may have been missed.
+        now_ms: The clock.
         queues_changed: Called when settings of queues have changed, or may have unheard.
+
+    Attributes:
+        heard_ms: Until when all commits of the instance have arrived; 0 while creations are not wanted.
     """
 
     def __init__(
@@ -36,16 +40,21 @@ class CommitLink:
         channel: grpc.aio.Channel,
         own_id: str,
         bus: Bus,
+        *,
         gap: Callable[[], None],
+        now_ms: Callable[[], int],
         queues_changed: Callable[[], None],
     ) -> None:
         self._stub = commit_service_pb2_grpc.CommitServiceStub(channel)
         self._own_id = own_id
         self._bus = bus
         self._gap = gap
+        self._now_ms = now_ms
         self._queues_changed = queues_changed
         self._changed = asyncio.Event()
         self._expected: int | None = None
+        self._creations = False
+        self.heard_ms = 0
 
     def watched_changed(self) -> None:
         """The first watcher has come, or the last one has gone."""
@@ -66,16 +75,24 @@ class CommitLink:
         self._gap()
 
     async def _ask(self, call: Any) -> None:
-        interested = False
+        told = (False, False)
         while True:
             self._changed.clear()
-            wanted = self._bus.busy
-            if wanted != interested:
-                interested = wanted
-                await call.write(commit_service_pb2.StreamCommitsRequest(interested=wanted))
+            wanted = (self._bus.busy, self._bus.creations_wanted)
+            if wanted != told:
+                told = wanted
+                self._follow(creations=wanted[1])
+                await call.write(
+                    commit_service_pb2.StreamCommitsRequest(interested=wanted[0], creations=wanted[1])
+                )
             await self._changed.wait()
-            if interested and not self._bus.busy:
+            if told[0] and not self._bus.busy:
                 await self._linger()
+
+    def _follow(self, *, creations: bool) -> None:
+        if creations != self._creations:
+            self._creations = creations
+            self.heard_ms = 0
 
     async def _linger(self) -> None:
         with suppress(TimeoutError):
@@ -100,3 +117,5 @@ class CommitLink:
             self._gap()
         self._expected = response.sequence + 1
         self._bus.publish_rows([committed_row(commit) for commit in response.commits])
+        if self._creations:
+            self.heard_ms = self._now_ms()

@@ -1,4 +1,4 @@
-"""The local bus: who watches which task here, and what they have not read yet.
+"""The local bus: who watches which tasks here, and what they have not read yet.
 
 State changes come from the ledger after their commit, of this instance and of the others; progress and
 output come from execution. Where nobody watches, publishing costs a look at an empty table.
@@ -7,9 +7,11 @@ output come from execution. Where nobody watches, publishing costs a look at an 
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import Final, NamedTuple, TypeAlias
 
 from prometheus_client import Counter, Gauge
@@ -18,9 +20,12 @@ from meshq.contract.errors import Aborted, Reason, Unavailable
 from meshq.management.model.task import TaskId, TaskRow
 
 _MAX_EVENTS: Final = 1_000
+_MAX_FOLLOWED: Final = 10_000
+_EVENTS_OF_TASK: Final = 8
 _MAX_BYTES: Final = 8 << 20
 
 _WATCHED: Final = Gauge("meshq_watched_tasks", "Tasks that somebody watches here.")
+_FOLLOWED: Final = Gauge("meshq_watches_by_filter", "Watches here that select tasks by a filter.")
 _TOO_SLOW: Final = Counter("meshq_watchers_too_slow", "Watches ended because the caller read too slowly.")
 
 
@@ -44,21 +49,41 @@ class Gone(NamedTuple):
     task_id: TaskId
 
 
-Event: TypeAlias = TaskRow | News | Gone
+class Change(NamedTuple):
+    """A change for a watch by filter.
+
+    Attributes:
+        row: The task after it.
+        horizon_ms: Whatever was committed before this time has come before this.
+    """
+
+    row: TaskRow
+    horizon_ms: int
+
+
+class Gap(enum.Enum):
+    """Says that changes may have been missed."""
+
+    GAP = enum.auto()
+
+
+Event: TypeAlias = TaskRow | News | Gone | Change | Gap
 
 _ROW_SIZE: Final = 512
 """About what a row without its specification takes."""
 
 
 class Subscription:
-    """The events of one task for one watcher, in a bounded buffer.
+    """The events of one watcher, in a bounded buffer.
 
-    Attributes:
+    Args:
         news: Whether progress and output are wanted as well.
+        max_events: What the buffer holds.
     """
 
-    def __init__(self, *, news: bool = True) -> None:
+    def __init__(self, *, news: bool = True, max_events: int = _MAX_EVENTS) -> None:
         self.news = news
+        self._max_events = max_events
         self._events: deque[Event] = deque()
         self._bytes = 0
         self._too_slow = False
@@ -67,7 +92,7 @@ class Subscription:
 
     def put(self, event: Event, size: int) -> None:
         """Add an event; a buffer that is full is given up, and the watch with it."""
-        if len(self._events) >= _MAX_EVENTS or self._bytes + size > _MAX_BYTES:
+        if len(self._events) >= self._max_events or self._bytes + size > _MAX_BYTES:
             self._too_slow = True
         else:
             self._events.append(event)
@@ -103,11 +128,24 @@ class Subscription:
         return event
 
 
+class Follower(NamedTuple):
+    """What somebody watches by a filter.
+
+    Attributes:
+        selects: Whether a task is wanted as it stands.
+        horizon_ms: Says until when all that was committed anywhere has arrived here.
+    """
+
+    selects: Callable[[TaskRow], bool]
+    horizon_ms: Callable[[], int]
+
+
 class Bus:
-    """Hands events to the subscriptions of their task."""
+    """Hands events to the subscriptions of their task, and to those whose filter selects it."""
 
     def __init__(self) -> None:
         self._by_task: dict[TaskId, set[Subscription]] = {}
+        self._by_filter: dict[Subscription, Follower] = {}
         self._wanting_news: dict[TaskId, int] = {}
         self._draining = False
         self._on_watched: list[Callable[[], None]] = []
@@ -121,7 +159,12 @@ class Bus:
     @property
     def busy(self) -> bool:
         """Whether anybody watches anything."""
-        return bool(self._by_task)
+        return bool(self._by_task or self._by_filter)
+
+    @property
+    def creations_wanted(self) -> bool:
+        """Whether anybody watches by a filter, and so wants to know of new tasks."""
+        return bool(self._by_filter)
 
     @property
     def news_wanted(self) -> list[TaskId]:
@@ -133,7 +176,7 @@ class Bus:
         return task_id in self._wanting_news
 
     def on_watched(self, listener: Callable[[], None]) -> None:
-        """Call back when the first watcher comes and when the last one goes."""
+        """Call back when the first watcher comes and when the last one goes, of those by filter as well."""
         self._on_watched.append(listener)
 
     def on_news_wanted(self, listener: Callable[[TaskId], None]) -> None:
@@ -141,34 +184,53 @@ class Bus:
         self._on_news_wanted.append(listener)
 
     @contextmanager
-    def subscribe(self, task_id: TaskId, *, news: bool) -> Iterator[Subscription]:
-        """Receive the events of a task from now on, with its progress and output if `news`."""
-        subscription = Subscription(news=news)
-        if self._draining:
-            subscription.drain()
-        was_busy = self.busy
-        self._by_task.setdefault(task_id, set()).add(subscription)
-        self._watched_changed(was_busy)
-        if news:
+    def subscribe(self, *task_ids: TaskId, news: bool) -> Iterator[Subscription]:
+        """Receive the events of tasks from now on, with their progress and output if `news`."""
+        subscription = Subscription(news=news, max_events=max(_MAX_EVENTS, _EVENTS_OF_TASK * len(task_ids)))
+        with self._changing():
+            for task_id in task_ids:
+                self._by_task.setdefault(task_id, set()).add(subscription)
+        for task_id in task_ids if news else ():
             self._count_news(task_id, 1)
         try:
-            yield subscription
+            yield self._begun(subscription)
         finally:
-            self._unsubscribe(task_id, subscription)
+            with self._changing():
+                for task_id in task_ids:
+                    self._unsubscribe(task_id, subscription)
+            for task_id in task_ids if news else ():
+                self._count_news(task_id, -1)
+
+    @contextmanager
+    def follow(self, follower: Follower) -> Iterator[Subscription]:
+        """Receive the changes of all tasks that a filter selects from now on, creations included."""
+        subscription = Subscription(news=False, max_events=_MAX_FOLLOWED)
+        with self._changing():
+            self._by_filter[subscription] = follower
+        try:
+            yield self._begun(subscription)
+        finally:
+            with self._changing():
+                del self._by_filter[subscription]
+
+    def _begun(self, subscription: Subscription) -> Subscription:
+        if self._draining:
+            subscription.drain()
+        return subscription
 
     def _unsubscribe(self, task_id: TaskId, subscription: Subscription) -> None:
-        was_busy = self.busy
         others = self._by_task[task_id]
         others.discard(subscription)
         if not others:
             del self._by_task[task_id]
-        self._watched_changed(was_busy)
-        if subscription.news:
-            self._count_news(task_id, -1)
 
-    def _watched_changed(self, was_busy: bool) -> None:
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        before = self.busy, self.creations_wanted
+        yield
         _WATCHED.set(len(self._by_task))
-        if was_busy != self.busy:
+        _FOLLOWED.set(len(self._by_filter))
+        if before != (self.busy, self.creations_wanted):
             for listener in self._on_watched:
                 listener()
 
@@ -184,14 +246,28 @@ class Bus:
     def drain(self) -> None:
         """The instance stops: all watches have to go elsewhere."""
         self._draining = True
-        for subscriptions in self._by_task.values():
-            for subscription in subscriptions:
-                subscription.drain()
+        for subscription in chain(self._by_filter, *self._by_task.values()):
+            subscription.drain()
 
     def publish_rows(self, rows: Sequence[TaskRow]) -> None:
         """State changes, after their commit. A change may come twice or late; watchers sort that out."""
         if self._by_task:
             self._publish(rows)
+        if self._by_filter:
+            self.publish_creations(rows)
+
+    def publish_creations(self, rows: Sequence[TaskRow]) -> None:
+        """New tasks; only who watches by a filter can want them."""
+        for subscription, follower in self._by_filter.items():
+            horizon_ms = follower.horizon_ms()
+            for row in rows:
+                if follower.selects(row):
+                    subscription.put(Change(row, horizon_ms), _ROW_SIZE)
+
+    def publish_gap(self) -> None:
+        """Changes may have been missed; who watches by a filter has to read them."""
+        for subscription in self._by_filter:
+            subscription.put(Gap.GAP, 0)
 
     def publish_news(self, news: Sequence[News]) -> None:
         """Progress and output."""
@@ -205,7 +281,7 @@ class Bus:
         """Deletions."""
         self._publish([Gone(task_id) for task_id in task_ids])
 
-    def _publish(self, events: Iterable[Event]) -> None:
+    def _publish(self, events: Iterable[TaskRow | Gone]) -> None:
         find = self._by_task.get
         for event in events:
             for subscription in find(event.task_id, ()):
@@ -213,4 +289,6 @@ class Bus:
 
 
 def _size(event: Event) -> int:
-    return event.size if isinstance(event, News) else _ROW_SIZE
+    if isinstance(event, News):
+        return event.size
+    return 0 if isinstance(event, Gap) else _ROW_SIZE

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from meshq.management.model.task import TaskRow
+from meshq.management.model.task import NewTask, TaskRow, created_row
 from meshq.management.watch.bus import Bus
 
 _MAX_WAITING: Final = 20_000
@@ -36,6 +36,7 @@ class CommitListener:
 
     Attributes:
         interested: Whether commits are wanted now.
+        creations: Whether new tasks are wanted as well.
         ended: Whether nothing more will come.
     """
 
@@ -45,13 +46,15 @@ class CommitListener:
         self._last = 0
         self._changed_queues: set[tuple[str, str]] = set()
         self.interested = False
+        self.creations = False
         self._asked = False
         self.ended = False
         self._woken = asyncio.Event()
 
-    def interest(self, *, interested: bool) -> None:
+    def interest(self, *, interested: bool, creations: bool = False) -> None:
         """Whether commits are wanted; asking is answered by the latest number."""
         self.interested = interested
+        self.creations = creations
         self._asked = self._asked or interested
         self._waiting.clear()
         self._woken.set()
@@ -89,13 +92,15 @@ class CommitListener:
             # Nothing is sent that was committed before the answer to the question.
             self._asked = False
             self._waiting.clear()
-            return Batch([], self._log.sequence, changed)
+            return Batch([], self._log.number(self), changed)
         rows, self._waiting = self._waiting, []
-        return Batch(rows, self._last if rows else self._log.sequence, changed)
+        return Batch(rows, self._last if rows else self._log.number(self), changed)
 
 
 class CommitLog:
     """Numbers the changes of this instance, and passes them to its own watchers and to the listeners.
+
+    Creations count only in the numbers of listeners that want them, so that the others see no gaps.
 
     Attributes:
         sequence: The number of the last change.
@@ -105,6 +110,21 @@ class CommitLog:
         self._bus = bus
         self._listeners: set[CommitListener] = set()
         self.sequence = 0
+        self._creations = 0
+
+    def number(self, listener: CommitListener) -> int:
+        """The number of the last commit, as a listener counts."""
+        return self.sequence + (self._creations if listener.creations else 0)
+
+    def created(self, tasks: Sequence[NewTask]) -> None:
+        """New tasks were committed."""
+        self._creations += len(tasks)
+        listeners = [listener for listener in self._listeners if listener.creations]
+        if tasks and (listeners or self._bus.creations_wanted):
+            rows = [created_row(task) for task in tasks]
+            self._bus.publish_creations(rows)
+            for listener in listeners:
+                listener.put(rows, self.number(listener))
 
     def committed(self, rows: Sequence[TaskRow]) -> None:
         """Changes were committed."""
@@ -113,7 +133,7 @@ class CommitLog:
         self.sequence += len(rows)
         self._bus.publish_rows(rows)
         for listener in self._listeners:
-            listener.put(rows, self.sequence)
+            listener.put(rows, self.number(listener))
 
     @property
     def wanted(self) -> bool:

@@ -8,7 +8,7 @@ watched rows again: after every gap, and every ten seconds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Final, TypeAlias
 
 from meshq.contract.errors import MeshqError
@@ -92,6 +92,32 @@ class Watchers:
             row = await one_task(self._ledger, task_id, full=True)
             return await self._await_end(subscription, row, seconds)
 
+    async def some_ended(
+        self, task_ids: Sequence[TaskId], *, any_is_enough: bool, seconds: float
+    ) -> dict[TaskId, TaskRow]:
+        """Tasks when any or all of them have ended, or as they stand when the time is over.
+
+        Without their specifications, and without those that are not there.
+        """
+        ids = list(dict.fromkeys(task_ids))
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + seconds
+        with self._bus.subscribe(*ids, news=False) as subscription:
+            rows = await self._ledger.get_tasks(ids, full=False)
+            going = {task_id for task_id, row in rows.items() if not row.ended}
+            enough = any_is_enough and len(going) < len(rows)
+            while going and not enough and (left := deadline - clock()) > 0:
+                event = await subscription.next(left)
+                if isinstance(event, Gone):
+                    rows.pop(event.task_id, None)
+                    going.discard(event.task_id)
+                elif isinstance(event, TaskRow) and event.task_id in rows:
+                    rows[event.task_id] = row = _later(event, rows[event.task_id])
+                    if row.ended:
+                        going.discard(event.task_id)
+                        enough = any_is_enough
+        return rows
+
     async def _await_end(self, subscription: Subscription, row: TaskRow, seconds: float) -> TaskRow:
         clock = asyncio.get_running_loop().time
         deadline = clock() + seconds
@@ -101,6 +127,12 @@ class Watchers:
                 row = completed(event, row)
             _still_there(event)
         return row
+
+
+def _later(event: TaskRow, known: TaskRow) -> TaskRow:
+    if newer(event.attempt, event.state, known.attempt, known.state):
+        return completed(event, known)
+    return known
 
 
 def completed(event: TaskRow, known: TaskRow) -> TaskRow:

@@ -1,0 +1,109 @@
+"""Waiting for several tasks to end."""
+
+import asyncio
+import uuid
+from typing import Any
+
+import grpc
+import pytest
+from fixtures.management import cluster, report, until
+from google.protobuf.duration_pb2 import Duration
+
+from meshq.contract.errors import InvalidRequest
+from meshq.contract.status import from_rpc_error
+from meshq.v1 import task_pb2
+from meshq.v1 import task_service_pb2 as pb
+
+SUCCEEDED = task_pb2.ATTEMPT_OUTCOME_SUCCEEDED
+DONE = task_pb2.TASK_STATE_SUCCEEDED
+PENDING = task_pb2.TASK_STATE_PENDING
+ANY = pb.AWAIT_MODE_ANY
+SOON = Duration(nanos=50_000_000)
+
+
+def raw(task: task_pb2.Task) -> bytes:
+    return uuid.UUID(task.task_id).bytes
+
+
+@pytest.mark.parametrize(("mode", "satisfied_after"), [(pb.AWAIT_MODE_UNSPECIFIED, 3), (ANY, 1)])
+async def test_waiting_for_all_or_any(database: str, mode: Any, satisfied_after: int) -> None:
+    async with cluster(database, nodes=2) as system:
+        first, second = system.nodes
+        tasks = [await first.create() for _ in range(3)]
+        ids = [task.task_id for task in tasks]
+        waiting = asyncio.ensure_future(first.tasks.AwaitTasks(pb.AwaitTasksRequest(task_ids=ids, mode=mode)))
+        await until(lambda: len(first.management.bus.watched) == 3)
+        for number, task in enumerate(tasks[::-1]):
+            assert not waiting.done()
+            system.execution.record(raw(task), 1, SUCCEEDED, "out")
+            await second.report(report(raw(task), 1, SUCCEEDED))
+            if number + 1 == satisfied_after:
+                break
+        answer = await asyncio.wait_for(waiting, 5)
+        assert answer.satisfied
+        assert [task.task_id for task in answer.tasks] == ids
+        assert answer.tasks[2].state == DONE
+        assert not answer.tasks[2].HasField("result")
+        assert not first.management.bus.busy
+        full = pb.AwaitTasksRequest(task_ids=ids[2:], view=task_pb2.TASK_VIEW_FULL)
+        assert (await second.tasks.AwaitTasks(full)).tasks[0].result.string_value == "out"
+
+
+async def test_when_the_time_is_over_tasks_are_shown_as_they_stand(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        task = await node.create()
+        request = pb.AwaitTasksRequest(task_ids=[task.task_id], wait_timeout=SOON)
+        answer = await node.tasks.AwaitTasks(request)
+        assert not answer.satisfied
+        assert [item.state for item in answer.tasks] == [PENDING]
+
+
+async def test_unknown_and_deleted_tasks_are_not_waited_for(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        unknown = str(uuid.uuid4())
+        for mode in (pb.AWAIT_MODE_ALL, ANY):
+            answer = await node.tasks.AwaitTasks(pb.AwaitTasksRequest(task_ids=[unknown], mode=mode))
+            assert (list(answer.missing_task_ids), answer.satisfied) == ([unknown], False)
+        task = await node.create()
+        request = pb.AwaitTasksRequest(task_ids=[task.task_id, unknown, task.task_id])
+        waiting = asyncio.ensure_future(node.tasks.AwaitTasks(request))
+        await until(lambda: node.management.bus.busy)
+        node.management.bus.publish_gone([raw(task)])
+        answer = await asyncio.wait_for(waiting, 5)
+        assert list(answer.missing_task_ids) == [task.task_id, unknown, task.task_id]
+
+
+async def test_a_thousand_tasks_are_waited_for_together(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        batch = pb.BatchCreateTasksRequest(tasks=[task_pb2.Task(type="t")] * 1_000)
+        ids = [result.task_id for result in (await node.tasks.BatchCreateTasks(batch)).results]
+        waiting = asyncio.ensure_future(node.tasks.AwaitTasks(pb.AwaitTasksRequest(task_ids=ids)))
+        await until(lambda: len(node.management.bus.watched) == 1_000)
+        await node.report(*[report(uuid.UUID(text).bytes, 1, SUCCEEDED) for text in ids])
+        assert (await asyncio.wait_for(waiting, 5)).satisfied
+
+
+ID = str(uuid.uuid4())
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (pb.AwaitTasksRequest(), "task_ids"),
+        (pb.AwaitTasksRequest(task_ids=[ID] * 1_001), "task_ids"),
+        (pb.AwaitTasksRequest(task_ids=[ID, "x"]), "task_ids[1]"),
+        (pb.AwaitTasksRequest(task_ids=[ID], wait_timeout=Duration(seconds=601)), "wait_timeout"),
+        (pb.AwaitTasksRequest(task_ids=[ID], mode=7), "mode"),  # type: ignore[arg-type]
+        (pb.AwaitTasksRequest(task_ids=[ID], view=7), "view"),  # type: ignore[arg-type]
+    ],
+)
+async def test_a_bad_wait_names_its_field(database: str, request_: pb.AwaitTasksRequest, field: str) -> None:
+    async with cluster(database) as system:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await system.nodes[0].tasks.AwaitTasks(request_)
+        error = from_rpc_error(caught.value)
+        assert isinstance(error, InvalidRequest)
+        assert [item.field for item in error.violations] == [field]
