@@ -105,7 +105,7 @@ class Selections:
     async def list_tasks(self, wanted: TaskFilter, before: TaskId | None, limit: int) -> list[TaskRow]:
         """See `Ledger.list_tasks`."""
         chosen = conditions(wanted, self._now_ms(), before=before)
-        ordered: LiteralString = _union(_LIST, chosen) + " ORDER BY 1 DESC LIMIT %(limit)s::bigint"
+        ordered: LiteralString = _rows(_LIST, chosen) + " ORDER BY 1 DESC LIMIT %(limit)s::bigint"
         return [TaskRow(*row) for row in await self._select(ordered, {**chosen.parameters, "limit": limit})]
 
     async def count_tasks(self, wanted: TaskFilter, limit: int) -> int:
@@ -128,7 +128,7 @@ class Selections:
     async def changed_tasks(self, wanted: TaskFilter, since_ms: int, limit: int) -> list[Changed]:
         """See `Ledger.changed_tasks`."""
         chosen = conditions(wanted, self._now_ms())
-        ordered: LiteralString = _union(_CHANGED, chosen) + " ORDER BY 1 LIMIT %(limit)s::bigint"
+        ordered: LiteralString = _rows(_CHANGED, chosen) + " ORDER BY 1 LIMIT %(limit)s::bigint"
         parameters = {**chosen.parameters, "since": since_ms, "limit": limit}
         return [Changed(row[0], TaskRow(*row[1:])) for row in await self._select(ordered, parameters)]
 
@@ -138,6 +138,13 @@ class Selections:
             return await cursor.fetchall()
 
         return await self._database.read(work)
+
+
+def _rows(parts: tuple[LiteralString, LiteralString], chosen: Conditions) -> LiteralString:
+    """What can be put in order, also where one table alone is read, whose part has an order of its own."""
+    union = _union(parts, chosen)
+    rows: LiteralString = "SELECT * FROM (" + union + ") AS r"  # noqa: S608
+    return rows
 
 
 def _union(parts: tuple[LiteralString, LiteralString], chosen: Conditions) -> LiteralString:
