@@ -18,10 +18,12 @@ from meshq.management.conversion.queue_settings import decoded_settings, encoded
 from meshq.management.conversion.traits import retry_policy
 from meshq.management.create import Creator
 from meshq.management.delete import Deleter
+from meshq.management.dispatch.deadlines import DeadlineKeeper
 from meshq.management.dispatch.outbox import Outbox
 from meshq.management.dispatch.promote import Promoter
 from meshq.management.dispatch.sweep import Sweeper
 from meshq.management.finish import Finisher
+from meshq.management.forget import KeyForgetter
 from meshq.management.housekeeping import Housekeeping
 from meshq.management.model.reports import Rules
 from meshq.management.model.task import TaskRow
@@ -32,8 +34,10 @@ from meshq.management.postgres.queues import PostgresQueues
 from meshq.management.queues.book import QueueBook
 from meshq.management.queues.changes import QueueChanges
 from meshq.management.queues.figures import QueueFigures
+from meshq.management.queues.purge import Purger
 from meshq.management.queues.revival import Revival
 from meshq.management.queues.store import Codec
+from meshq.management.queues.watch import QueueWatches
 from meshq.management.servicers.commits import CommitServicer
 from meshq.management.servicers.ledger import LedgerServicer
 from meshq.management.servicers.parts import TaskParts
@@ -129,6 +133,7 @@ class Management:
         self.outbox = Outbox()
         self._build_use_cases()
         self._build_streams()
+        self._build_queues()
         self._build_upkeep()
 
     def _build_use_cases(self) -> None:
@@ -173,6 +178,12 @@ class Management:
         self.configuring = Fleet(
             "settings for", execution, lambda item: ConfigureLink(self._kit.direct(item.address), self.book)
         )
+        self.bus.on_watched(self._watched_changed)
+        self.bus.on_news_wanted(self._news_wanted_changed)
+
+    def _build_queues(self) -> None:
+        self.queue_figures = QueueFigures(self.queue_store, self._placement, self.now_ms)
+        self.queue_watches = QueueWatches(self.queue_figures)
         self.queue_changes = QueueChanges(
             self.queue_store,
             self.book,
@@ -180,9 +191,15 @@ class Management:
             self.commits.queues_changed,
             self.now_ms,
         )
+        self.purger = Purger(
+            ledger=self.ledger,
+            store=self.queue_store,
+            recaller=self._placement,
+            finisher=self.finisher,
+            committed=self.commits.committed,
+            now_ms=self.now_ms,
+        )
         self.revival = Revival(self.queue_store, self.book, self.ledger.forget_queues, self.now_ms)
-        self.bus.on_watched(self._watched_changed)
-        self.bus.on_news_wanted(self._news_wanted_changed)
 
     def _build_upkeep(self) -> None:
         settings = self._settings
@@ -197,6 +214,8 @@ class Management:
             rate=settings.sweep_rate,
         )
         self.promoter = Promoter(self.ledger, self.duty, self.outbox, self.now_ms)
+        self.deadlines = DeadlineKeeper(self.ledger, self.duty, self.canceller, self.now_ms)
+        self.forgetter = KeyForgetter(self.ledger, self.duty, self.now_ms)
         self.housekeeping = Housekeeping(
             self.ledger, self.duty, self._attempts, self.now_ms, retentions=self.book.retentions
         )
@@ -222,8 +241,8 @@ class Management:
             stopping=asyncio.Event(),
         )
         self._tasks = tasks = TaskServicer(parts)  # type: ignore[abstract]
-        queues = QueueServicer(  # type: ignore[abstract]
-            QueueFigures(self.queue_store, self._placement, self.now_ms), self.queue_changes, self.now_ms
+        queues = QueueServicer(
+            self.queue_figures, self.queue_changes, self.purger, self.queue_watches, self.now_ms
         )
         reports = LedgerServicer(self.finisher, self.ledger)
         commits = CommitServicer(self.commits)
@@ -267,6 +286,8 @@ class Management:
             self.dispatch,
             self.sweeper,
             self.promoter,
+            self.deadlines,
+            self.forgetter,
         ]
         return cast("list[Background]", parts)
 
@@ -274,6 +295,7 @@ class Management:
         """Have whoever follows a stream here go elsewhere. Unary calls end by themselves."""
         self.bus.drain()
         self.commits.drain()
+        self.queue_watches.drain()
         self._tasks.drain()
 
     def _rules(self, row: TaskRow) -> Rules:

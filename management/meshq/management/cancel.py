@@ -16,7 +16,7 @@ from meshq.contract.limits import MAX_FRAME_ITEMS
 from meshq.management.finish import Finisher
 from meshq.management.ledger import Ledger, one_task
 from meshq.management.model.placement import OFF_THE_SHARDS, Withdrawn
-from meshq.management.model.reports import CLOSE_MESSAGE, Finish, Wish
+from meshq.management.model.reports import Finish, Wish
 from meshq.management.model.states import State
 from meshq.management.model.task import NO_ID, OpenAttempt, TaskId, TaskRow, never_dispatched
 from meshq.mesh.lifecycle import cancelled
@@ -129,15 +129,12 @@ class Canceller:
 
     async def _end(self, attempts: Sequence[OpenAttempt]) -> None:
         now_ms = self._now_ms()
-        await self._finisher.end([_finish(item, now_ms) for item in attempts])
-
-
-def _finish(item: OpenAttempt, now_ms: int) -> Finish:
-    # The ledger makes it EXPIRED where the wish says so.
-    message = CLOSE_MESSAGE if item.ending == State.EXPIRED else ""
-    return Finish(item.task_id, item.attempt, State.CANCELLED, 0, now_ms, error_message=message)
+        # The ledger makes it EXPIRED where the wish says so.
+        await self._finisher.end(
+            [Finish(item.task_id, item.attempt, State.CANCELLED, 0, now_ms) for item in attempts]
+        )
 
 
 def _attempt(row: TaskRow) -> OpenAttempt:
     reason = row.cancel_reason or ""
-    return OpenAttempt(row.task_id, row.attempt, row.state, row.tenant, reason, row.ending)
+    return OpenAttempt(row.task_id, row.attempt, row.state, row.tenant, reason)

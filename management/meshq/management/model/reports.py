@@ -18,8 +18,6 @@ LOST: Final = "LOST"
 POISON: Final = "POISON"
 SCHEDULE_TO_START: Final = "SCHEDULE_TO_START_TIMEOUT"
 SCHEDULE_TO_CLOSE: Final = "SCHEDULE_TO_CLOSE_TIMEOUT"
-CLOSE_MESSAGE: Final = "the task took longer than its schedule_to_close_timeout"
-START_MESSAGE: Final = "no worker started the task within its schedule_to_start_timeout"
 _LOST_MESSAGE: Final = "the worker vanished, or its lease ended, before it answered"
 
 
@@ -106,11 +104,15 @@ class Wish(NamedTuple):
 
     Attributes:
         ending: The terminal state that it is to lead to: CANCELLED or EXPIRED.
+        error_type: With EXPIRED: which time has passed.
+        expected: The state in which the task must be; 0 for any.
     """
 
     task_id: TaskId
     reason: str
     ending: int = State.CANCELLED
+    error_type: str = ""
+    expected: int = 0
 
 
 class Start(NamedTuple):

@@ -161,7 +161,6 @@ class OpenAttempt(NamedTuple):
     state: int
     tenant: str
     cancel_reason: str
-    ending: int | None = None
 
 
 class QueueFigures(NamedTuple):
@@ -227,33 +226,6 @@ def sendable(task: NewTask, *, repeat: bool = False) -> Sendable:
         special.traits,
         special.start_by_ms,
         special.announce_start,
-    )
-
-
-def created_row(task: NewTask) -> TaskRow:
-    """A task that was just accepted, as the ledger has it."""
-    special = task.special or Special()
-    return TaskRow(
-        task_id=task.task_id,
-        tenant=task.tenant,
-        queue=task.queue,
-        type=task.type,
-        state=task.state,
-        attempt=1,
-        max_attempts=task.max_attempts,
-        ready_ms=task.ready_ms,
-        start_ms=None,
-        end_ms=None,
-        worker_id=None,
-        error_type=None,
-        error_message=None,
-        cancel_reason=None,
-        cancel_ms=None,
-        ordering_key=special.ordering_key,
-        unique_key=special.unique.key if special.unique else None,
-        labels=list(special.labels or ()) or None,
-        redriven_from=special.redriven_from,
-        traits=special.traits or None,
     )
 
 

@@ -14,6 +14,9 @@ from meshq.management.postgres.sql import statement
 _LOCK: Final = statement("lock_chains")
 _RELEASE: Final = statement("release")
 _STUCK: Final = statement("stuck_chains")
+_DEAD_KEYS: Final = statement("dead_unique_keys")
+_PAGE: Final = statement("chains_page")
+_DEAD_CHAINS: Final = statement("dead_chains")
 
 
 class ChainRows:
@@ -46,6 +49,30 @@ class ChainRows:
         keys = [ChainKey(*row[:3]) for row in rows]  # type: ignore[arg-type]
         stuck = [key for key, row in zip(keys, rows, strict=True) if row[3]]
         return stuck, keys[-1] if len(rows) == limit else None
+
+    async def forget_unique_keys(self, after: ChainKey, before_ms: int, limit: int) -> ChainKey | None:
+        """See `meshq.management.forget.KeyStore`."""
+        parameters = {**after._asdict(), "before": before_ms, "limit": limit}
+
+        async def work(connection: LedgerConnection, _: bool) -> ChainKey | None:
+            row = await (await connection.execute(_DEAD_KEYS, parameters, prepare=True)).fetchone()
+            return ChainKey(*row) if row else None
+
+        return await self._database.write(work)
+
+    async def forget_chains(self, after: ChainKey, limit: int) -> ChainKey | None:
+        """See `meshq.management.forget.KeyStore`."""
+        parameters = {**after._asdict(), "limit": limit}
+
+        async def work(connection: LedgerConnection, _: bool) -> ChainKey | None:
+            async with connection.transaction():
+                rows = await (await connection.execute(_PAGE, parameters, prepare=True)).fetchall()
+                if not rows:
+                    return None
+                await connection.execute(_DEAD_CHAINS, chain_columns(rows), prepare=True)
+                return ChainKey(*rows[-1])
+
+        return await self._database.write(work)
 
 
 def _released(found: tuple[object, ...], *, repeat: bool) -> tuple[TaskRow, Sendable]:

@@ -132,5 +132,12 @@ def _columns_of(ends: Sequence[Finish], now_ms: int) -> dict[str, Any]:
 
 def wish_columns(wishes: Sequence[Wish], now_ms: int) -> dict[str, Any]:
     """What cancel.sql takes."""
-    ids, reasons, endings = zip(*sorted(wishes), strict=True)
-    return {"now": now_ms, "ids": uuids(ids), "reasons": texts(reasons), "endings": smallints(endings)}
+    ids, reasons, endings, error_types, expected = zip(*sorted(wishes), strict=True)
+    return {
+        "now": now_ms,
+        "ids": uuids(ids),
+        "reasons": texts(reasons),
+        "endings": smallints(endings),
+        "error_types": texts(error_types),
+        "expected": smallints(expected),
+    }

@@ -9,6 +9,7 @@ from typing import Any, Final, LiteralString
 
 from meshq.contract.errors import DeadlineExceeded
 from meshq.contract.ids import lowest_id
+from meshq.management.dispatch.deadlines import Overdue
 from meshq.management.ledger import RowsRefused
 from meshq.management.model.retention import DAY_MS
 from meshq.management.model.task import OpenAttempt, Sendable, TaskId
@@ -24,6 +25,8 @@ _SWEEP: Final = statement("sweep")
 _CANCELLING: Final = statement("cancelling")
 _DISPATCHABLE: Final = statement("dispatchable")
 _DUE: Final = statement("due")
+_OVERDUE: Final = statement("overdue")
+_NEXT_DEADLINE: Final = statement("next_deadline")
 _NEXT_DUE: Final = (
     "SELECT min(ready_ms) FROM open_tasks WHERE state IN (2, 5) AND ready_ms > %(after)s::bigint"
 )
@@ -84,6 +87,16 @@ class Upkeep:
     async def next_due(self, after_ms: int) -> int | None:
         """See `Ledger.next_due`."""
         time: int | None = (await self._fetch(_NEXT_DUE, {"after": after_ms}))[0][0]
+        return time
+
+    async def overdue(self, now_ms: int, limit: int) -> list[Overdue]:
+        """See `meshq.management.dispatch.deadlines.DeadlineStore`."""
+        rows = await self._fetch(_OVERDUE, {"now": now_ms, "limit": limit})
+        return [Overdue(*row) for row in rows]
+
+    async def next_deadline(self) -> int | None:
+        """See `meshq.management.dispatch.deadlines.DeadlineStore`."""
+        time: int | None = (await self._fetch(_NEXT_DEADLINE, {}))[0][0]
         return time
 
     async def request_sweep(self, now_ms: int) -> None:

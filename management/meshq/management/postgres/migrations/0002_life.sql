@@ -31,7 +31,7 @@ CREATE INDEX open_tasks_order ON open_tasks (tenant, queue, ordering_key, order_
 CREATE INDEX open_tasks_waiting ON open_tasks (tenant, queue, id) WHERE state = 1;
 -- What waits in the ledger for its time, by queue.
 CREATE INDEX open_tasks_later ON open_tasks (tenant, queue, ready_ms) WHERE state IN (2, 5);
-CREATE INDEX open_tasks_close_by ON open_tasks (close_by_ms, id) WHERE close_by_ms IS NOT NULL;
+CREATE INDEX open_tasks_close_by ON open_tasks (close_by_ms, id) WHERE close_by_ms IS NOT NULL AND state <> 6;
 CREATE INDEX open_tasks_start_by ON open_tasks (start_by_ms, id) WHERE start_by_ms IS NOT NULL AND state = 1;
 -- What runs for long; others go from ready to their end.
 CREATE INDEX open_tasks_running ON open_tasks (id) WHERE state = 4;

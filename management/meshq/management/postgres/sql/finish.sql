@@ -13,10 +13,10 @@ WITH moved AS (
         o.attempt, o.max_attempts,
         CASE i.state WHEN 9 THEN coalesce(o.ending, 9) ELSE i.state END AS state, o.tenant, o.queue, o.type,
         coalesce(nullif(i.worker_id, ''), o.worker_id) AS worker_id,
+        CASE WHEN o.ending = 10 AND i.state IN (9, 10) THEN o.error_type ELSE nullif(i.error_type, '') END AS error_type,
         CASE
-            WHEN o.ending = 10 AND i.state IN (9, 10) THEN 'SCHEDULE_TO_CLOSE_TIMEOUT' ELSE nullif(i.error_type, '')
-        END AS error_type,
-        nullif(i.error_message, '') AS error_message,
+            WHEN o.ending = 10 AND i.state IN (9, 10) THEN o.error_message ELSE nullif(i.error_message, '')
+        END AS error_message,
         o.cancel_reason, i.end_ms + o.retention_days * 86400000::bigint AS leave_ms, o.spared, o.priority,
         o.fairness_key, o.ordering_key, o.unique_key, o.labels, o.redriven_from, NULL::uuid AS redriven_to,
         o.traits, o.spec
