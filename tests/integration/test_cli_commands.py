@@ -423,7 +423,7 @@ def test_cancel_and_delete(meshq: Meshq) -> None:
             f"Cannot get task {ID}: there is no task {ID}; `meshq task",
         ),
         (errors.PreconditionFailed("it is RUNNING"), 5, "it is RUNNING; cancel it first"),
-        (errors.InvalidRequest.field("task_id", "must be a UUID"), 2, "\n  task_id: must be a UUID\n"),
+        (errors.InvalidRequest.field("task_id", "must be a UUID"), 2, "\n  ID: must be a UUID\n"),
         (errors.InternalError("a fault"), 70, "a fault; the server's log says more."),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import re
 import subprocess
@@ -59,10 +60,14 @@ def test_violations_list_field_and_rule() -> None:
     trouble = trouble_of(errors.InvalidRequest(violations), "create a task", {})
     assert trouble.sentence().splitlines() == [
         "Cannot create a task: the request breaks rules.",
-        "  task.queue: must be short",
-        "  task.type: x",
+        "  --queue: must be short",
+        "  TYPE: x",
     ]
-    assert trouble.shape()["error"]["violations"][0] == {"field": "task.queue", "rule": "must be short"}
+    assert trouble.shape()["error"]["violations"][0] == {
+        "field": "task.queue",
+        "rule": "must be short",
+        "option": "--queue",
+    }
 
 
 def test_a_refused_connection_is_told_in_plain_words() -> None:
@@ -111,6 +116,30 @@ def test_sentences_hold_nothing_that_a_terminal_obeys() -> None:
         (["task", "create", "t", "--content-type", "x/y"], "--content-type goes with --data-file"),
         (["task", "run", "0199aaaa-0000-7000-8000-000000000000", "p"], "is the id of a task"),
         (["task", "list", "--state", "done"], "is no state"),
+        (["task", "create", "t", "--in", "soon"], "Invalid value for '--in': 'soon' is no length of time"),
+        (["task", "create", "t", "--at", "soon"], "Invalid value for '--at': 'soon' is no time"),
+        (["task", "create", "t", "--label", "a"], "a label is written key=value"),
+        (["task", "create", "t", "--unique-for", "1h"], "go with --unique"),
+        (
+            ["task", "create", "t", "--unique", "k", "--unique-for", "1h", "--unique-until", "started"],
+            "one of",
+        ),
+        (["task", "create", "t", "--unique", "k", "--unique-policy", "ignore"], "--unique-policy"),
+        (["task", "bulk", "--string"], "--string goes with --type"),
+        (["task", "bulk", "/nowhere"], "cannot read /nowhere"),
+        (["task", "cancel"], "give ids of tasks, or else a filter"),
+        (["task", "cancel", "id", "--queue", "q"], "give ids of tasks, or else a filter"),
+        (["task", "delete", "--queue", "q", "--force"], "--force goes with ids"),
+        (["task", "redrive", "id", "--rate", "1"], "--rate and --max go with a filter"),
+        (["task", "update", "id"], "say what is to change"),
+        (["task", "update", "id", "--label", "a=b", "--no-labels"], "one of --label and --no-labels"),
+        (["task", "watch"], "give the id of a task, or else a filter"),
+        (["task", "watch", "--all", "--resume", "?"], "is no base64"),
+        (["queue", "set", "q"], "say what to set"),
+        (["queue", "set", "q", "--rate", "many"], "Invalid value for '--rate': 'many' is no rate"),
+        (["queue", "set", "q", "--max-running", "many"], "is no whole number"),
+        (["queue", "create", "q", "--burst", "3"], "--burst goes with --rate"),
+        (["queue", "create", "q", "--type", "t"], "--type goes with defaults"),
         (["task", "list", "--limit", "0"], "--limit"),
         (["task", "get", "x", "--timeout", "0"], "above 0"),
         (["task", "get", "x", "--timeout", "soon"], "--timeout"),
@@ -150,7 +179,8 @@ def test_all_commands_and_options_are_documented() -> None:
     for name, group in command.commands.items():
         for sub in getattr(group, "commands", {"": group}):
             assert f"meshq {name} {sub}".strip() in documented
-    for sub in command.commands["task"].commands.values():
+    groups = command.commands["task"].commands, command.commands["queue"].commands
+    for sub in itertools.chain.from_iterable(group.values() for group in groups):
         for option in (option for parameter in sub.params for option in parameter.opts):
             assert not option.startswith("--") or f"`{option}" in documented, option
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from meshq.cli import render, watch
+from meshq.cli import drawings, mesh_drawings, queue_drawings, task_drawings, watch
 from meshq.cli.output import Output, printable
 from meshq.client.models import (
     Instance,
@@ -59,7 +59,7 @@ def make_task(**fields: Any) -> Task:
 
 def test_the_list_of_tasks() -> None:
     failed = make_task(state=TaskState.FAILED, error=TaskError("ValueError", "no such file\nline two"))
-    text = drawn(render.tasks([make_task(), failed], wide=True))
+    text = drawn(task_drawings.tasks([make_task(), failed], width=200))
     assert text.count(ID) == 2
     assert "1/3" in text
     assert "1.5 s" in text
@@ -68,7 +68,7 @@ def test_the_list_of_tasks() -> None:
 
 
 def test_ids_are_whole_on_a_narrow_terminal() -> None:
-    text = drawn(render.tasks([make_task()], wide=False), width=80)
+    text = drawn(task_drawings.tasks([make_task()], width=80), width=80)
     assert ID in text
     assert len(text.splitlines()) == 2
 
@@ -80,7 +80,7 @@ def test_one_task_shows_all_there_is() -> None:
         result={"word_count": 2},
         error=TaskError("ValueError", "first attempt", "Traceback ..."),
     )
-    text = drawn(render.task(task))
+    text = drawn(task_drawings.task(task))
     for part in (ID, "default", "SUCCEEDED", '{"text": "a b"}', "trace=1", '{"word_count": 2}', "w-1"):
         assert part in text
     assert "ValueError: first attempt" in text
@@ -88,9 +88,11 @@ def test_one_task_shows_all_there_is() -> None:
 
 
 def test_null_and_absent_differ() -> None:
-    assert "input" not in drawn(render.task(make_task()))
-    assert "input" in drawn(render.task(make_task(payload=None)))
-    assert "3 bytes of image/png" in drawn(render.task(make_task(data=b"png", content_type="image/png")))
+    assert "input" not in drawn(task_drawings.task(make_task()))
+    assert "input" in drawn(task_drawings.task(make_task(payload=None)))
+    assert "3 bytes of image/png" in drawn(
+        task_drawings.task(make_task(data=b"png", content_type="image/png"))
+    )
 
 
 def test_the_other_tables() -> None:
@@ -100,24 +102,24 @@ def test_the_other_tables() -> None:
         oldest_pending_age=dt.timedelta(hours=3, minutes=5),
         complete=False,
     )
-    assert "1,234" in drawn(render.queues([queue]))
-    assert "q *" in drawn(render.queues([queue]))
-    assert "3 h 5 min" in drawn(render.queue(queue))
-    assert "a shard does not answer" in drawn(render.queue(queue))
+    assert "1,234" in drawn(queue_drawings.queues([queue]))
+    assert "q *" in drawn(queue_drawings.queues([queue]))
+    assert "3 h 5 min" in drawn(queue_drawings.queue(queue))
+    assert "a shard does not answer" in drawn(queue_drawings.queue(queue))
     worker = Worker(
         worker_id="w", mode=WorkerMode.SESSION, state=WorkerState.ACTIVE, slots=4, leases=2, labels={"a": "b"}
     )
-    assert "2/4" in drawn(render.workers([worker]))
-    assert "a=b" in drawn(render.worker(worker))
+    assert "2/4" in drawn(mesh_drawings.workers([worker]))
+    assert "a=b" in drawn(mesh_drawings.worker(worker))
     assert "meshq.v1.TaskService" in drawn(
-        render.services([Service("meshq.v1.TaskService", "meshq.management", 2)])
+        mesh_drawings.services([Service("meshq.v1.TaskService", "meshq.management", 2)])
     )
     instance = Instance(
         component="meshq.gateway", instance_id="g-1", address="h:1", state=InstanceState.STALE
     )
-    assert "STALE" in drawn(render.instances([instance]))
+    assert "STALE" in drawn(mesh_drawings.instances([instance]))
     shard = Shard(shard="s-1", address="h:2", state=ShardState.UNREACHABLE, share=0.333)
-    assert "33.3%" in drawn(render.shards(Ring(1, (shard,))))
+    assert "33.3%" in drawn(mesh_drawings.shards(Ring(1, (shard,))))
 
 
 @pytest.mark.parametrize(
@@ -131,11 +133,11 @@ def test_the_other_tables() -> None:
     ],
 )
 def test_spans(seconds: float, text: str) -> None:
-    assert render.span(dt.timedelta(seconds=seconds)) == text
+    assert drawings.span(dt.timedelta(seconds=seconds)) == text
 
 
 def test_lines_in_a_pipe_have_no_blanks_at_their_end(capsys: pytest.CaptureFixture[str]) -> None:
-    Output().draw(render.tasks([make_task()], wide=True))
+    Output().draw(task_drawings.tasks([make_task()], width=200))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert lines == [line.rstrip() for line in lines]
@@ -144,14 +146,14 @@ def test_lines_in_a_pipe_have_no_blanks_at_their_end(capsys: pytest.CaptureFixtu
 def test_control_characters_are_shown_and_not_obeyed() -> None:
     evil = "a\x1b[2Jb\x07\x9bc\td\ne"
     assert printable(evil) == "a\\x1b[2Jb\\x07\\x9bc\td\ne"
-    text = drawn(render.task(make_task(result=evil, error=TaskError("E", evil, evil), worker_id=evil)))
+    text = drawn(task_drawings.task(make_task(result=evil, error=TaskError("E", evil, evil), worker_id=evil)))
     assert "\x1b" not in text
     assert "\x07" not in text
     assert "\x9b" not in text
 
 
 def test_text_is_never_read_as_markup() -> None:
-    assert "[red]x[/red] :smile:" in drawn(render.task(make_task(result="[red]x[/red] :smile:")))
+    assert "[red]x[/red] :smile:" in drawn(task_drawings.task(make_task(result="[red]x[/red] :smile:")))
 
 
 def test_the_live_view_follows_the_events() -> None:

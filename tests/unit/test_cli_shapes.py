@@ -21,6 +21,11 @@ TIME = dt.datetime(2026, 1, 31, 12, 0, 0, 123000, tzinfo=dt.UTC)
 BASIC_KEYS = {
     *("task_id", "type", "queue", "tenant", "max_attempts", "create_time", "state", "attempt"),
     *("attempt_start_time", "end_time", "worker_id", "error", "cancel_reason", "cancel_time"),
+    *("priority", "labels", "start_time", "retry", "fairness_key", "fairness_weight", "limit_key"),
+    *("rate_units", "ordering_key", "unique_key", "unique_scope", "unique_window", "unique_policy"),
+    *("schedule_to_start_timeout", "start_to_close_timeout", "schedule_to_close_timeout"),
+    *("heartbeat_timeout", "spared_attempts", "next_start_time", "waiting", "progress"),
+    *("redriven_from", "redriven_to"),
 }
 
 

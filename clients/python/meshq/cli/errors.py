@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from meshq.cli.exits import CODE_OF_STATUS, ExitCode
+from meshq.cli.naming import option_of
 from meshq.cli.output import json_line, printable
 
 if TYPE_CHECKING:  # imports grpc
@@ -26,6 +27,7 @@ class Trouble(Exception):
         hint: What to do about it.
         details: Further entries of the JSON object.
         violations: Field and rule of what was wrong in a request.
+        names: What the command at hand calls fields, where that is not the same for all commands.
     """
 
     message: str
@@ -33,12 +35,13 @@ class Trouble(Exception):
     hint: str = ""
     details: dict[str, Any] = field(default_factory=dict)
     violations: tuple[tuple[str, str], ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def sentence(self) -> str:
         """The error for people; each broken rule has a line of its own."""
         text = self.message.rstrip(". \n")
         text = f"{text}; {self.hint}." if self.hint else f"{text}."
-        lines = [f"  {name}: {rule}" for name, rule in self.violations]
+        lines = [f"  {option_of(name, self.names) or name}: {rule}" for name, rule in self.violations]
         return printable("\n".join([text, *lines]))
 
     def shape(self) -> dict[str, Any]:
@@ -47,7 +50,10 @@ class Trouble(Exception):
         if self.hint:
             error["hint"] = self.hint
         if self.violations:
-            error["violations"] = [{"field": name, "rule": rule} for name, rule in self.violations]
+            error["violations"] = [
+                {"field": name, "rule": rule, "option": option_of(name, self.names)}
+                for name, rule in self.violations
+            ]
         return {"error": error}
 
 
@@ -61,22 +67,27 @@ def report(trouble: Trouble, *, json: bool) -> int:
 
 
 @contextlib.contextmanager
-def doing(what: str, hints: dict[str, str] | None = None) -> Iterator[None]:
+def doing(
+    what: str, hints: dict[str, str] | None = None, names: Mapping[str, str] | None = None
+) -> Iterator[None]:
     """Turn an error of the client into trouble that says what was being done.
 
     Args:
         what: What is done, as it follows "cannot", such as `get task 0190...`.
         hints: What to do about an error, by its reason.
+        names: What the command calls fields, where that is not the same for all commands.
     """
     from meshq.contract.errors import MeshqError  # noqa: PLC0415  (grpc)
 
     try:
         yield
     except MeshqError as error:
-        raise trouble_of(error, what, hints or {}) from error
+        raise trouble_of(error, what, hints or {}, names) from error
 
 
-def trouble_of(error: MeshqError, what: str, hints: dict[str, str]) -> Trouble:
+def trouble_of(
+    error: MeshqError, what: str, hints: dict[str, str], names: Mapping[str, str] | None = None
+) -> Trouble:
     """An error of the client as trouble."""
     from meshq.contract.errors import InvalidRequest  # noqa: PLC0415  (grpc)
 
@@ -100,6 +111,7 @@ def trouble_of(error: MeshqError, what: str, hints: dict[str, str]) -> Trouble:
         hint,
         details,
         tuple((item.field, item.rule) for item in violations),
+        names or {},
     )
 
 
@@ -124,6 +136,14 @@ _HINTS = {
     "QUEUE_NOT_FOUND": "`meshq queue list` shows the queues there are",
     "WORKER_NOT_FOUND": "`meshq worker list` shows the workers that are connected",
     "TASK_NOT_ENDED": "cancel it first, or use --force",
+    "TASK_STARTED": "what has started can only be cancelled: `meshq task cancel`",
+    "TASK_NOT_REDRIVABLE": "only tasks that FAILED, EXPIRED or were CANCELLED can be redriven",
+    "UNIQUE_KEY_TAKEN": "wait for the task that holds it, or use --unique-policy existing or replace",
+    "QUEUE_EXISTS": "`meshq queue set` changes it",
+    "QUEUE_DRAINING": "`meshq queue get` shows who drains it, `meshq queue resume` ends it",
+    "QUEUE_NOT_EMPTY": "`meshq queue purge` cancels what waits; running tasks have to end first",
+    "QUEUE_FULL": "try again when workers have caught up, or raise --max-open-tasks of the queue",
+    "RESUME_LOST": "list the tasks, and watch again without --resume",
     "REQUEST_ID_REUSED": "use another --request-id for another task",
     "BACKLOG_FULL": "try again when workers have caught up",
     "OVERLOADED": "try again in a moment",

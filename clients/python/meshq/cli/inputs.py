@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import datetime as dt
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import typer
 
@@ -18,9 +20,14 @@ if TYPE_CHECKING:  # imports grpc
     from meshq.client.models import TaskState
     from meshq.client.values import JsonValue
 
+Parsed = TypeVar("Parsed")
+
 STDIN = "-"
 _AGO = re.compile(r"(\d{1,9})([smhd])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_SPAN_PART = r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d)"
+_SPAN = re.compile(f"(?:{_SPAN_PART})+|0")
+_RATE = re.compile(r"(\d{1,9})/(\S+)")
 
 
 def is_task_id(text: str) -> bool:
@@ -131,3 +138,69 @@ def parse_time(text: str | None, now: dt.datetime) -> dt.datetime | None:
         raise typer.BadParameter(
             f"{text!r} is no time; write one such as 2026-01-31T12:00:00Z, or 10m for ten minutes ago"
         ) from None
+
+
+def parse_moment(text: str) -> dt.datetime:
+    """A date and time of ISO 8601; one without a zone is of the local zone."""
+    try:
+        time = dt.datetime.fromisoformat(text)
+        return time if time.tzinfo else time.astimezone()
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(f"{text!r} is no time; write one such as 2026-01-31T12:00:00Z") from None
+
+
+def parse_span(text: str) -> dt.timedelta:
+    """A length of time: `500ms`, `10s`, `5m`, `2h`, `7d`, or several of these as in `1h30m`."""
+    if not _SPAN.fullmatch(text):
+        raise typer.BadParameter(f"{text!r} is no length of time; write one such as 500ms, 10s, 5m, 2h or 7d")
+    try:
+        return sum(
+            (dt.timedelta(**{_UNITS[unit]: float(count)}) for count, unit in re.findall(_SPAN_PART, text)),
+            dt.timedelta(),
+        )
+    except OverflowError:
+        raise typer.BadParameter(f"{text!r} is too long") from None
+
+
+def parse_rate(text: str) -> tuple[int, dt.timedelta]:
+    """Units and the period in which so many flow: `100/s`, `5/10s`, `1000/h`."""
+    match = _RATE.fullmatch(text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no rate; write one such as 100/s, 5/10s or 1000/h")
+    period = match[2] if match[2][0].isdigit() else f"1{match[2]}"
+    return int(match[1]), parse_span(period)
+
+
+def parse_number(text: str) -> int:
+    """A whole number; commas and underscores between digits are allowed."""
+    try:
+        return int(text.replace(",", ""))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no whole number") from None
+
+
+def parse_days(text: str) -> int:
+    """A number of days: `7` or `7d`."""
+    return parse_number(text.removesuffix("d"))
+
+
+def bytes_of_base64(text: str) -> bytes:
+    """Bytes as JSON has them."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise typer.BadParameter(f"{text[:60]!r} is no base64") from None
+
+
+NONE = "none"
+"""What takes a setting back."""
+
+
+def or_none(parse: Callable[[str], Parsed]) -> Callable[[str], Parsed | str]:
+    """A parser that also takes `none`, which stays as it is."""
+
+    def parse_or_none(text: str) -> Parsed | str:
+        return NONE if text.lower() == NONE else parse(text)
+
+    parse_or_none.__name__ = parse.__name__
+    return parse_or_none

@@ -1,8 +1,9 @@
-"""How one thing, or a list of things, is printed: as JSON, or drawn by `meshq.cli.render`."""
+"""How one thing, or a list of things, is printed: as JSON, or drawn for people."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from meshq.cli import shapes
@@ -15,12 +16,12 @@ def show(session: Session, item: Any, drawing: str) -> None:
     Args:
         session: How to print.
         item: The thing.
-        drawing: The function of `meshq.cli.render` that draws it.
+        drawing: What draws it: a module of `meshq.cli` and its function.
     """
     if session.json:
         session.output.write_json(shapes.record(item))
     else:
-        _draw(session, item, drawing)
+        draw(session, item, drawing)
 
 
 def show_many(session: Session, items: Sequence[Any], drawing: str, none: str) -> None:
@@ -29,12 +30,14 @@ def show_many(session: Session, items: Sequence[Any], drawing: str, none: str) -
         for item in items:
             session.output.write_json(shapes.record(item))
     elif items:
-        _draw(session, items, drawing)
+        draw(session, items, drawing)
     else:
         session.output.say(none)
 
 
-def _draw(session: Session, what: Any, drawing: str) -> None:
-    from meshq.cli import render  # noqa: PLC0415  (rich)
-
-    session.output.draw(getattr(render, drawing)(what))
+def draw(session: Session, what: Any | Iterable[Any], drawing: str, *, fits: bool = False) -> None:
+    """Draw something, with `fits` for the width there is. The module is imported now: rich is slow."""
+    module, _, function = drawing.partition(".")
+    paint = getattr(importlib.import_module(f"meshq.cli.{module}"), function)
+    options = {"width": session.output.console.width} if fits else {}
+    session.output.draw(paint(what, **options))

@@ -23,7 +23,7 @@ def list_services(session: Session) -> None:
     """List the gRPC services that are served, and by how many instances."""
     with session.client() as client, doing("list the services"):
         found = client.services()
-    show_many(session, found, "services", "There are no services.")
+    show_many(session, found, "mesh_drawings.services", "There are no services.")
 
 
 @instances.command("list")
@@ -43,7 +43,7 @@ def list_instances(
     """List the processes that make up the mesh."""
     with session.client() as client, doing("list the instances"):
         found = client.instances(component)
-    show_many(session, found, "instances", "There are no such instances.")
+    show_many(session, found, "mesh_drawings.instances", "There are no such instances.")
 
 
 @shards.command("list")
@@ -56,9 +56,9 @@ def list_shards(session: Session) -> None:
         for shard in ring.shards:
             session.output.write_json(shapes.record(shard) | {"ring_version": ring.version})
         return
-    from meshq.cli import render  # noqa: PLC0415  (rich)
+    from meshq.cli import mesh_drawings  # noqa: PLC0415  (rich)
 
-    session.output.draw(render.shards(ring))
+    session.output.draw(mesh_drawings.shards(ring))
 
 
 @with_session

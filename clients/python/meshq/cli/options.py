@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
+import itertools
 import math
 import typing
 from collections.abc import Callable, Iterator
@@ -116,20 +118,24 @@ def with_session(
     """A command from a function of a session and its own parameters.
 
     Its signature, from which typer makes the command, has the parameters of the function and the options
-    of every command instead of the session.
+    of every command instead of the session. A parameter whose type is a dataclass stands for the options
+    that are its fields, so that commands share them.
     """
+    hints = typing.get_type_hints(function, include_extras=True)
+    _, *own = inspect.signature(function).parameters.values()
+    groups = {item.name: hints[item.name] for item in own if dataclasses.is_dataclass(hints[item.name])}
 
     @functools.wraps(function)
     def command(context: typer.Context, *arguments: Any, **named: Any) -> None:
         shared = {name: named.pop(name) for name in _SHARED}
         session = session_of(context, **shared)
+        for name, group in groups.items():
+            named[name] = group(**{item.name: named.pop(item.name) for item in dataclasses.fields(group)})
         function(session, *arguments, **named)
 
-    hints = typing.get_type_hints(function, include_extras=True)
-    _, *own = inspect.signature(function).parameters.values()
     parameters = [
         inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
-        *(item.replace(annotation=hints[item.name]) for item in own),
+        *itertools.chain.from_iterable(_expanded(item, hints[item.name]) for item in own),
         *_SHARED.values(),
     ]
     keywords = [item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in parameters[1:]]
@@ -137,6 +143,18 @@ def with_session(
     command.__annotations__ = {item.name: item.annotation for item in parameters}
     del command.__wrapped__
     return command
+
+
+def _expanded(parameter: inspect.Parameter, hint: Any) -> list[inspect.Parameter]:
+    """The parameters of typer that a parameter of a command stands for."""
+    if not dataclasses.is_dataclass(hint):
+        return [parameter.replace(annotation=hint)]
+    hints = typing.get_type_hints(hint, include_extras=True)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return [
+        inspect.Parameter(item.name, kind, default=item.default, annotation=hints[item.name])
+        for item in dataclasses.fields(hint)
+    ]
 
 
 def _shared_parameters() -> dict[str, inspect.Parameter]:

@@ -14,7 +14,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from meshq.cli import render
+from meshq.cli import drawings
 from meshq.cli.output import printable
 
 if TYPE_CHECKING:  # imports grpc
@@ -66,12 +66,12 @@ class View:
         passed = dt.timedelta(seconds=self._clock() - self._since)
         line.add_row(
             Text("✓" if task.succeeded else "✗") if task.done else self._spinner,
-            render.state(task.state),
+            drawings.state(task.state),
             Text(printable(task.type), style="bold"),
             Text(task.task_id, no_wrap=True),
             Text(f"attempt {task.attempt} of {task.max_attempts}"),
             Text(printable(task.worker_id)),
-            Text(render.span(passed), style="dim"),
+            Text(drawings.span(passed), style="dim"),
         )
         return line
 

@@ -30,7 +30,9 @@ def list_(session: Session) -> None:
     """List the workers that are connected, or polled within the last minute."""
     with session.client() as client, doing("list the workers"):
         found = tuple(client.workers())
-    show_many(session, found, "workers", "No worker is connected; `meshq worker run` starts one.")
+    show_many(
+        session, found, "mesh_drawings.workers", "No worker is connected; `meshq worker run` starts one."
+    )
 
 
 @app.command("get")
@@ -42,7 +44,7 @@ def get(
     """Show everything about a worker."""
     with session.client() as client, doing(f"get worker {worker_id}"):
         found = client.worker(worker_id)
-    show(session, found, "worker")
+    show(session, found, "mesh_drawings.worker")
 
 
 @app.command("run")

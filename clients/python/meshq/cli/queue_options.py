@@ -1,0 +1,317 @@
+"""The settings of a queue as options: what was given becomes what the client sets, `none` takes it back."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from meshq.cli import inputs
+
+if TYPE_CHECKING:  # imports grpc
+    from meshq.client.models import QueueSettings, RetryPolicy, TaskDefaults
+
+
+@dataclass(frozen=True)
+class LimitOptions:
+    """What may run at a time and how fast, what is taken and what is kept."""
+
+    max_running: Annotated[
+        Any,
+        typer.Option(
+            "--max-running",
+            metavar="N",
+            parser=inputs.or_none(inputs.parse_number),
+            help="Tasks of the queue at workers at a time.",
+            show_default=False,
+        ),
+    ] = None
+    max_running_per_key: Annotated[
+        Any,
+        typer.Option(
+            "--max-running-per-key",
+            metavar="N",
+            parser=inputs.or_none(inputs.parse_number),
+            help="Tasks with the same limit key at workers at a time.",
+            show_default=False,
+        ),
+    ] = None
+    rate: Annotated[
+        Any,
+        typer.Option(
+            "--rate",
+            metavar="N/DURATION",
+            parser=inputs.or_none(inputs.parse_rate),
+            help="Starts of tasks of the queue, such as 100/s or 5/10s.",
+            show_default=False,
+        ),
+    ] = None
+    burst: Annotated[
+        int | None,
+        typer.Option(
+            "--burst",
+            metavar="N",
+            help="With --rate: starts that may come at once; default N.",
+            show_default=False,
+        ),
+    ] = None
+    rate_per_key: Annotated[
+        Any,
+        typer.Option(
+            "--rate-per-key",
+            metavar="N/DURATION",
+            parser=inputs.or_none(inputs.parse_rate),
+            help="Starts of tasks with the same limit key.",
+            show_default=False,
+        ),
+    ] = None
+    burst_per_key: Annotated[
+        int | None,
+        typer.Option(
+            "--burst-per-key",
+            metavar="N",
+            help="With --rate-per-key: starts that may come at once; default N.",
+            show_default=False,
+        ),
+    ] = None
+    max_open_tasks: Annotated[
+        Any,
+        typer.Option(
+            "--max-open-tasks",
+            metavar="N",
+            parser=inputs.or_none(inputs.parse_number),
+            help="Open tasks that the queue takes.",
+            show_default=False,
+        ),
+    ] = None
+    retention: Annotated[
+        Any,
+        typer.Option(
+            "--retention",
+            metavar="DAYS",
+            parser=inputs.or_none(inputs.parse_days),
+            help="For how many days ended tasks are kept: 1, 3, 7, 14, 30, 90, 180 or 365.",
+            show_default=False,
+        ),
+    ] = None
+    poison_limit: Annotated[
+        Any,
+        typer.Option(
+            "--poison-limit",
+            metavar="N",
+            parser=inputs.or_none(inputs.parse_number),
+            help="Attempts in a row that may end without any answer of a worker.",
+            show_default=False,
+        ),
+    ] = None
+
+    def taken(self) -> dict[str, Any]:
+        """What was given, as the client takes it."""
+        numbers = {
+            "max_running": self.max_running,
+            "max_running_per_key": self.max_running_per_key,
+            "max_open_tasks": self.max_open_tasks,
+            "retention_days": self.retention,
+            "poison_limit": self.poison_limit,
+            "rate": _rate(self.rate, self.burst, "--rate", "--burst"),
+            "rate_per_key": _rate(self.rate_per_key, self.burst_per_key, "--rate-per-key", "--burst-per-key"),
+        }
+        return _given(numbers)
+
+
+def _rate(rate: Any, burst: int | None, option: str, burst_option: str) -> Any:
+    from meshq.client.models import RateLimit  # noqa: PLC0415  (grpc)
+
+    if isinstance(rate, tuple):
+        units, period = rate
+        return RateLimit(units, period, burst)
+    if burst is not None:
+        raise typer.BadParameter(f"{burst_option} goes with {option}")
+    return rate
+
+
+@dataclass(frozen=True)
+class DefaultOptions:
+    """What tasks get that do not say themselves, of the queue or of one type in it."""
+
+    type: Annotated[
+        str | None,
+        typer.Option(
+            "--type",
+            "-t",
+            metavar="TYPE",
+            help="The defaults below are for tasks of this type.",
+            show_default=False,
+        ),
+    ] = None
+    priority: Annotated[
+        Any,
+        typer.Option(
+            "--priority",
+            metavar="N",
+            parser=inputs.or_none(inputs.parse_number),
+            help="The priority of tasks that have none.",
+            show_default=False,
+        ),
+    ] = None
+    max_attempts: Annotated[
+        Any,
+        typer.Option(
+            "--max-attempts",
+            metavar="N",
+            parser=inputs.or_none(inputs.parse_number),
+            help="Attempts in all.",
+            show_default=False,
+        ),
+    ] = None
+    no_retry_policy: Annotated[
+        bool, typer.Option("--no-retry-policy", help="Take the default retry policy back.")
+    ] = False
+    retry_delay: Annotated[
+        dt.timedelta | None,
+        typer.Option(
+            "--retry-delay",
+            metavar="DURATION",
+            parser=inputs.parse_span,
+            help="The delay after the first failed attempt.",
+            show_default=False,
+        ),
+    ] = None
+    retry_multiplier: Annotated[
+        float | None,
+        typer.Option(
+            "--retry-multiplier", metavar="X", help="By how much each delay is longer.", show_default=False
+        ),
+    ] = None
+    retry_max_delay: Annotated[
+        dt.timedelta | None,
+        typer.Option(
+            "--retry-max-delay",
+            metavar="DURATION",
+            parser=inputs.parse_span,
+            help="The longest delay.",
+            show_default=False,
+        ),
+    ] = None
+    retry_jitter: Annotated[
+        float | None,
+        typer.Option(
+            "--retry-jitter",
+            metavar="X",
+            help="The part of a delay that chance changes, 0 to 1.",
+            show_default=False,
+        ),
+    ] = None
+    no_retry_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--no-retry-on",
+            metavar="ERROR",
+            help="A type of error after which no attempt is made; repeatable.",
+            show_default=False,
+        ),
+    ] = None
+    start_timeout: Annotated[
+        Any,
+        typer.Option(
+            "--start-timeout",
+            metavar="DURATION",
+            parser=inputs.or_none(inputs.parse_span),
+            help="How long a task may wait for its first start.",
+            show_default=False,
+        ),
+    ] = None
+    attempt_timeout: Annotated[
+        Any,
+        typer.Option(
+            "--attempt-timeout",
+            metavar="DURATION",
+            parser=inputs.or_none(inputs.parse_span),
+            help="How long one attempt may take.",
+            show_default=False,
+        ),
+    ] = None
+    total_timeout: Annotated[
+        Any,
+        typer.Option(
+            "--total-timeout",
+            metavar="DURATION",
+            parser=inputs.or_none(inputs.parse_span),
+            help="How long a task may take in all.",
+            show_default=False,
+        ),
+    ] = None
+    heartbeat_timeout: Annotated[
+        Any,
+        typer.Option(
+            "--heartbeat-timeout",
+            metavar="DURATION",
+            parser=inputs.or_none(inputs.parse_span),
+            help="How long a handler may be silent.",
+            show_default=False,
+        ),
+    ] = None
+
+    def taken(self) -> dict[str, Any]:
+        """What was given, as the client takes it; the type is left aside."""
+        policy = self._retry()
+        if policy is not None and self.no_retry_policy:
+            raise typer.BadParameter("--no-retry-policy goes without other options about retries")
+        return _given(
+            {
+                "priority": self.priority,
+                "max_attempts": self.max_attempts,
+                "retry": inputs.NONE if self.no_retry_policy else policy,
+                "schedule_to_start_timeout": self.start_timeout,
+                "start_to_close_timeout": self.attempt_timeout,
+                "schedule_to_close_timeout": self.total_timeout,
+                "heartbeat_timeout": self.heartbeat_timeout,
+            }
+        )
+
+    def _retry(self) -> RetryPolicy | None:
+        from meshq.client.models import RetryPolicy  # noqa: PLC0415  (grpc)
+
+        policy = RetryPolicy(
+            initial_delay=self.retry_delay,
+            multiplier=self.retry_multiplier,
+            max_delay=self.retry_max_delay,
+            jitter=self.retry_jitter,
+            non_retryable_errors=tuple(self.no_retry_on or ()),
+        )
+        return None if policy == RetryPolicy() else policy
+
+
+def settings(
+    limits: LimitOptions, defaults: DefaultOptions, before: Mapping[str, TaskDefaults]
+) -> QueueSettings:
+    """What the client is to set.
+
+    Args:
+        limits: Options.
+        defaults: Options; with a type, they are merged into what is set of that type.
+        before: The defaults by type that are set.
+    """
+    from meshq.client.models import TaskDefaults  # noqa: PLC0415  (grpc)
+
+    found: dict[str, Any] = limits.taken()
+    given = defaults.taken()
+    if defaults.type is None:
+        return {**found, **given}  # type: ignore[typeddict-item]
+    if not given:
+        raise typer.BadParameter("--type goes with defaults, such as --max-attempts")
+    merged = dataclasses.replace(before.get(defaults.type, TaskDefaults()), **given)
+    others = {name: item for name, item in before.items() if name != defaults.type}
+    kept = {} if merged == TaskDefaults() else {defaults.type: merged}
+    return {**found, "type_defaults": {**others, **kept}}  # type: ignore[typeddict-item]
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given; `none` becomes None, which takes a setting back."""
+    return {
+        name: None if value == inputs.NONE else value for name, value in options.items() if value is not None
+    }
