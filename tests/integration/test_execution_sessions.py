@@ -396,7 +396,7 @@ async def test_progress_and_output_reach_whoever_watches(database: str, shards: 
                 found.extend(frame.news)
 
         collecting = asyncio.create_task(collect())
-        watched = instance.execution._worker._news
+        watched = instance.execution._progress._news
         await wait_until(lambda: watched.watched(task_id))
         progress = pb.LeaseProgress(lease_token=token, fraction=0.5, message="half")
         await worker.send(heartbeat=pb.Heartbeat(progress=[progress]))

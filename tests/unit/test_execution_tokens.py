@@ -57,7 +57,7 @@ def test_assignments_are_split_into_frames_without_parsing_them() -> None:
 
 def test_an_answer_to_a_poll_is_a_public_message() -> None:
     spec = Task(type="t").SerializeToString()
-    response = pb.PollTasksResponse.FromString(polled([(spec, b"token", 3, 1_500)]))
+    response = pb.PollTasksResponse.FromString(polled([(spec, b"token", 3, 1_500, b"")]))
     (assignment,) = response.assignments
     assert (assignment.task.type, assignment.lease_token, assignment.attempt) == ("t", b"token", 3)
     assert assignment.expire_time.ToMilliseconds() == 1_500

@@ -9,28 +9,41 @@ from typing import Any, Protocol
 
 import grpc
 
+from meshq.execution.attempts.announcer import Announcer
+from meshq.execution.attempts.checkpoints import Checkpoints
 from meshq.execution.attempts.completions import Completions
+from meshq.execution.attempts.deferrals import Deferrals
 from meshq.execution.attempts.expirer import Expirer, Makers
 from meshq.execution.attempts.recorded import RecordedEnds
 from meshq.execution.attempts.recorder import Recorder
 from meshq.execution.attempts.reporter import Reporter
 from meshq.execution.conversion.ledger import GrpcLedger
-from meshq.execution.conversion.results import lost, with_error_text
+from meshq.execution.conversion.queues import decode_queue
+from meshq.execution.conversion.results import closed, lost, with_error_text
 from meshq.execution.inquiries import Inquiries
 from meshq.execution.intake import Intake
-from meshq.execution.news import NewsRoom
+from meshq.execution.news import NewsRoom, ProgressBoard
 from meshq.execution.postgres.attempts import AttemptStore
+from meshq.execution.postgres.checkpoints import CheckpointStore
 from meshq.execution.postgres.database import Database
+from meshq.execution.postgres.deferrals import DeferralStore
 from meshq.execution.postgres.partitions import PartitionKeeper
+from meshq.execution.postgres.queues import QueueStore
 from meshq.execution.postgres.ring import RingTable
+from meshq.execution.queues.configs import QueueConfigs
+from meshq.execution.queues.homes import Homes, Queues
 from meshq.execution.ring.doorbell import Doorbell
 from meshq.execution.ring.follower import RingFollower
 from meshq.execution.ring.keeper import Surroundings
 from meshq.execution.ring.shards import Shards
 from meshq.execution.servicers import attempt, dispatch, progress, ring, worker
+from meshq.execution.servicers.explanations import Explanations
+from meshq.execution.servicers.handlers import Handlers
 from meshq.execution.servicers.workers import Workers
-from meshq.execution.sessions.allocator import Allocator
+from meshq.execution.sessions.allocator import Allocator, Means
+from meshq.execution.sessions.beats import Beats
 from meshq.execution.sessions.polls import Polls
+from meshq.execution.sessions.preparations import Preparations
 from meshq.execution.sessions.receipts import Receipts
 from meshq.execution.sessions.sessions import Sessions, Times
 from meshq.execution.settings import ExecutionSettings
@@ -88,36 +101,72 @@ class Execution:
         self.partitions = PartitionKeeper(self.database, ledger.attempted, _now_ms)
         self.reporter = Reporter(ledger, self.shards, self.attempts)
         self.recorder = Recorder(self.attempts, self.reporter, with_error_text)
+        self.announcer = Announcer(ledger, self.reporter.apply)
+        self.checkpoints = Checkpoints(CheckpointStore(self.database))
+        self.deferrals = Deferrals(DeferralStore(self.database), self.shards)
         self.expirer = Expirer(
-            self.shards, self.recorder, self.attempts, self.reporter, Makers(lost, with_error_text)
+            self.shards,
+            self.recorder,
+            self.attempts,
+            self.reporter,
+            makers=Makers(closed, with_error_text),
+            checkpoints=self.checkpoints,
         )
-        allocator = Allocator(self.shards, self.doorbell, int(times.delivery_timeout * 1000), times.lease_ms)
+        self.preparations = Preparations(
+            self.shards, self.announcer, self.checkpoints, times.delivery_timeout / 2
+        )
+        means = Means(
+            self.shards, self.doorbell, self.preparations, int(times.delivery_timeout * 1000), times.lease_ms
+        )
         self.sessions = Sessions(
             kit.instance_id,
             self.shards,
-            allocator,
+            Allocator(means),
             times,
             ended=self.attempts.ended,
             starts=self.reporter,
             on_ended=self.expirer.wake,
         )
-        self.polls = Polls(self.shards, self.doorbell, self.attempts.ended, self.reporter, times.lease_ms)
+        self.polls = Polls(
+            self.shards,
+            self.doorbell,
+            self.preparations,
+            ended=self.attempts.ended,
+            starts=self.reporter,
+            default_ms=times.lease_ms,
+        )
         self.receipts = Receipts(self.shards)
+        self.beats = Beats(self.shards)
         self.doorbell.sessions = self.sessions
         recorded = RecordedEnds(self.attempts, self.reporter, with_error_text)
-        intake = Intake(self.shards, recorded)
-        inquiries = Inquiries(self.shards, self.attempts, recorded)
-        news = NewsRoom()
+        inquiries = Inquiries(self.shards, self.attempts, recorded, times.grace_ms)
+        self.queues = QueueConfigs(QueueStore(self.database), decode_queue)
+        self.homes = Homes(self.queues, self.shards, times.lease_ms / 1000)
+        intake = Intake(
+            self.shards,
+            recorded,
+            self.queues,
+            compare=inquiries.compare,
+            record=self.recorder.record,
+            lost=lost,
+        )
+        news, board = NewsRoom(), ProgressBoard()
         workers = Workers(kit.instance_id, self.sessions, self.polls, self._others, kit.direct)
         self._worker = worker.WorkerServicer(
             self.sessions,
             self.polls,
             receipts=self.receipts,
-            completions=Completions(self.recorder, self.shards),
-            news=news,
+            completions=Completions(self.recorder, self.shards, self.deferrals, self.checkpoints, board),
+            handlers=Handlers(news, board, self.checkpoints, self.beats),
             workers=workers,
         )
-        self._dispatch = dispatch.DispatchServicer(intake, inquiries, workers)  # type: ignore[abstract]
+        self._dispatch = dispatch.DispatchServicer(
+            intake,
+            inquiries,
+            workers,
+            queues=Queues(self.queues, self.homes),
+            explanations=Explanations(inquiries, workers, board, self._others, kit.direct),
+        )
         self._progress = progress.ProgressServicer(news)
         self._attempt = attempt.AttemptServicer(self.attempts, inquiries)
         self._ring = ring.RingServicer(self.shards)
@@ -130,6 +179,8 @@ class Execution:
                 compare=self._dispatch.ask_for_comparison,
                 lease_ms=times.lease_ms,
                 poll_ms=times.lease_ms,
+                configs=self.homes.of_shard,
+                deferred=self.deferrals.held_on,
             )
         )
 
@@ -154,10 +205,17 @@ class Execution:
             self.partitions,
             self.reporter,
             self.recorder,
+            self.announcer,
+            self.checkpoints,
+            self.queues,
             self.shards,
             self.follower,
+            self.homes,
             self.expirer,
+            self.deferrals,
             self.receipts,
+            self.beats,
+            self.preparations,
             self.sessions,
             self.polls,
         ]

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 from meshq.execution.attempts.recorded import Attempts, Key, RecordedEnds
-from meshq.execution.model import Compared, Depth, Ended, Withdrawn
+from meshq.execution.model import Compared, Depth, Ended, Explained, Withdrawn
 from meshq.execution.ring.errors import ShardError
 from meshq.execution.ring.shard import Shard, ShardState
 from meshq.execution.ring.shards import Shards
@@ -25,12 +25,14 @@ class Inquiries:
         shards: Who is asked.
         attempts: Where ends are kept.
         recorded: Reports those again that are asked about though they have ended.
+        grace_ms: How long a cancelled task has to stop.
     """
 
-    def __init__(self, shards: Shards, attempts: Attempts, recorded: RecordedEnds) -> None:
+    def __init__(self, shards: Shards, attempts: Attempts, recorded: RecordedEnds, grace_ms: int) -> None:
         self._shards = shards
         self._attempts = attempts
         self._recorded = recorded
+        self._grace_ms = grace_ms
 
     async def compare(self, keys: Sequence[Key]) -> list[Compared]:
         """Say what the shards know of attempts; one that has ended is reported again and is present."""
@@ -47,10 +49,13 @@ class Inquiries:
             for key, is_known in zip(keys, known, strict=True)
         ]
 
-    async def withdraw(self, items: Sequence[tuple[bytes, int, str]]) -> list[Withdrawn]:
-        """Take tasks (id, attempt, reason) off the shards."""
-        withdrawals = [(*item, "cancel") for item in items]
-        answers = await self._ask_all(lambda shard: shard.withdraw(withdrawals))
+    async def withdraw(self, items: Sequence[tuple[bytes, int, str, str]]) -> list[Withdrawn]:
+        """Take tasks (id, attempt, reason, mode) off the shards; the mode is `cancel` or `recall`.
+
+        A cancelled task that a worker has is ended when its grace is over, whether the worker has said so or
+        not.
+        """
+        answers = await self._ask_all(lambda shard: shard.withdraw(items, self._grace_ms))
         certain = all(answer is not None for answer in answers) and self._settled()
         found = [{answer[index] for answer in answers if answer is not None} for index in range(len(items))]
         quiet = [item[:2] for item, states in zip(items, found, strict=True) if _LEASED not in states]
@@ -68,6 +73,23 @@ class Inquiries:
             else:
                 states.append(Withdrawn.UNKNOWN if certain else Withdrawn.UNCERTAIN)
         return states
+
+    async def explain(self, task_ids: Sequence[bytes]) -> list[Explained | None]:
+        """What the shards know of tasks: None where one of them that may have it did not answer."""
+        answers = await self._ask_all(lambda shard: shard.explain(task_ids))
+        certain = all(answer is not None for answer in answers)
+        found: list[Explained | None] = []
+        for index in range(len(task_ids)):
+            known = [answer[index] for answer in answers if answer is not None]
+            there = [item for item in known if item.state != "none"]
+            # A task may stand on two shards for a moment; the one that has leased it says more.
+            there.sort(key=lambda item: item.state != "leased")
+            found.append(there[0] if there else Explained("none") if certain else None)
+        return found
+
+    def recovering(self) -> bool:
+        """Whether some shard is being compared with the ledger, and new repeats have to wait for it."""
+        return not self._settled()
 
     async def describe(self, tenant: str, queues: Sequence[str]) -> tuple[list[Depth], bool]:
         """The figures of queues, summed over the shards, and whether all of them answered."""

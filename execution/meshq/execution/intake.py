@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic, time
+from typing import Final
 
-from meshq.execution.attempts.recorded import RecordedEnds
-from meshq.execution.model import QueueItem, Rejected
+from meshq.contract.errors import MeshqError
+from meshq.execution.attempts.recorded import Key, RecordedEnds
+from meshq.execution.model import Compared, Ended, Lease, QueueItem, Rejected, Status, scope_of
+from meshq.execution.queues.configs import QueueConfigs
 from meshq.execution.ring.errors import ShardError, ShardFull
 from meshq.execution.ring.shard import Shard
 from meshq.execution.ring.shards import Shards
+from meshq.mesh.telemetry import logger
+
+_log = logger(__name__)
+
+_RELOAD_SECONDS: Final = 0.5
+_NO_LEASE: Final = 0
 
 Rejection = tuple[int, Rejected]
+Compare = Callable[[Sequence[Key]], Awaitable[list[Compared]]]
+Record = Callable[[Sequence[Ended]], Awaitable[list[Status]]]
+Lost = Callable[[Lease, str, int], Ended]
 
 
 class Intake:
@@ -20,30 +33,75 @@ class Intake:
     Args:
         shards: Where they are queued.
         recorded: Reports those repeats again that have ended.
+        configs: Say where they are queued.
+        compare: What the shards know of attempts.
+        record: Records ends.
+        lost: The end of a lost attempt: lease, worker, end in milliseconds.
     """
 
-    def __init__(self, shards: Shards, recorded: RecordedEnds) -> None:
+    def __init__(
+        self,
+        shards: Shards,
+        recorded: RecordedEnds,
+        configs: QueueConfigs,
+        *,
+        compare: Compare,
+        record: Record,
+        lost: Lost,
+    ) -> None:
         self._shards = shards
         self._recorded = recorded
+        self._configs = configs
+        self._compare = compare
+        self._record = record
+        self._lost = lost
+        self._reloaded = 0.0
 
     async def take(self, items: Sequence[QueueItem]) -> list[Rejection]:
         """Queue attempts on their shards, one call for each shard; returns what was not queued."""
         rejected: list[Rejection] = []
         skipped = await self._settle_repeats(items, rejected)
+        rejections, misrouted = await self._queue(
+            items, [index for index in range(len(items)) if index not in skipped]
+        )
+        rejected += rejections
+        if misrouted:
+            rejected += await self._queue_again(items, misrouted)
+        return rejected
+
+    async def _queue(
+        self, items: Sequence[QueueItem], indexes: Sequence[int]
+    ) -> tuple[list[Rejection], list[int]]:
+        """Queue some of the items; returns what was rejected, and whose queue lives on another shard."""
+        rejected: list[Rejection] = []
+        misrouted: list[int] = []
         by_shard: dict[Shard, list[int]] = {}
-        for index, item in enumerate(items):
-            if index in skipped:
-                continue
-            shard = self._shards.owner(item.routing_key)
+        for index in indexes:
+            shard = self._shards.owner(self._configs.routing_key(items[index]))
             if shard is None:
                 rejected.append((index, Rejected.SHARD_UNAVAILABLE))
             else:
                 by_shard.setdefault(shard, []).append(index)
-        for part in await asyncio.gather(
-            *(self._enqueue(shard, items, indexes) for shard, indexes in by_shard.items())
+        for refused, elsewhere in await asyncio.gather(
+            *(self._enqueue(shard, items, part) for shard, part in by_shard.items())
         ):
-            rejected += part
-        return rejected
+            rejected += refused
+            misrouted += elsewhere
+        return rejected, misrouted
+
+    async def _queue_again(self, items: Sequence[QueueItem], indexes: list[int]) -> list[Rejection]:
+        """A shard knows later settings of queues than this instance: read them, and try once more."""
+        if monotonic() - self._reloaded > _RELOAD_SECONDS:
+            self._reloaded = monotonic()
+            try:
+                await self._configs.reload()
+            except MeshqError as error:
+                _log.warning("settings of queues not read", reason=error.message)
+        rejected, misrouted = await self._queue(items, indexes)
+        if misrouted:
+            scopes = sorted({scope_of(items[index].lane) for index in misrouted})
+            _log.warning("queues are not where they should be", queues=scopes[:10], count=len(misrouted))
+        return rejected + [(index, Rejected.SHARD_UNAVAILABLE) for index in misrouted]
 
     async def _settle_repeats(self, items: Sequence[QueueItem], rejected: list[Rejection]) -> set[int]:
         """Which items are not to be queued: attempts that have ended are reported again instead."""
@@ -52,13 +110,44 @@ class Intake:
         if over is None:
             rejected += [(index, Rejected.ATTEMPTS_UNAVAILABLE) for index in repeats.values()]
             return set(repeats.values())
-        return {repeats[key] for key in over}
+        started = {key: index for key, index in repeats.items() if items[index].started and key not in over}
+        if started:
+            rejected += await self._lose(items, started)
+        return {repeats[key] for key in over} | set(started.values())
 
-    async def _enqueue(self, shard: Shard, items: Sequence[QueueItem], indexes: list[int]) -> list[Rejection]:
+    async def _lose(self, items: Sequence[QueueItem], started: dict[Key, int]) -> list[Rejection]:
+        """Attempts that were started, and must not be started again: those that nobody holds are lost."""
+        keys = list(started)
+        states = dict(zip(keys, await self._compare(keys), strict=True))
+        now_ms = int(time() * 1000)
+        missing = [key for key in keys if states[key] == Compared.MISSING]
+        rows = [self._lost(_nobodys(items[started[key]], now_ms), "", now_ms) for key in missing]
+        rejected = [
+            (started[key], Rejected.SHARD_RECOVERING) for key in keys if states[key] == Compared.UNCERTAIN
+        ]
+        if rows:
+            statuses = await self._record(rows)
+            rejected += [
+                (started[key], Rejected.ATTEMPTS_UNAVAILABLE)
+                for key, status in zip(missing, statuses, strict=True)
+                if status == Status.TRY_LATER
+            ]
+        return rejected
+
+    async def _enqueue(
+        self, shard: Shard, items: Sequence[QueueItem], indexes: list[int]
+    ) -> tuple[list[Rejection], list[int]]:
         try:
             refused = await shard.enqueue([items[index] for index in indexes])
         except ShardFull:
-            return [(index, Rejected.SHARD_FULL) for index in indexes]
+            return [(index, Rejected.SHARD_FULL) for index in indexes], []
         except ShardError:
-            return [(index, Rejected.SHARD_UNAVAILABLE) for index in indexes]
-        return [(indexes[position], Rejected.SHARD_RECOVERING) for position in refused.recovering]
+            return [(index, Rejected.SHARD_UNAVAILABLE) for index in indexes], []
+        rejected = [(indexes[position], Rejected.SHARD_RECOVERING) for position in refused.recovering]
+        return rejected, [indexes[position] for position in refused.misrouted]
+
+
+def _nobodys(item: QueueItem, now_ms: int) -> Lease:
+    """The lease of an attempt of which nobody knows any more who had it."""
+    tenant = item.lane.partition("/")[0]
+    return Lease(item.task_id, item.attempt, _NO_LEASE, _NO_LEASE, "", tenant, now_ms)

@@ -56,6 +56,21 @@ class Withdrawn(enum.IntEnum):
     ENDED = 5
 
 
+class Waiting(enum.IntEnum):
+    """What an open task waits for; the numbers of `meshq.v1.WaitingReason` that execution gives."""
+
+    UNSPECIFIED = 0
+    IN_LINE = 1
+    NOT_DUE = 2
+    QUEUE_PAUSED = 4
+    NO_WORKER = 5
+    QUEUE_LIMIT = 6
+    KEY_BUSY = 7
+    RATE_LIMIT = 8
+    SHARD_RECOVERING = 9
+    DISPATCHING = 10
+
+
 class Rejected(enum.IntEnum):
     """Why an item was not queued; the numbers of `meshq.internal.v1.RejectReason`."""
 
@@ -118,6 +133,7 @@ class QueueItem(NamedTuple):
         routing_key: What the ring hashes.
         spec: The encoded specification.
         traits: What is special about the task; None for most.
+        started: Whether the ledger knows that the attempt was started, so that it must not be queued again.
     """
 
     task_id: bytes
@@ -129,6 +145,7 @@ class QueueItem(NamedTuple):
     routing_key: bytes
     spec: bytes
     traits: Traits | None = None
+    started: bool = False
 
 
 class Ended(NamedTuple):
@@ -254,6 +271,31 @@ class Explained(NamedTuple):
     ahead: int = 0
 
 
+class Checkpoint(NamedTuple):
+    """Where the next attempt of a task can go on; `content` is an encoded `google.protobuf.Value`."""
+
+    task_id: bytes
+    attempt: int
+    time_ms: int
+    content: bytes
+
+
+class Deferral(NamedTuple):
+    """A lease whose task somebody else will complete.
+
+    Attributes:
+        lane: As far as it is known.
+        extras: What the shard keeps of the task's traits.
+        timeout_ms: How long that may take.
+    """
+
+    lease: Lease
+    worker_id: str
+    lane: str
+    extras: bytes
+    timeout_ms: int
+
+
 class Depth(NamedTuple):
     """What a shard holds of a queue; `oldest_ms` is 0 when nothing is ready."""
 
@@ -261,6 +303,16 @@ class Depth(NamedTuple):
     delayed: int
     leased: int
     oldest_ms: int
+
+
+def unknown_lane(tenant: str) -> str:
+    """The lane of a lease whose queue, type and fairness key are not known; no queue can be called so."""
+    return f"{tenant}/-/-/"
+
+
+def scope_of(lane: str) -> str:
+    """`tenant/queue` of a lane."""
+    return lane[: lane.index("/", lane.index("/") + 1)]
 
 
 def class_of(lane: str) -> str:

@@ -1,14 +1,15 @@
-"""Progress and output of running tasks, passed on to whoever watches. Nothing is kept."""
+"""Progress and output of running tasks, passed on to whoever watches. Only the latest progress is kept."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final
 
 _MAX_WAITING: Final = 2_000
+_MAX_KEPT: Final = 50_000
 
 
 class Listener:
@@ -40,6 +41,30 @@ class Listener:
         found = list(self._news)
         self._news.clear()
         return found
+
+
+class ProgressBoard:
+    """The latest progress of the tasks that workers of this instance run; of very many the latest."""
+
+    def __init__(self) -> None:
+        self._latest: OrderedDict[bytes, Any] = OrderedDict()
+
+    def note(self, task_id: bytes, progress: Any) -> None:
+        """A handler has reported."""
+        self._latest[task_id] = progress
+        self._latest.move_to_end(task_id)
+        if len(self._latest) > _MAX_KEPT:
+            self._latest.popitem(last=False)
+
+    def of(self, task_id: bytes) -> Any | None:
+        """What the handler of a task last said, None if nothing is known."""
+        return self._latest.get(task_id)
+
+    def forget(self, task_ids: Iterable[bytes]) -> None:
+        """Tasks have ended."""
+        if self._latest:
+            for task_id in task_ids:
+                self._latest.pop(task_id, None)
 
 
 class NewsRoom:

@@ -1,15 +1,27 @@
-"""What workers report, taken to where it belongs: ends to the recorder, unrun tasks back to their shards."""
+"""What workers report, taken to where it belongs.
+
+Ends go to the recorder, unrun tasks back to their shards, and those that somebody else will complete to the
+deferrals.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
+from meshq.contract.errors import MeshqError
+from meshq.execution.attempts.checkpoints import Checkpoints
+from meshq.execution.attempts.deferrals import Deferrals
 from meshq.execution.attempts.recorder import Recorder
 from meshq.execution.conversion.results import Reported
-from meshq.execution.model import Ended, Lease, Status
+from meshq.execution.model import Deferral, Ended, Lease, Status
+from meshq.execution.news import ProgressBoard
 from meshq.execution.ring.errors import ShardError
 from meshq.execution.ring.shards import Shards
+from meshq.mesh.telemetry import logger
+
+_log = logger(__name__)
 
 Answer = Callable[[list[tuple[bytes, Status]]], None]
 
@@ -20,39 +32,83 @@ class Completions:
     Args:
         recorder: Records ends.
         shards: Take back what was not run.
+        deferrals: Keep what somebody else will complete.
+        checkpoints: Are written before an end is recorded.
+        board: Forgets the progress of what has ended.
     """
 
-    def __init__(self, recorder: Recorder, shards: Shards) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        shards: Shards,
+        deferrals: Deferrals,
+        checkpoints: Checkpoints,
+        board: ProgressBoard,
+    ) -> None:
         self._recorder = recorder
         self._shards = shards
-        self._releases: set[asyncio.Task[None]] = set()
+        self._deferrals = deferrals
+        self._checkpoints = checkpoints
+        self._board = board
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def submit(self, results: Sequence[Reported], answer: Answer) -> None:
-        """Settle results; `answer` is called once or twice with tokens and what became of them."""
+        """Settle results; `answer` is called once or several times with tokens and what became of them."""
         rows = [result.ended for result in results if result.ended is not None]
         if rows:
             tokens = [result.token for result in results if result.ended is not None]
-            self._recorder.submit(rows, lambda statuses: answer(list(zip(tokens, statuses, strict=True))))
-        back = [(result.token, result.lease) for result in results if result.ended is None]
+            self._board.forget(row.task_id for row in rows)
+            if self._checkpoints.concern(rows):
+                self._go(self._answered(tokens, self._record(rows), answer))
+            else:
+                self._recorder.submit(rows, lambda statuses: answer(list(zip(tokens, statuses, strict=True))))
+        if len(rows) == len(results):
+            return
+        others = [result for result in results if result.ended is None]
+        back = [result for result in others if result.deferral is None]
         if back:
-            task = asyncio.create_task(self._release_and_answer(back, answer))
-            self._releases.add(task)
-            task.add_done_callback(self._releases.discard)
+            released = self._release([result.lease for result in back])
+            self._go(self._answered([result.token for result in back], released, answer))
+        deferrals = [result.deferral for result in others if result.deferral is not None]
+        if deferrals:
+            tokens = [result.token for result in others if result.deferral is not None]
+            self._go(self._answered(tokens, self._deferrals.defer(deferrals), answer))
 
     async def settle(self, results: Sequence[Reported]) -> list[Status]:
         """Settle results and wait for what became of each."""
         rows = [result.ended for result in results if result.ended is not None]
-        back = [result.lease for result in results if result.ended is None]
-        recorded, released = await asyncio.gather(self._record(rows), self._release(back))
-        ends, returns = iter(recorded), iter(released)
-        return [next(returns) if result.ended is None else next(ends) for result in results]
+        deferrals = [result.deferral for result in results if result.deferral is not None]
+        back = [result.lease for result in results if result.ended is None and result.deferral is None]
+        self._board.forget(row.task_id for row in rows)
+        parts = await asyncio.gather(self._record(rows), self._defer(deferrals), self._release(back))
+        ended, deferred, released = (iter(part) for part in parts)
+        return [
+            next(ended) if result.ended else next(deferred) if result.deferral else next(released)
+            for result in results
+        ]
 
     async def _record(self, rows: list[Ended]) -> list[Status]:
-        return await self._recorder.record(rows) if rows else []
+        if not rows:
+            return []
+        if self._checkpoints.concern(rows):
+            try:
+                await self._checkpoints.settle(rows)
+            except MeshqError as error:
+                _log.warning("checkpoints of ending attempts not written", reason=error.message)
+                return [Status.TRY_LATER] * len(rows)
+        return await self._recorder.record(rows)
 
-    async def _release_and_answer(self, back: list[tuple[bytes, Lease]], answer: Answer) -> None:
-        statuses = await self._release([lease for _, lease in back])
-        answer([(token, status) for (token, _), status in zip(back, statuses, strict=True)])
+    async def _defer(self, deferrals: list[Deferral]) -> list[Status]:
+        return await self._deferrals.defer(deferrals) if deferrals else []
+
+    def _go(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @staticmethod
+    async def _answered(tokens: list[bytes], work: Awaitable[list[Status]], answer: Answer) -> None:
+        answer(list(zip(tokens, await work, strict=True)))
 
     async def _release(self, leases: list[Lease]) -> list[Status]:
         statuses = [Status.LEASE_LOST] * len(leases)

@@ -1,9 +1,9 @@
 """Does what time asks for on each shard, and settles the leases that are over.
 
-An acknowledged lease that ends is closed by recording LOST for its attempt. Only if that insert wins may
-there be another attempt; if it loses, the recorded end is reported again. A delivery that was not
-acknowledged goes back, unless its attempt has ended all the same: then its end is reported. The shard hands a
-lease out again when nobody has settled it within `CLOSING_MS`.
+An acknowledged lease that ends is closed by recording LOST for its attempt, or the timeout that has passed.
+Only if that insert wins may there be another attempt; if it loses, the recorded end is reported again. A
+delivery that was not acknowledged goes back, unless its attempt has ended all the same: then its end is
+reported. The shard hands a lease out again when nobody has settled it within `CLOSING_MS`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Final, NamedTuple, Protocol
 
 from meshq.contract.errors import MeshqError
 from meshq.contract.limits import MAX_FRAME_ITEMS
+from meshq.execution.attempts.checkpoints import Checkpoints
 from meshq.execution.attempts.recorder import Recorder
-from meshq.execution.model import Ended, Lease
+from meshq.execution.model import Ended, Lease, Over
 from meshq.execution.ring.errors import ShardError
 from meshq.execution.ring.shard import Shard
 from meshq.execution.ring.shards import Shards
@@ -51,11 +52,11 @@ class Makers(NamedTuple):
     """How ends come about.
 
     Attributes:
-        lost: The end of a lost attempt: lease, worker, end in milliseconds.
+        closed: The end of an attempt by the kind of what was over: kind, lease, worker, end in milliseconds.
         with_error_text: Completes an end that was read from the database.
     """
 
-    lost: Callable[[Lease, str, int], Ended]
+    closed: Callable[[str, Lease, str, int], Ended]
     with_error_text: Callable[[Ended], Ended]
 
 
@@ -68,16 +69,25 @@ class Expirer:
         attempts: Knows which unacknowledged deliveries have ended.
         reports: Tells the ledger of those.
         makers: How ends come about.
+        checkpoints: Are written before an end is recorded.
     """
 
     def __init__(
-        self, shards: Shards, recorder: Recorder, attempts: Attempts, reports: Reports, makers: Makers
+        self,
+        shards: Shards,
+        recorder: Recorder,
+        attempts: Attempts,
+        reports: Reports,
+        *,
+        makers: Makers,
+        checkpoints: Checkpoints,
     ) -> None:
         self._shards = shards
         self._recorder = recorder
         self._attempts = attempts
         self._reports = reports
         self._makers = makers
+        self._checkpoints = checkpoints
         self._next = 0.0
         self._repeater = Repeater("expiry", self.run_once, _SAFETY_SECONDS)
         self._timer: asyncio.TimerHandle | None = None
@@ -107,20 +117,22 @@ class Expirer:
     async def _expire(self, shard: Shard) -> float:
         try:
             due, over = await shard.expire(CLOSING_MS)
-            self._close([(item.lease, item.worker_id) for item in over if not item.returning])
+            await self._close([item for item in over if not item.returning])
             returning = [item.lease for item in over if item.returning]
             if returning:
                 await self._take_back(shard, returning)
         except ShardError:
             return _SAFETY_SECONDS
         except MeshqError as error:
-            _log.warning("unacknowledged deliveries wait for the database", reason=error.message)
+            _log.warning("leases that are over wait for the database", reason=error.message)
             return _SAFETY_SECONDS
         return _SAFETY_SECONDS if due is None else due
 
-    def _close(self, closing: list[tuple[Lease, str]]) -> None:
+    async def _close(self, closing: list[Over]) -> None:
         now_ms = int(time() * 1000)
-        rows = [self._makers.lost(lease, worker_id, now_ms) for lease, worker_id in closing]
+        rows = [self._makers.closed(item.kind, item.lease, item.worker_id, now_ms) for item in closing]
+        if self._checkpoints.concern(rows):
+            await self._checkpoints.settle(rows)
         for at in range(0, len(rows), MAX_FRAME_ITEMS):
             self._recorder.submit(rows[at : at + MAX_FRAME_ITEMS], lambda _: None)
 

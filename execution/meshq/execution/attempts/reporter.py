@@ -133,7 +133,7 @@ class Reporter:
         finally:
             for key in keys:
                 self._under_way.pop(key, None)
-        await self._apply(reports, directives)
+        await self.apply(reports, directives)
 
     async def _answered(self, reports: list[Ended]) -> list[Directive]:
         failures = 0
@@ -146,7 +146,8 @@ class Reporter:
                     _log.warning("reports not answered; repeating", count=len(reports), reason=error.message)
                 await asyncio.sleep(backoff(failures, most=2.0))
 
-    async def _apply(self, reports: list[Ended], directives: list[Directive]) -> None:
+    async def apply(self, reports: list[Ended], directives: list[Directive]) -> None:
+        """Do on the shards what the ledger has answered to reports."""
         by_shard: dict[str, list[Applied]] = {}
         gone: list[bytes] = []
         for ended, directive in zip(reports, directives, strict=True):
@@ -187,7 +188,12 @@ class Reporter:
             _log.warning("attempts of unknown tasks stay for now", reason=error.message)
 
 
-_KINDS: Final[dict[int, str]] = {Action.DONE: "done", Action.GONE: "gone", Action.RUN: "run"}
+_KINDS: Final[dict[int, str]] = {
+    Action.DONE: "done",
+    Action.GONE: "gone",
+    Action.RUN: "run",
+    Action.LATER: "later",
+}
 
 
 def _applied(ended: Ended, directive: Directive) -> Applied | None:

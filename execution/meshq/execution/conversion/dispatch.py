@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+from google.protobuf.message import DecodeError
+
 from meshq.contract.errors import InvalidRequest
 from meshq.contract.ids import ID_BYTES
 from meshq.contract.limits import NAME_PATTERN, NAME_RULE
 from meshq.execution.conversion.requests import check_count
-from meshq.execution.model import QueueItem
+from meshq.execution.model import QueueItem, Traits
 from meshq.internal.v1 import dispatch_service_pb2 as pb
+from meshq.v1.task_pb2 import Task
 
 
 def queue_items(request: pb.DispatchRequest) -> list[QueueItem]:
@@ -35,6 +38,33 @@ def _queue_item(item: pb.DispatchItem, index: int) -> QueueItem:
         item.repeat,
         task_id,
         item.task,
+        _traits(item, index),
+        item.started,
+    )
+
+
+def _traits(item: pb.DispatchItem, index: int) -> Traits | None:
+    if not (item.traits or item.start_by_time_ms or item.announce_start):
+        return None
+    traits = _decoded(item.traits)
+    if traits is None:
+        raise InvalidRequest.field(f"items[{index}].traits", "must be an encoded task")
+    return traits._replace(start_by_ms=item.start_by_time_ms, announce=item.announce_start)
+
+
+@lru_cache(maxsize=4_096)
+def _decoded(encoded: bytes) -> Traits | None:
+    """What is special about a task; None when that cannot be read. Most tasks of a queue share it."""
+    try:
+        task = Task.FromString(encoded)
+    except DecodeError:
+        return None
+    return Traits(
+        limit_key=task.limit_key,
+        rate_units=task.rate_units or 1,
+        fairness_weight=task.fairness_weight if task.HasField("fairness_weight") else 1.0,
+        start_to_close_ms=task.start_to_close_timeout.ToMilliseconds(),
+        heartbeat_ms=task.heartbeat_timeout.ToMilliseconds(),
     )
 
 
@@ -43,6 +73,11 @@ def _class(tenant: str, queue: str, task_type: str) -> str | None:
     """The class of a lane; None when a name breaks its rule. Most items are of a few classes."""
     names = (tenant, queue, task_type)
     return "/".join(names) if all(NAME_PATTERN.fullmatch(name) for name in names) else None
+
+
+def withdraw_mode(withdrawal: pb.Withdrawal) -> str:
+    """What a withdrawal is for, as shards call it."""
+    return "recall" if withdrawal.mode == pb.WITHDRAW_MODE_RECALL else "cancel"
 
 
 def check_ids(task_ids: Sequence[bytes], field: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from meshq.contract.limits import MAX_FRAME_BYTES, MAX_FRAME_ITEMS, SOFT_FRAME_BYTES
@@ -14,20 +15,33 @@ Assignment = tuple[bytes, bytes, int]
 """Specification, lease token, attempt."""
 
 
-def assign_frames(assignments: Iterable[Assignment]) -> Iterator[bytes]:
-    """The assignments as `Assign` frames, each closed at the soft limit."""
-    for part in _parts(assignments):
+NO_CHECKPOINTS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
+
+
+def assign_frames(
+    assignments: Iterable[Assignment], checkpoints: Mapping[bytes, bytes] = NO_CHECKPOINTS
+) -> Iterator[bytes]:
+    """The assignments as `Assign` frames, each closed at the soft limit, with checkpoints by token."""
+    for part in _parts(assignments, checkpoints):
         twins = [
             AssignmentTwin(task=spec, lease_token=token, attempt=attempt) for spec, token, attempt in part
         ]
+        if checkpoints:
+            for twin in twins:
+                if checkpoint := checkpoints.get(twin.lease_token):
+                    twin.checkpoint = checkpoint
         yield AssignTwin(assign=AssignmentsTwin(assignments=twins)).SerializeToString()
 
 
-def _parts(assignments: Iterable[Assignment]) -> Iterator[list[Assignment]]:
+def _parts(
+    assignments: Iterable[Assignment], checkpoints: Mapping[bytes, bytes]
+) -> Iterator[list[Assignment]]:
     part: list[Assignment] = []
     size = 0
     for assignment in assignments:
         length = len(assignment[0])
+        if checkpoints:
+            length += len(checkpoints.get(assignment[1], b""))
         if part and (size + length > SOFT_FRAME_BYTES or len(part) == MAX_FRAME_ITEMS):
             yield part
             part, size = [], 0
@@ -37,13 +51,17 @@ def _parts(assignments: Iterable[Assignment]) -> Iterator[list[Assignment]]:
         yield part
 
 
-def polled(assignments: Iterable[tuple[bytes, bytes, int, int]]) -> bytes:
-    """An encoded `PollTasksResponse`: specification, token, attempt and the lease's end in ms of each."""
+def polled(assignments: Iterable[tuple[bytes, bytes, int, int, bytes]]) -> bytes:
+    """An encoded `PollTasksResponse`: specification, token, attempt, end of the lease in ms, checkpoint."""
     twins = [
         AssignmentTwin(
-            task=spec, lease_token=token, attempt=attempt, expire_time=timestamp(ends_ms).SerializeToString()
+            task=spec,
+            lease_token=token,
+            attempt=attempt,
+            expire_time=timestamp(ends_ms).SerializeToString(),
+            checkpoint=checkpoint or None,
         )
-        for spec, token, attempt, ends_ms in assignments
+        for spec, token, attempt, ends_ms, checkpoint in assignments
     ]
     return AssignmentsTwin(assignments=twins).SerializeToString()
 

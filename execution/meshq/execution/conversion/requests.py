@@ -24,6 +24,7 @@ from meshq.contract.limits import (
     MAX_POLL_LEASE_SECONDS,
     MAX_POLL_WAIT_SECONDS,
     MAX_PROGRESS_DETAIL_BYTES,
+    MAX_QUEUE_WEIGHT,
     MAX_REASON_LENGTH,
     MAX_WORKER_QUEUES,
     MAX_WORKER_SLOTS,
@@ -72,6 +73,7 @@ def hello_facts(hello: pb.Hello) -> WorkerFacts:
         user_agent=hello.user_agent,
         labels=_labels(hello.labels),
         capabilities=frozenset(hello.capabilities),
+        queue_weights=_weights(hello.queue_weights, hello.queues, "hello."),
     )
 
 
@@ -83,6 +85,7 @@ def poll_of(request: pb.PollTasksRequest) -> Poll:
         tenant=DEFAULT_TENANT,
         task_types=_names(request.task_types, MAX_WORKER_TYPES, "task_types", least=1),
         queues=_names(request.queues, MAX_WORKER_QUEUES, "queues") or (DEFAULT_QUEUE,),
+        queue_weights=_weights(request.queue_weights, request.queues, ""),
     )
     if request.request_id and not REQUEST_ID_PATTERN.fullmatch(request.request_id):
         raise InvalidRequest.field("request_id", REQUEST_ID_RULE)
@@ -150,6 +153,17 @@ def _names(values: Sequence[str], most: int, field: str, *, least: int = 0) -> t
     for index, value in enumerate(values):
         _name(value, f"{field}[{index}]")
     return tuple(dict.fromkeys(values))
+
+
+def _weights(weights: Mapping[str, int], queues: Sequence[str], path: str) -> dict[str, int]:
+    for queue, weight in weights.items():
+        if queue not in (queues or (DEFAULT_QUEUE,)):
+            field = f"{path}queue_weights"
+            raise InvalidRequest.field(
+                field, f"must weigh queues that are served, not {queue[:MAX_NAME_LENGTH]!r}"
+            )
+        _between(weight, 1, MAX_QUEUE_WEIGHT, f"{path}queue_weights[{queue!r}]")
+    return dict(weights)
 
 
 def _labels(labels: Mapping[str, str]) -> dict[str, str]:

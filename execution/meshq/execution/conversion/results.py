@@ -19,7 +19,7 @@ from meshq.contract.limits import (
 )
 from meshq.execution.conversion.times import milliseconds_of
 from meshq.execution.conversion.tokens import decode_token
-from meshq.execution.model import Ended, Lease, Outcome
+from meshq.execution.model import Deferral, Ended, Lease, Outcome, unknown_lane
 from meshq.v1 import worker_service_pb2 as pb
 from meshq.v1.task_pb2 import TaskError
 
@@ -65,13 +65,13 @@ class Reported(NamedTuple):
 
     Attributes:
         ended: Its end; None for a task that is given back unrun, or that somebody else will complete.
-        later_ms: How long somebody else may take; 0 when nobody is to.
+        deferral: What is left to somebody else.
     """
 
     token: bytes
     lease: Lease
     ended: Ended | None
-    later_ms: int = 0
+    deferral: Deferral | None = None
 
 
 class _End(NamedTuple):
@@ -121,7 +121,9 @@ def reported(
     elif kind == "snooze":
         end = _snooze(result.snooze, f"{field}.snooze")
     elif kind == "finish_later":
-        return Reported(result.lease_token, lease, None, _timeout(result.finish_later, field))
+        timeout_ms = _timeout(result.finish_later, field)
+        deferral = Deferral(lease, worker_id, unknown_lane(lease.tenant), b"", timeout_ms)
+        return Reported(result.lease_token, lease, None, deferral)
     elif kind == "release":
         _text(result.release.reason, f"{field}.release.reason")
         return Reported(result.lease_token, lease, None)
@@ -140,7 +142,8 @@ def closed(kind: str, lease: Lease, worker_id: str, now_ms: int) -> Ended:
     if outcome is Outcome.CANCELLED:
         # No lease's own word: what its worker says after this comes second.
         lease = lease._replace(number=NOBODYS_LEASE)
-    return _ended(lease, worker_id, lease.leased_ms, now_ms, end)
+    # Where no worker ever had it, there is no start but the end.
+    return _ended(lease, worker_id, lease.leased_ms or now_ms, now_ms, end)
 
 
 def lost(lease: Lease, worker_id: str, now_ms: int) -> Ended:

@@ -11,10 +11,13 @@ import grpc
 
 from meshq.contract.errors import InvalidRequest, MeshqError
 from meshq.contract.limits import MAX_REASON_LENGTH, NAME_PATTERN, NAME_RULE, STREAM_KEEPALIVE_SECONDS
-from meshq.execution.conversion.dispatch import check_ids, dispatch_response, queue_items
+from meshq.execution.conversion.dispatch import check_ids, dispatch_response, queue_items, withdraw_mode
+from meshq.execution.conversion.queues import configured_queues
 from meshq.execution.conversion.requests import check_count
 from meshq.execution.inquiries import Inquiries
 from meshq.execution.intake import Intake
+from meshq.execution.queues.homes import Queues
+from meshq.execution.servicers.explanations import Explanations
 from meshq.execution.servicers.workers import Workers
 from meshq.internal.v1 import dispatch_service_pb2 as pb
 from meshq.internal.v1.dispatch_service_pb2_grpc import DispatchServiceServicer
@@ -49,12 +52,24 @@ class DispatchServicer(DispatchServiceServicer):
         intake: Queues attempts.
         inquiries: Asks the shards.
         workers: Lists the workers of this instance.
+        queues: Takes the settings of queues.
+        explanations: Say what tasks wait for.
     """
 
-    def __init__(self, intake: Intake, inquiries: Inquiries, workers: Workers) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        inquiries: Inquiries,
+        workers: Workers,
+        *,
+        queues: Queues,
+        explanations: Explanations,
+    ) -> None:
         self._intake = intake
         self._inquiries = inquiries
         self._workers = workers
+        self._queues = queues
+        self._explanations = explanations
         self._streams: set[DispatchStream] = set()
 
     def ask_for_comparison(self) -> None:
@@ -130,7 +145,8 @@ class DispatchServicer(DispatchServiceServicer):
         """Take tasks off the shards."""
         check_ids([item.task_id for item in request.withdrawals], "withdrawals")
         items = [
-            (item.task_id, item.attempt, item.reason[:MAX_REASON_LENGTH]) for item in request.withdrawals
+            (item.task_id, item.attempt, item.reason[:MAX_REASON_LENGTH], withdraw_mode(item))
+            for item in request.withdrawals
         ]
         states = await self._inquiries.withdraw(items)
         return pb.WithdrawTasksResponse(states=[pb.WithdrawnState.ValueType(state) for state in states])
@@ -159,6 +175,26 @@ class DispatchServicer(DispatchServiceServicer):
             ],
             complete=complete,
         )
+
+    async def ConfigureQueues(  # noqa: N802
+        self,
+        request: pb.ConfigureQueuesRequest,
+        context: Context,  # noqa: ARG002
+    ) -> pb.ConfigureQueuesResponse:
+        """Take the settings of queues."""
+        complete = await self._queues.configure(configured_queues(request))
+        return pb.ConfigureQueuesResponse(complete=complete)
+
+    async def ExplainTasks(  # noqa: N802
+        self,
+        request: pb.ExplainTasksRequest,
+        context: Context,  # noqa: ARG002
+    ) -> pb.ExplainTasksResponse:
+        """Say what tasks wait for, or how they get on."""
+        check_ids([task.task_id for task in request.tasks], "tasks")
+        if request.own_progress:
+            return pb.ExplainTasksResponse(explanations=self._explanations.own(request.tasks))
+        return pb.ExplainTasksResponse(explanations=await self._explanations.of(request.tasks))
 
     async def ListSessions(  # noqa: N802
         self,

@@ -15,11 +15,8 @@ from meshq.contract.errors import InvalidRequest, MeshqError, NotFound, Precondi
 from meshq.contract.limits import MAX_FRAME_BYTES, MAX_FRAME_ITEMS, MAX_REASON_LENGTH
 from meshq.execution.attempts.completions import Completions
 from meshq.execution.conversion.frames import acks_frame, cancel_lease, polled, result_acks
-from meshq.execution.conversion.news import output_news, progress_news
 from meshq.execution.conversion.requests import (
     check_count,
-    check_output,
-    check_progress,
     hello_facts,
     page_size,
     page_token,
@@ -29,7 +26,7 @@ from meshq.execution.conversion.requests import (
 from meshq.execution.conversion.results import Reported, reported
 from meshq.execution.conversion.tokens import decode_token
 from meshq.execution.model import Lease, Status
-from meshq.execution.news import NewsRoom
+from meshq.execution.servicers.handlers import Handlers
 from meshq.execution.servicers.workers import Workers
 from meshq.execution.sessions.polls import Polls
 from meshq.execution.sessions.receipts import Receipts
@@ -51,7 +48,7 @@ class WorkerServicer:
         polls: All polls.
         receipts: Takes acknowledgements.
         completions: Takes results.
-        news: Takes progress and output.
+        handlers: Takes progress and output.
         workers: Lists workers over all instances.
     """
 
@@ -62,16 +59,16 @@ class WorkerServicer:
         *,
         receipts: Receipts,
         completions: Completions,
-        news: NewsRoom,
+        handlers: Handlers,
         workers: Workers,
     ) -> None:
         self._sessions = sessions
         self._polls = polls
         self._receipts = receipts
         self._completions = completions
-        self._news = news
+        self._handlers = handlers
         self._workers = workers
-        self._handlers: dict[str, Callable[[Session, Any], None]] = {
+        self._frames: dict[str, Callable[[Session, Any], None]] = {
             "credits": lambda session, credit: session.grant(credit.total),
             "received": self._received,
             "heartbeat": self._heartbeat,
@@ -145,7 +142,7 @@ class WorkerServicer:
             session.close()
 
     def _handler(self, kind: str) -> Callable[[Session, Any], None]:
-        handler = self._handlers.get(kind)
+        handler = self._frames.get(kind)
         if handler is None:
             raise PreconditionFailed("Hello came twice.", Reason.HELLO_EXPECTED)
         return handler
@@ -175,11 +172,11 @@ class WorkerServicer:
         if receipts:
             self._receipts.add(session, receipts)
 
-    def _heartbeat(self, _session: Session, heartbeat: pb.Heartbeat) -> None:
-        self._tell_progress(heartbeat.progress, "heartbeat.progress")
+    def _heartbeat(self, session: Session, heartbeat: pb.Heartbeat) -> None:
+        self._handlers.progress_of(session, heartbeat.progress, "heartbeat.progress")
 
     def _output(self, _session: Session, output: pb.Output) -> None:
-        self._tell_output(output.outputs, "output.outputs")
+        self._handlers.output(output.outputs, "output.outputs")
 
     def _results(self, session: Session, frame: pb.Results) -> None:
         check_count(len(frame.results), "results")
@@ -206,8 +203,8 @@ class WorkerServicer:
         leases = self._named(request)
         if not leases:
             raise InvalidRequest.field("lease_tokens", "must have at least one token")
-        self._tell_progress(request.progress, "progress")
-        self._tell_output(request.outputs, "outputs")
+        self._handlers.progress(request.progress, "progress")
+        self._handlers.output(request.outputs, "outputs")
         renewed = await self._polls.renew(facts, leases)
         grace = self._sessions.times.cancel_grace
         return pb.HeartbeatTasksResponse(
@@ -274,24 +271,12 @@ class WorkerServicer:
             held = known.get(result.lease_token) if known else None
             lease = held.lease if held else None
             strict = known is None
-            found.append(reported(result, worker_id, now_ms, f"results[{index}]", strict=strict, lease=lease))
+            item = reported(result, worker_id, now_ms, f"results[{index}]", strict=strict, lease=lease)
+            if item.deferral is not None and held is not None:
+                deferral = item.deferral._replace(lane=held.lane, extras=held.extras)
+                item = item._replace(deferral=deferral)
+            found.append(item)
         return found
-
-    def _tell_progress(self, progress: Sequence[pb.LeaseProgress], field: str) -> None:
-        check_count(len(progress), field)
-        for index, item in enumerate(progress):
-            lease = decode_token(item.lease_token, f"{field}[{index}].lease_token")
-            check_progress(item, f"{field}[{index}]")
-            if self._news.watched(lease.task_id):
-                self._news.tell(lease.task_id, progress_news(lease, item))
-
-    def _tell_output(self, outputs: Sequence[pb.LeaseOutput], field: str) -> None:
-        check_count(len(outputs), field)
-        for index, item in enumerate(outputs):
-            lease = decode_token(item.lease_token, f"{field}[{index}].lease_token")
-            check_output(item, f"{field}[{index}]")
-            if self._news.watched(lease.task_id):
-                self._news.tell(lease.task_id, output_news(lease, item))
 
 
 def _acknowledge(session: Session, acks: list[tuple[bytes, Status]]) -> None:

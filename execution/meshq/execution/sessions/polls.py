@@ -11,19 +11,22 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from meshq.contract.errors import MeshqError, Reason, Unavailable
 from meshq.contract.limits import MAX_FRAME_BYTES
+from meshq.execution.attempts.announcer import started
 from meshq.execution.conversion.tokens import encode_token
-from meshq.execution.model import Ended, Lease
+from meshq.execution.model import Ended, Lease, unknown_lane
 from meshq.execution.ring.doorbell import Doorbell
 from meshq.execution.ring.errors import ShardError
+from meshq.execution.ring.extras import parse_extras
 from meshq.execution.ring.shard import Held, Owner, Shard, Taken, poll_key
 from meshq.execution.ring.shards import Shards
-from meshq.execution.sessions.allocator import classes_of
+from meshq.execution.sessions.preparations import Preparations, Starting
 from meshq.execution.sessions.session import WorkerFacts
-from meshq.execution.sessions.sessions import adopt, started
+from meshq.execution.sessions.sessions import adopt
+from meshq.execution.sessions.stock import CLASSES_AT_ONCE, classes_of
+from meshq.execution.sessions.turns import Turns
 from meshq.mesh.lifecycle import Repeater
 
 _SAFETY_SECONDS: Final = 1.5
-_CLASSES_AT_ONCE: Final = 400
 _REMEMBER_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 1.0
 _STARTED_SECONDS: Final = 1.0
@@ -51,6 +54,15 @@ class Polled(NamedTuple):
     token: bytes
     attempt: int
     ends_ms: int
+    checkpoint: bytes = b""
+
+
+class _Leased(NamedTuple):
+    """A task that a shard has given; `announce` where the ledger must know of the start."""
+
+    polled: Polled
+    lease: Lease
+    announce: bool
 
 
 class Renewed(NamedTuple):
@@ -71,6 +83,15 @@ class PollingWorker:
         self.facts = facts
         self.first_seen = self.last_seen = monotonic()
         self.leases: dict[bytes, float] = {}
+        self._turns: tuple[list[int], Turns] = ([], Turns([]))
+
+    @property
+    def turns(self) -> Turns:
+        """Between its queues, in their order; they go on from poll to poll while the weights stay."""
+        weights = [self.facts.queue_weights.get(queue, 1) for queue in self.facts.queues]
+        if weights != self._turns[0]:
+            self._turns = (weights, Turns(weights))
+        return self._turns[1]
 
 
 class Starts(Protocol):
@@ -104,6 +125,7 @@ class Polls:
     Args:
         shards: The shards.
         doorbell: Calls when there are tasks.
+        preparations: Settles what some tasks need before they go to a worker.
         ended: Which of some attempts have ended.
         starts: Gets starts of tasks that run for longer than a moment.
         default_ms: How long a lease lives that was given by an epoch that is gone.
@@ -113,12 +135,15 @@ class Polls:
         self,
         shards: Shards,
         doorbell: Doorbell,
+        preparations: Preparations,
+        *,
         ended: Callable[[Sequence[Key]], Awaitable[Collection[Key]]],
         starts: Starts,
         default_ms: int,
     ) -> None:
         self._shards = shards
         self._doorbell = doorbell
+        self._preparations = preparations
         self._ended = ended
         self._starts = starts
         self._default_ms = default_ms
@@ -155,17 +180,17 @@ class Polls:
             Unavailable: No shard answers.
         """
         worker = self._remember(poll.facts)
-        found = await self._recalled(poll) if poll.request_id else []
+        found = await self._prepared(poll, await self._recalled(poll)) if poll.request_id else []
         if not found:
-            found = await self._wait_for(poll)
+            found = await self._wait_for(poll, worker)
         now = monotonic()
-        for polled, lease in found:
+        for polled, lease, _ in found:
             worker.leases[polled.token] = now + poll.lease_ttl
             self._young.append((now, worker, polled.token, lease))
         worker.last_seen = now
-        return [polled for polled, _ in found]
+        return [item.polled for item in found]
 
-    async def _wait_for(self, poll: Poll) -> list[tuple[Polled, Lease]]:
+    async def _wait_for(self, poll: Poll, worker: PollingWorker) -> list[_Leased]:
         facts = poll.facts
         classes = classes_of(facts.tenant, facts.queues, facts.task_types)
         deadline = monotonic() + poll.wait
@@ -175,7 +200,8 @@ class Polls:
         try:
             while True:
                 patience.expect()
-                found = await self._take(poll, classes)
+                taken = await self._take_by_weight(poll, worker) if facts.queue_weights else []
+                found = await self._prepared(poll, taken + await self._take(poll, classes, taken))
                 left = deadline - monotonic()
                 if found or left <= 0 or self._draining:
                     return found
@@ -184,33 +210,63 @@ class Polls:
             self._waiting.discard(patience)
             self._doorbell.forget(classes, patience)
 
-    async def _take(self, poll: Poll, classes: list[str]) -> list[tuple[Polled, Lease]]:
-        """Ask the shards one after the other, beginning with another one each time."""
+    async def _prepared(self, poll: Poll, found: list[_Leased]) -> list[_Leased]:
+        """What may be started; the rest has gone back, or the ledger wanted something else."""
+        special = [item for item in found if item.announce or item.lease.attempt > 1]
+        if not special:
+            return found
+        starting = [Starting(item.lease, poll.facts.worker_id, item.announce) for item in special]
+        try:
+            checkpoints = await self._preparations.prepare(starting)
+        except asyncio.CancelledError:
+            if not poll.request_id:
+                self._preparations.later(self._preparations.give_back([item.lease for item in found]))
+            raise
+        settled = dict(zip((item.lease for item in special), checkpoints, strict=True))
+        return [
+            item._replace(polled=item.polled._replace(checkpoint=checkpoint)) if checkpoint else item
+            for item in found
+            if (checkpoint := settled.get(item.lease, b"")) is not None
+        ]
+
+    async def _take_by_weight(self, poll: Poll, worker: PollingWorker) -> list[_Leased]:
+        """Each queue's share, as far as it has tasks."""
+        facts, turns = poll.facts, worker.turns
+        found: list[_Leased] = []
+        for index, share in turns.divide(poll.max_tasks, range(len(facts.queues))).items():
+            classes = classes_of(facts.tenant, [facts.queues[index]], facts.task_types)
+            part = await self._take(poll._replace(max_tasks=len(found) + share), classes, found)
+            turns.give_back(index, share - len(part))
+            found += part
+        return found
+
+    async def _take(self, poll: Poll, classes: list[str], taken: Sequence[_Leased] = ()) -> list[_Leased]:
+        """Ask the shards for what is still wanted, in turn, beginning with another one each time."""
         shards = self._shards.usable()
         self._turn += 1
         start = self._turn % len(shards) if shards else 0
-        found: list[tuple[Polled, Lease]] = []
+        found: list[_Leased] = []
         answered = False
-        budget = MAX_FRAME_BYTES
+        budget = MAX_FRAME_BYTES - sum(len(item.polled.spec) for item in taken)
         for shard in shards[start:] + shards[:start]:
-            for at in range(0, len(classes), _CLASSES_AT_ONCE):
-                wanted = poll.max_tasks - len(found)
-                if wanted <= 0 or (found and budget <= 0):
+            for at in range(0, len(classes), CLASSES_AT_ONCE):
+                wanted = poll.max_tasks - len(taken) - len(found)
+                if wanted <= 0 or ((taken or found) and budget <= 0):
                     return found
                 try:
-                    part = await self._lease(shard, poll, classes[at : at + _CLASSES_AT_ONCE], wanted, budget)
+                    part = await self._lease(shard, poll, classes[at : at + CLASSES_AT_ONCE], wanted, budget)
                 except ShardError:
                     break
                 answered = True
                 found += part
-                budget -= sum(len(polled.spec) for polled, _ in part)
-        if not answered:
+                budget -= sum(len(item.polled.spec) for item in part)
+        if not answered and not taken:
             raise Unavailable("No shard answers; poll again.", Reason.SHARD_UNAVAILABLE, retry_delay=1.0)
         return found
 
     async def _lease(
         self, shard: Shard, poll: Poll, classes: list[str], wanted: int, budget: int
-    ) -> list[tuple[Polled, Lease]]:
+    ) -> list[_Leased]:
         facts = poll.facts
         lease_ms = int(poll.lease_ttl * 1000)
         key = poll_key(facts.tenant, facts.worker_id, poll.request_id) if poll.request_id else ""
@@ -230,18 +286,14 @@ class Polls:
             if not key:
                 self._give_back_later(shard, facts.tenant, call)
             raise
-        leases = _leases(shard, facts.tenant, taken)
-        return [
-            (Polled(spec, encode_token(lease), lease.attempt, lease.leased_ms + lease_ms), lease)
-            for lease, spec in leases
-        ]
+        return _leased(shard, facts.tenant, taken, lease_ms)
 
     def _give_back_later(self, shard: Shard, tenant: str, call: asyncio.Future[Taken]) -> None:
         """The caller has gone while its lease call was under way; the tasks must not wait for it."""
 
         async def give_back() -> None:
             with suppress(ShardError):
-                leases = [lease for lease, _ in _leases(shard, tenant, await call)]
+                leases = [item.lease for item in _leased(shard, tenant, await call, 0)]
                 if leases:
                     await shard.release(leases)
 
@@ -249,16 +301,20 @@ class Polls:
         self._releasing.add(task)
         task.add_done_callback(self._releasing.discard)
 
-    async def _recalled(self, poll: Poll) -> list[tuple[Polled, Lease]]:
+    async def _recalled(self, poll: Poll) -> list[_Leased]:
         """What an earlier call with the same request id has leased, on whichever instance it was."""
         key = poll_key(poll.facts.tenant, poll.facts.worker_id, poll.request_id)
         calls = (shard.recall(key) for shard in self._shards.usable())
         answers = await asyncio.gather(*calls, return_exceptions=True)
         return [
-            (Polled(spec, encode_token(lease), lease.attempt, ends_ms), lease)
+            _Leased(
+                Polled(spec, encode_token(lease), lease.attempt, ends_ms),
+                lease,
+                parse_extras(extras).announce,
+            )
             for answer in answers
             if not isinstance(answer, BaseException)
-            for lease, ends_ms, spec in answer
+            for lease, ends_ms, extras, spec in answer
         ]
 
     # -- renewing --------------------------------------------------------------------------------------
@@ -291,7 +347,7 @@ class Polls:
         try:
             answers = await shard.renew_polled(list(leases.values()))
             for (token, lease), answer in zip(leases.items(), answers, strict=True):
-                item = Held(lease, "", worker_id, f"{lease.tenant}/-/-/")
+                item = Held(lease, "", worker_id, unknown_lane(lease.tenant))
                 self._sort_out(token, item, answer, renewed, unknown)
             kept = await adopt(shard, unknown, self._ended, self._default_ms) if unknown else []
         except (ShardError, MeshqError) as error:
@@ -359,10 +415,11 @@ class Polls:
         return worker
 
 
-def _leases(shard: Shard, tenant: str, taken: Taken) -> list[tuple[Lease, bytes]]:
+def _leased(shard: Shard, tenant: str, taken: Taken, lease_ms: int) -> list[_Leased]:
     found = []
     for at in range(0, len(taken.tasks), 7):
-        task_id, attempt, number, _, _, _, spec = taken.tasks[at : at + 7]
+        task_id, attempt, number, _, _, extras, spec = taken.tasks[at : at + 7]
         lease = Lease(task_id, attempt, taken.epoch, number, shard.name, tenant, taken.now_ms)
-        found.append((lease, spec))
+        polled = Polled(spec, encode_token(lease), attempt, taken.now_ms + lease_ms)
+        found.append(_Leased(polled, lease, bool(extras) and parse_extras(extras).announce))
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
@@ -12,7 +12,7 @@ from typing import Final
 
 from meshq.contract.errors import MeshqError
 from meshq.contract.limits import MAX_FRAME_BYTES, STREAM_KEEPALIVE_SECONDS
-from meshq.execution.conversion.frames import PING_FRAME, assign_frames, lost_frame
+from meshq.execution.conversion.frames import NO_CHECKPOINTS, PING_FRAME, assign_frames, lost_frame
 from meshq.execution.model import Lease
 
 _PING_SECONDS: Final = STREAM_KEEPALIVE_SECONDS * 0.75
@@ -34,6 +34,7 @@ class WorkerFacts:
     user_agent: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     capabilities: frozenset[str] = frozenset()
+    queue_weights: dict[str, int] = field(default_factory=dict)
 
 
 class HeldTask:
@@ -42,15 +43,25 @@ class HeldTask:
     Attributes:
         lease: The lease.
         lane: Its lane, as far as it is known.
+        extras: What the shard keeps of its task's traits, as far as it is known.
+        beats: Whether its handler's signs of life are passed on to the shard.
         received: Whether the worker has acknowledged it.
     """
 
-    __slots__ = ("lane", "lease", "received")
+    __slots__ = ("beats", "extras", "lane", "lease", "received")
 
-    def __init__(self, lease: Lease, lane: str, *, received: bool = False) -> None:
+    def __init__(
+        self, lease: Lease, lane: str, extras: bytes = b"", *, beats: bool = False, received: bool = False
+    ) -> None:
         self.lease = lease
         self.lane = lane
+        self.extras = extras
+        self.beats = beats
         self.received = received
+
+
+HandedOut = tuple[bytes, bytes, HeldTask]
+"""Specification, token, lease."""
 
 
 class Session:
@@ -117,15 +128,22 @@ class Session:
         self._reserved -= reserved
         self._assigned += assigned
 
+    def refund(self, count: int) -> None:
+        """So many tasks that were counted as assigned did not come after all."""
+        self._assigned -= count
+        self.on_room()
+
     # -- leases ----------------------------------------------------------------------------------------
 
-    def assign(self, assignments: Iterable[tuple[bytes, bytes, HeldTask]]) -> None:
-        """Send tasks (specification, token, lease) to the worker."""
+    def assign(
+        self, assignments: Iterable[HandedOut], checkpoints: Mapping[bytes, bytes] = NO_CHECKPOINTS
+    ) -> None:
+        """Send tasks (specification, token, lease) to the worker, with checkpoints by token."""
         parts = []
         for spec, token, held in assignments:
             self.leases[token] = held
             parts.append((spec, token, held.lease.attempt))
-        for frame in assign_frames(parts):
+        for frame in assign_frames(parts, checkpoints):
             self.send(frame)
 
     def lose(self, tokens: list[bytes]) -> None:

@@ -11,9 +11,10 @@ from typing import Final, NamedTuple, Protocol
 
 from meshq.contract.errors import Aborted, MeshqError, Reason, Unavailable
 from meshq.contract.limits import MAX_FRAME_ITEMS
+from meshq.execution.attempts.announcer import started
 from meshq.execution.conversion.frames import cancel_frame, reconnect_frame, welcome_frame
 from meshq.execution.conversion.tokens import encode_token
-from meshq.execution.model import Ended, Lease
+from meshq.execution.model import Ended, Lease, unknown_lane
 from meshq.execution.ring.errors import ShardError
 from meshq.execution.ring.shard import Held, Shard
 from meshq.execution.ring.shards import Shards
@@ -26,8 +27,6 @@ _log = logger(__name__)
 
 _RENEW_SECONDS: Final = 1.0
 _STARTED_SECONDS: Final = 1.0
-_UNKNOWN_LANE: Final = "-/-/"
-"""Queue, type and fairness key of a lease whose lane this instance never knew; no queue can be called so."""
 
 Key = tuple[bytes, int]
 
@@ -44,6 +43,11 @@ class Times(NamedTuple):
     def lease_ms(self) -> int:
         """How long shards wait: longer than workers are told, by the time between renewals."""
         return int((self.lease_ttl + _RENEW_SECONDS) * 1000)
+
+    @property
+    def grace_ms(self) -> int:
+        """How long shards wait for a cancelled task: longer than workers are told, so that it can answer."""
+        return int((self.cancel_grace + _RENEW_SECONDS) * 1000)
 
 
 class Starts(Protocol):
@@ -178,7 +182,7 @@ class Sessions:
     def held_on(self, shard: str) -> list[Held]:
         """All leases on a shard, for one that has begun anew."""
         return [
-            Held(held.lease, session.id, session.facts.worker_id, held.lane)
+            Held(held.lease, session.id, session.facts.worker_id, held.lane, held.extras)
             for session in self._sessions.values()
             for held in session.leases.values()
             if held.lease.shard == shard
@@ -266,10 +270,11 @@ class Sessions:
         kept: set[bytes] = set()
         by_shard: dict[str, list[Held]] = {}
         for token, lease in held:
-            lane = f"{lease.tenant}/{_UNKNOWN_LANE}"
+            lane = unknown_lane(lease.tenant)
             item = Held(lease, session.id, session.facts.worker_id, lane)
             by_shard.setdefault(lease.shard, []).append(item)
-            session.leases[token] = HeldTask(lease, lane, received=True)
+            # Nothing is known here of what its handler owes, so each of its words is passed on.
+            session.leases[token] = HeldTask(lease, lane, beats=True, received=True)
         for name, items in by_shard.items():
             kept.update(encode_token(item.lease) for item in await self._adopted(name, items))
         for token, _ in held:
@@ -322,14 +327,6 @@ async def adopt(
         verdicts = await shard.adopt(part, poll_ms)
         kept += [item for item, is_kept in zip(part, verdicts, strict=True) if is_kept]
     return kept
-
-
-def started(lease: Lease, worker_id: str) -> Ended:
-    """The report that a task has started."""
-    return Ended(
-        lease.task_id, lease.attempt, lease.tenant, 0, lease.epoch, lease.number, worker_id,
-        lease.leased_ms, 0, None, None, "", "", lease.shard,
-    )  # fmt: skip
 
 
 def _greeting(session: Session) -> tuple[str, str, bytes]:

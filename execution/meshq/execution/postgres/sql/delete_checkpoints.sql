@@ -1,0 +1,1 @@
+DELETE FROM checkpoints WHERE task_id = ANY (%s::uuid[])

@@ -1,0 +1,1 @@
+SELECT q.config FROM queue_configs AS q

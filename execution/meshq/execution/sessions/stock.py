@@ -1,0 +1,94 @@
+"""What an instance knows of the tasks that the shards have of some classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Final
+
+from meshq.execution.ring.doorbell import Doorbell
+from meshq.execution.ring.keys import queue_class
+from meshq.execution.ring.shard import Shard
+from meshq.execution.ring.shards import Shards
+
+CLASSES_AT_ONCE: Final = 400
+_ABREAST_MS: Final = 1_000.0
+"""Shards whose next tasks are so close in time are leased from side by side."""
+
+_UNKNOWN: Final = float("-inf")
+_NOTHING: Final = float("inf")
+
+
+class Stock:
+    """See the module. Shards with nothing are not asked again until they ring.
+
+    Args:
+        classes: The classes, at most as many as one call may name.
+        shards: The shards.
+        doorbell: Calls when there is something.
+        on_rung: Told that there may be something.
+    """
+
+    def __init__(
+        self, classes: Sequence[str], shards: Shards, doorbell: Doorbell, on_rung: Callable[[], None]
+    ) -> None:
+        self.classes = list(classes)
+        self.tenants = [name.partition("/")[0] for name in classes]
+        self.lanes = [f"{name}/" for name in classes]
+        self._shards = shards
+        self._doorbell = doorbell
+        self._on_rung = on_rung
+        self._heads: dict[str, float] = {}
+        self._rings: dict[str, int] = {}
+
+    def start(self) -> None:
+        """Be called."""
+        self._doorbell.wait_for(self.classes, self)
+
+    def stop(self) -> None:
+        """Be called no more."""
+        self._doorbell.forget(self.classes, self)
+
+    def rung(self, shard: str) -> None:
+        """A shard may have something."""
+        self._heads[shard] = _UNKNOWN
+        self._rings[shard] = self.rings(shard) + 1
+        self._on_rung()
+
+    def rings(self, shard: str) -> int:
+        """How often a shard has rung."""
+        return self._rings.get(shard, 0)
+
+    def note(self, shard: str, rings: int, head: float | None) -> None:
+        """A call has shown a shard's next score, None when it has nothing; a later ring counts more."""
+        if self.rings(shard) == rings:
+            self._heads[shard] = _NOTHING if head is None else head
+
+    def forget(self) -> None:
+        """Whatever is known may be wrong: ask all shards again."""
+        self._heads.clear()
+
+    @property
+    def backlog(self) -> bool:
+        """Whether some shard is known to have more."""
+        return any(head < _NOTHING for head in self._heads.values())
+
+    def furthest_behind(self) -> list[Shard]:
+        """The shards to ask: those of unknown heads, and those whose heads are about the oldest."""
+        shards = [(self._heads.get(shard.name, _UNKNOWN), shard) for shard in self._shards.usable()]
+        known = [head for head, _ in shards if _UNKNOWN < head < _NOTHING]
+        limit = min(known) + _ABREAST_MS if known else _UNKNOWN
+        chosen = [(head, shard) for head, shard in shards if head <= limit]
+        return [shard for _, shard in sorted(chosen, key=lambda pair: pair[0])]
+
+
+def classes_of(tenant: str, queues: Sequence[str], task_types: Sequence[str]) -> list[str]:
+    """What a consumer of these queues and types asks for."""
+    return sorted({queue_class(tenant, queue, name) for queue, name in product(queues, task_types)})
+
+
+def spread(wanted: int, shards: Sequence[Shard]) -> list[tuple[Shard, int]]:
+    """Shares of a number of tasks; when it is small, the shards that are furthest behind get it."""
+    share, rest = divmod(wanted, len(shards))
+    counts = [share + (index < rest) for index in range(len(shards))]
+    return [(shard, count) for shard, count in zip(shards, counts, strict=True) if count]
