@@ -1,16 +1,19 @@
-"""Queues: declared, changed, stopped, deleted; on two instances around an execution played by the test."""
+"""Queues: declared, changed, stopped, cleared, watched, deleted; around an execution played by the test."""
 
+import asyncio
 from typing import Any
+from uuid import UUID
 
 import grpc
 import pytest
 from fixtures.management import Cluster, Node, cluster, report, until
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.json_format import ParseDict
 
 from meshq.contract.errors import InvalidRequest, MeshqError, Reason
 from meshq.contract.status import from_rpc_error
-from meshq.v1 import task_pb2
+from meshq.v1 import task_pb2, task_service_pb2
 from meshq.v1.queue_service_pb2 import (
     CreateQueueRequest,
     DeleteQueueRequest,
@@ -18,9 +21,11 @@ from meshq.v1.queue_service_pb2 import (
     GetQueueRequest,
     ListQueuesRequest,
     PauseQueueRequest,
+    PurgeQueueRequest,
     Queue,
     ResumeQueueRequest,
     UpdateQueueRequest,
+    WatchQueuesRequest,
 )
 
 KEY = "default", "q"
@@ -232,3 +237,194 @@ async def test_only_a_queue_without_open_tasks_is_deleted_and_execution_forgets_
         assert (back.counts.open, back.counts.succeeded, back.max_open_tasks) == (1, 0, 0)
         await update(other, limits={"maxRunning": 4})
         await until(lambda: system.execution.configs[KEY].max_running == 4, "the settings")
+
+
+async def counts(node: Node, name: str = "q") -> dict[str, int]:
+    """The open tasks of a queue by state."""
+    shown = (await get(node, name)).counts
+    parts = {"waiting": shown.waiting, "scheduled": shown.scheduled}
+    parts |= {"pending": shown.pending, "running": shown.running}
+    assert sum(parts.values()) == shown.open
+    return {state: count for state, count in parts.items() if count}
+
+
+async def purge(node: Node, name: str = "q", **options: Any) -> tuple[int, bool]:
+    response = await node.queues.PurgeQueue(PurgeQueueRequest(queue=name, reason="spring"), **options)
+    return response.cancelled_count, response.complete
+
+
+async def test_open_tasks_add_up_by_state(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        first = await node.create(queue="q", ordering_key="k")
+        await node.create(queue="q", ordering_key="k")
+        await node.create(queue="q", start_delay=Duration(seconds=100))
+        await node.create(queue="q", start_delay=Duration(seconds=10_000))
+        await node.create(queue="q")
+        await node.create(queue="other")
+        await until(lambda: len(system.execution.shard) == 4, "the dispatch")
+        system.execution.lease(UUID(first.task_id).bytes)
+        assert await counts(node) == {"waiting": 1, "scheduled": 2, "pending": 1, "running": 1}
+        assert await counts(node, "other") == {"pending": 1}
+        shown = await get(node)
+        assert shown.arrival_rate > 0
+        assert shown.HasField("oldest_pending_age")
+
+
+async def test_what_is_on_no_shard_yet_is_pending(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        system.execution.swallow = True
+        for _ in range(3):
+            await node.create(queue="q")
+        assert await counts(node) == {"pending": 3}
+
+
+async def test_many_who_ask_at_once_are_answered_by_one_look_at_the_shards(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        await create(node)
+        before = system.execution.described
+        shown = await asyncio.gather(*(get(node) for _ in range(20)))
+        assert len({item.queue for item in shown}) == 1
+        assert system.execution.described <= before + 1
+
+
+async def test_a_purge_cancels_what_no_worker_has(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        running = await node.create(queue="q", ordering_key="k")
+        behind = [await node.create(queue="q", ordering_key="k") for _ in range(3)]
+        near = await node.create(queue="q", start_delay=Duration(seconds=100))
+        far = await node.create(queue="q", start_delay=Duration(seconds=10_000))
+        ready = await node.create(queue="q")
+        other = await node.create(queue="other")
+        await until(lambda: len(system.execution.shard) == 4, "the dispatch")
+        task_id = UUID(running.task_id).bytes
+        system.execution.lease(task_id)
+        assert await purge(node) == (6, True)
+        for task in (*behind, near, far, ready):
+            ended = await node.get(task.task_id)
+            assert (ended.state, ended.cancel_reason) == (task_pb2.TASK_STATE_CANCELLED, "spring")
+        assert set(system.execution.shard) == {task_id, UUID(other.task_id).bytes}
+        assert (await node.get(running.task_id)).state == task_pb2.TASK_STATE_PENDING
+        assert await purge(node) == (0, True)
+        await node.report(report(task_id, 1, task_pb2.ATTEMPT_OUTCOME_SUCCEEDED))
+        shown = (await get(node)).counts
+        assert (shown.open, shown.succeeded, shown.cancelled) == (0, 1, 6)
+        assert (await failure(purge(node, "none"))).reason == Reason.QUEUE_NOT_FOUND
+
+
+async def test_a_purge_goes_on_where_the_one_before_ended(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        tasks = [task_pb2.Task(type="t", queue="q") for _ in range(1_000)]
+        for _ in range(3):
+            await node.tasks.BatchCreateTasks(task_service_pb2.BatchCreateTasksRequest(tasks=tasks))
+        ended = 0
+        key, purger = ("default", "q"), node.management.purger
+        for complete in (False, False, False, True):
+            purged = await purger.purge(key, "", 0.0)
+            ended += purged.tasks
+            assert purged.complete == complete
+        assert ended == 3_000
+        assert await counts(node) == {}
+
+
+async def test_what_shards_cannot_say_is_left_to_the_next_purge(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        await node.create(queue="q")
+        await node.create(queue="q", start_delay=Duration(seconds=10_000))
+        system.execution.recovering = True
+        assert await purge(node) == (1, False)
+        system.execution.recovering = False
+        assert await purge(node) == (1, True)
+        error = await failure(node.queues.PurgeQueue(PurgeQueueRequest(queue="q", reason="x" * 1_025)))
+        assert isinstance(error, InvalidRequest)
+
+
+def watch(node: Node, *names: str, seconds: float = 0.5) -> Any:
+    interval = Duration(nanos=int(seconds * 1e9))
+    return node.queues.WatchQueues(WatchQueuesRequest(queues=names, interval=interval))
+
+
+async def test_a_watch_begins_with_what_is_there_and_goes_on_with_what_changes(database: str) -> None:
+    async with cluster(database, nodes=2) as system:
+        one, other = system.nodes
+        await create(one, "a")
+        await create(one, "b")
+        call = watch(other)
+        first = await call.read()
+        assert [item.queue for item in first.queues] == ["a", "b"]
+        assert first.keepalive_interval.seconds == 20
+        await one.queues.DrainQueue(DrainQueueRequest(queue="b", actor="ann"))
+        second = await call.read()
+        assert [(item.queue, item.drain.actor) for item in second.queues] == [("b", "ann")]
+        await one.create(queue="c")
+        third = await call.read()
+        assert [item.queue for item in third.queues] == ["c"]
+        await one.queues.DeleteQueue(DeleteQueueRequest(queue="a"))
+        fourth = await call.read()
+        assert fourth.deleted_queues == ["a"]
+        call.cancel()
+
+
+async def test_a_watch_of_names_sees_only_these_also_when_they_come_later(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        await create(node, "a")
+        call = watch(node, "b")
+        assert not (await call.read()).queues
+        await create(node, "b", retentionDays=1)
+        assert [item.retention_days for item in (await call.read()).queues] == [1]
+        call.cancel()
+
+
+async def test_watchers_share_a_reader_and_nothing_is_read_when_they_have_gone(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        await create(node)
+        watches = node.management.queue_watches
+        calls = [watch(node), watch(node, "q"), watch(node, seconds=0.6)]
+        for call in calls:
+            assert [item.queue for item in (await call.read()).queues] == ["q"]
+        assert watches.readers == 2
+        for call in calls:
+            call.cancel()
+        await until(lambda: not watches.readers, "the end of the readers")
+
+
+async def test_a_watch_says_that_it_lives_and_ends_with_its_instance(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        await create(node)
+        node.management.queue_watches.keepalive = 0.05
+        call = watch(node)
+        assert (await call.read()).queues
+        assert not (await call.read()).queues
+        await node.management.drain()
+        error = await failure(_to_the_end(call))
+        assert error.reason == Reason.DRAINING
+        assert (await failure(_to_the_end(watch(node)))).reason == Reason.DRAINING
+
+
+async def _to_the_end(call: Any) -> None:
+    while await call.read() is not grpc.aio.EOF:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (WatchQueuesRequest(queues=["q"] * 101), "queues"),
+        (WatchQueuesRequest(queues=["q", "?"]), "queues[1]"),
+        (WatchQueuesRequest(interval=Duration(nanos=400_000_000)), "interval"),
+        (WatchQueuesRequest(interval=Duration(seconds=61)), "interval"),
+    ],
+)
+async def test_a_bad_watch_is_refused(database: str, request_: WatchQueuesRequest, field: str) -> None:
+    async with cluster(database) as system:
+        error = await failure(_to_the_end(system.nodes[0].queues.WatchQueues(request_)))
+        assert isinstance(error, InvalidRequest)
+        assert error.violations[0].field == field

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final, LiteralString
 
 from meshq.management.model.queues import UNSET, QueueSettings
+from meshq.management.model.task import TaskRow
 from meshq.management.postgres.database import Database, LedgerConnection
 from meshq.management.postgres.sql import statement
 from meshq.management.queues.store import (
@@ -17,11 +19,12 @@ from meshq.management.queues.store import (
     QueueRow,
     concerns_dispatch,
 )
-from meshq.mesh.postgres.arrays import texts
+from meshq.mesh.postgres.arrays import bigints, integers, smallints, texts, uuids
 
 _CHANGES: Final = statement("queue_changes")
 _SET: Final = statement("queue_set")
 _DELETE: Final = statement("queue_delete")
+_PURGE: Final = statement("queue_purge")
 _REVIVE: Final = statement("queue_revive")
 _OPEN: Final = statement("queue_open")
 _PAGE: Final = statement("queue_figures").replace("<which>", "name > %(after)s::text")
@@ -31,6 +34,7 @@ _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtext('meshq settings of queues'
 _READ: Final = """
 SELECT version, update_ms, settings FROM queues WHERE tenant = %(tenant)s::text AND name = %(name)s::text
 """
+_by_id: Final = itemgetter(0)
 _FORGET_MS: Final = 7 * 86_400_000
 """For how long word of deletions is left; every instance has read it long before."""
 
@@ -95,6 +99,25 @@ class PostgresQueues:
             await connection.execute(_REVIVE, named)
 
         await self._database.write(work)
+
+    async def purge(self, rows: Sequence[TaskRow], reason: str, now_ms: int) -> list[TaskRow]:
+        """See `QueueStore.purge`."""
+        # In the order of their ids, so that no two groups wait for each other.
+        ordered = sorted(rows, key=_by_id)
+        named = {
+            "now": now_ms,
+            "reason": reason,
+            "ids": uuids([row.task_id for row in ordered]),
+            "attempts": integers([row.attempt for row in ordered]),
+            "states": smallints([row.state for row in ordered]),
+            "ready": bigints([row.ready_ms for row in ordered]),
+        }
+
+        async def work(connection: LedgerConnection, _: bool) -> list[TaskRow]:
+            cursor = await connection.execute(_PURGE, named, prepare=True, binary=True)
+            return [TaskRow(*row) for row in await cursor.fetchall()]
+
+        return await self._database.write(work)
 
     async def page(self, tenant: str, after: str, limit: int, now_ms: int) -> list[QueueRow]:
         """See `QueueStore.page`."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 from meshq.management.model.queues import Limits, QueueSettings
+from meshq.management.model.task import TaskRow
 
 QueueKey: TypeAlias = tuple[str, str]
 """A tenant and the name of one of its queues."""
@@ -94,6 +95,9 @@ class QueueStore(Protocol):
 
     async def revive(self, keys: Sequence[QueueKey], now_ms: int) -> None:
         """Make those deleted queues again that have counters, and so tasks."""
+
+    async def purge(self, rows: Sequence[TaskRow], reason: str, now_ms: int) -> list[TaskRow]:
+        """Write CANCELLING where tasks still are what these rows say; returns those that were changed."""
 
     async def page(self, tenant: str, after: str, limit: int, now_ms: int) -> list[QueueRow]:
         """Queues behind a name, by name."""

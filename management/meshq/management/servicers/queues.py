@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any, Final, Literal
 
 import grpc
@@ -10,18 +11,23 @@ import grpc
 from meshq.contract.errors import InvalidRequest
 from meshq.contract.limits import DEFAULT_PAGE_SIZE, MAX_ACTOR_LENGTH, MAX_FRAME_BYTES
 from meshq.management.conversion.queue_changes import checked_queue, merged_settings, settings_paths
-from meshq.management.conversion.queues import public_queue
+from meshq.management.conversion.queues import public_queue, watch_interval, watch_responses
 from meshq.management.model.pages import name_token, read_name_token
 from meshq.management.model.validation import Violations, check_name, checked_reason, page_size
 from meshq.management.queues.changes import QueueChanges, no_such_queue
 from meshq.management.queues.figures import QueueFigures
+from meshq.management.queues.purge import Purger
 from meshq.management.queues.store import QueueKey
+from meshq.management.queues.watch import QueueWatches
 from meshq.management.servicers.requests import TENANT
 from meshq.v1 import queue_service_pb2, queue_service_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Hold = queue_service_pb2.PauseQueueRequest | queue_service_pb2.DrainQueueRequest
 
+_PURGE_SHARE: Final = 0.8
+_PURGE_SECONDS: Final = 60.0
+"""For how long a call purges at most, and how much of its deadline it takes for that."""
 _PAGE_BYTES: Final = MAX_FRAME_BYTES
 """Where a page of queues with much to say is cut, holding at least one."""
 
@@ -32,12 +38,23 @@ class QueueServicer(queue_service_pb2_grpc.QueueServiceServicer):
     Args:
         figures: What is shown.
         changes: What is done.
+        purger: Clears queues.
+        watches: Serves watches.
         now_ms: The clock.
     """
 
-    def __init__(self, figures: QueueFigures, changes: QueueChanges, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        figures: QueueFigures,
+        changes: QueueChanges,
+        purger: Purger,
+        watches: QueueWatches,
+        now_ms: Callable[[], int],
+    ) -> None:
         self._figures = figures
         self._changes = changes
+        self._purger = purger
+        self._watches = watches
         self._now_ms = now_ms
 
     async def ListQueues(  # noqa: N802
@@ -114,6 +131,29 @@ class QueueServicer(queue_service_pb2_grpc.QueueServiceServicer):
         key = _key(request.queue)
         await self._changes.resume(key)
         return await self._shown(key)
+
+    async def PurgeQueue(  # noqa: N802
+        self, request: queue_service_pb2.PurgeQueueRequest, context: Context
+    ) -> queue_service_pb2.PurgeQueueResponse:
+        """Cancel what no worker has."""
+        key = _key(request.queue)
+        reason = checked_reason(request.reason)
+        await self._shown(key)
+        left = context.time_remaining()
+        seconds = _PURGE_SECONDS if left is None else min(left * _PURGE_SHARE, _PURGE_SECONDS)
+        purged = await self._purger.purge(key, reason, seconds)
+        return queue_service_pb2.PurgeQueueResponse(cancelled_count=purged.tasks, complete=purged.complete)
+
+    async def WatchQueues(  # noqa: N802
+        self, request: queue_service_pb2.WatchQueuesRequest, context: Context
+    ) -> AsyncIterator[queue_service_pb2.WatchQueuesResponse]:
+        """Follow queues."""
+        del context
+        interval = watch_interval(request)
+        async with aclosing(self._watches.watch(TENANT, request.queues, interval)) as changes:
+            async for change in changes:
+                for response in watch_responses(change, self._now_ms()):
+                    yield response
 
     async def _hold(self, kind: Literal["pause", "drain"], request: Hold) -> queue_service_pb2.Queue:
         key = _key(request.queue)
