@@ -10,6 +10,7 @@ import pytest
 
 from meshq.contract.errors import InternalError
 from meshq.contract.ids import lowest_id, new_task_id
+from meshq.management.conversion.queue_settings import decoded_settings, encoded_settings
 from meshq.management.ledger import Inserted, RowsRefused
 from meshq.management.model.claims import Claim, Submission
 from meshq.management.model.reports import Finish, Retry, Start, Wish
@@ -19,7 +20,9 @@ from meshq.management.model.task import NO_ID, NewTask, TaskFilter
 from meshq.management.postgres.database import Database, durability
 from meshq.management.postgres.duty import HouseDuty
 from meshq.management.postgres.ledger import PostgresLedger
+from meshq.management.postgres.queues import PostgresQueues
 from meshq.management.postgres.sql import statement
+from meshq.management.queues.store import Codec
 from meshq.mesh.postgres.migrate import migrate, migrations
 
 NOW = int(time.time() * 1_000)
@@ -46,6 +49,15 @@ async def ledger(database: str) -> AsyncIterator[PostgresLedger]:
     pools = Database(database, writers=3, readers=2)
     await pools.start()
     yield PostgresLedger(pools)
+    await pools.stop()
+
+
+@pytest.fixture
+async def queues(database: str, ledger: PostgresLedger) -> AsyncIterator[PostgresQueues]:
+    del ledger  # which has migrated
+    pools = Database(database, writers=1, readers=1)
+    await pools.start()
+    yield PostgresQueues(pools, Codec(encoded_settings, decoded_settings))
     await pools.stop()
 
 
@@ -156,7 +168,9 @@ async def test_a_submission_is_stored_without_its_bad_rows(
     assert await ledger.open_count() == 8
 
 
-async def test_of_two_reports_that_race_one_ends_the_task(ledger: PostgresLedger) -> None:
+async def test_of_two_reports_that_race_one_ends_the_task(
+    ledger: PostgresLedger, queues: PostgresQueues
+) -> None:
     items = [task() for _ in range(50)]
     await ledger.insert([of(*items)], NOW)
     succeeded, failed = await asyncio.gather(
@@ -168,7 +182,7 @@ async def test_of_two_reports_that_race_one_ends_the_task(ledger: PostgresLedger
     rows = await ledger.get_tasks([item.task_id for item in items], full=True)
     assert {row.task_id: row.state for row in rows.values()} == ended
     assert all(row.spec == SPEC and row.worker_id == "w" for row in rows.values())
-    (queue,) = await ledger.list_queues("default", after="", limit=9, now_ms=NOW)
+    (queue,) = await queues.page("default", "", 9, NOW)
     assert (queue.created, queue.succeeded + queue.failed) == (50, 50)
 
 
@@ -262,7 +276,9 @@ async def test_all_filters_must_hold(ledger: PostgresLedger, wanted: TaskFilter,
     assert found == {items[index].task_id for index in expected}
 
 
-async def test_queues_are_counted_over_all_writers(ledger: PostgresLedger, database: str) -> None:
+async def test_queues_are_counted_over_all_writers(
+    ledger: PostgresLedger, queues: PostgresQueues, database: str
+) -> None:
     pools = Database(database, writers=2, readers=1)
     await pools.start()
     other = PostgresLedger(pools)
@@ -270,28 +286,24 @@ async def test_queues_are_counted_over_all_writers(ledger: PostgresLedger, datab
     await ledger.insert([of(items[0], items[1])], NOW)
     await other.insert([of(items[2])], NOW)
     await asyncio.gather(*(other.finish([finish(item, State.CANCELLED)], NOW) for item in items[:2]))
-    first, second = await ledger.list_queues("default", after="", limit=5, now_ms=NOW)
-    assert (first.name, first.created, first.cancelled) == ("a", 2, 1)
-    assert (second.name, second.created, second.cancelled) == ("b", 1, 1)
+    first, second = await queues.page("default", "", 5, NOW)
+    assert (first.name, first.created, first.cancelled, first.open) == ("a", 2, 1, 1)
+    assert (second.name, second.created, second.cancelled, second.open) == ("b", 1, 1, 0)
     assert first.arrival_rate == pytest.approx(2 / 60, rel=0.01)
-    assert [item.name for item in await ledger.list_queues("default", after="a", limit=5, now_ms=NOW)] == [
-        "b"
-    ]
-    assert [
-        item.name for item in await ledger.list_queues("default", after="", limit=5, name="a", now_ms=NOW)
-    ]
-    later = await ledger.list_queues("default", after="", limit=1, now_ms=NOW + 60_000)
+    assert [item.name for item in await queues.page("default", "a", 5, NOW)] == ["b"]
+    assert [item.name for item in await queues.named("default", ["b", "none"], NOW)] == ["b"]
+    later = await queues.page("default", "", 1, NOW + 60_000)
     assert later[0].arrival_rate == pytest.approx(2 / 60 / 2.718, rel=0.01)
-    assert (await ledger.list_queues("default", after="", limit=1, now_ms=NOW + 10**12))[0].arrival_rate == 0
+    assert (await queues.page("default", "", 1, NOW + 10**12))[0].arrival_rate == 0
     await pools.stop()
 
 
-async def test_rates_survive_long_silence(ledger: PostgresLedger) -> None:
+async def test_rates_survive_long_silence(ledger: PostgresLedger, queues: PostgresQueues) -> None:
     now_ms = NOW
     for _ in range(30):
         await ledger.insert([of(task())], now_ms)
         now_ms += 3_600_000
-    (queue,) = await ledger.list_queues("default", after="", limit=1, now_ms=now_ms)
+    (queue,) = await queues.page("default", "", 1, now_ms)
     assert (queue.created, queue.completion_rate) == (30, 0)
 
 

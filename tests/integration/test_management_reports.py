@@ -112,7 +112,7 @@ async def test_many_reports_at_a_time_end_each_task_once(database: str) -> None:
             ends = {answer[index].state for answer in answers if answer[index].kind == pb.DIRECTIVE_KIND_DONE}
             assert ends <= {state}
         await end_retried(system, ids)
-        (queue,) = await first.management.ledger.list_queues("default", after="", limit=1, now_ms=0)
+        (queue,) = await first.management.queue_store.page("default", "", 1, 0)
         assert queue.succeeded + queue.failed == 60
 
 

@@ -15,7 +15,7 @@ from meshq.management.model.queues import (
     TaskDefaults,
 )
 from meshq.management.queues.book import QueueBook
-from meshq.management.queues.store import Decision, Held, QueueChange, QueueKey, QueueRow
+from meshq.management.queues.store import QueueChange
 
 FULL = QueueSettings(
     defaults=TaskDefaults(
@@ -53,27 +53,6 @@ class Changes:
 
     async def changes(self, after: int, limit: int) -> list[QueueChange]:
         return [change for change in self.made if change.settings.version > after][:limit]
-
-    async def change(self, key: QueueKey, decide: Decision, now_ms: int) -> bool:
-        raise NotImplementedError
-
-    async def delete(self, key: QueueKey, now_ms: int) -> bool:
-        raise NotImplementedError
-
-    async def revive(self, keys: Sequence[QueueKey], now_ms: int) -> None:
-        raise NotImplementedError
-
-    async def page(self, tenant: str, after: str, limit: int, now_ms: int) -> list[QueueRow]:
-        raise NotImplementedError
-
-    async def named(self, tenant: str, names: Sequence[str], now_ms: int) -> list[QueueRow]:
-        raise NotImplementedError
-
-    async def held(self, tenant: str, names: Sequence[str], later_ms: int) -> dict[str, Held]:
-        raise NotImplementedError
-
-    async def open_counts(self, keys: Sequence[QueueKey]) -> dict[QueueKey, int]:
-        raise NotImplementedError
 
     def set(self, name: str, settings: QueueSettings, *, deleted: bool = False) -> None:
         version = 1 + max((change.settings.version for change in self.made), default=0)

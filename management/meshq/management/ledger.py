@@ -14,7 +14,6 @@ from meshq.management.model.reports import Finish, Retry, Start, Wish
 from meshq.management.model.task import (
     Changed,
     OpenAttempt,
-    QueueFigures,
     Sendable,
     TaskFilter,
     TaskId,
@@ -123,11 +122,6 @@ class Ledger(Protocol):
 
         With `attempted_only` only tasks count that have had an attempt.
         """
-
-    async def list_queues(
-        self, tenant: str, *, after: str, limit: int, name: str = "", now_ms: int
-    ) -> list[QueueFigures]:
-        """Queues by name."""
 
     async def open_count(self) -> int:
         """How many tasks are open, by the counters."""

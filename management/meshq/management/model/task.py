@@ -163,21 +163,6 @@ class OpenAttempt(NamedTuple):
     cancel_reason: str
 
 
-class QueueFigures(NamedTuple):
-    """A queue with its counters; rates per second."""
-
-    tenant: str
-    name: str
-    create_ms: int
-    created: int
-    succeeded: int
-    failed: int
-    cancelled: int
-    expired: int
-    arrival_rate: float
-    completion_rate: float
-
-
 class TaskFilter(NamedTuple):
     """Which tasks are meant; empty values select everything.
 

@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, LiteralString
 
 from meshq.management.model.retention import leaving
-from meshq.management.model.task import QueueFigures, TaskId, TaskRow
+from meshq.management.model.task import TaskId, TaskRow
 from meshq.management.postgres.database import Database, LedgerConnection
 from meshq.management.postgres.sql import statement
 from meshq.mesh.postgres.arrays import uuids
 
 _GET: Final = statement("get")
 _FIND_OPEN: Final = statement("find_open")
-_QUEUES: Final = statement("queues")
 _OPEN_COUNT: Final = """
 SELECT coalesce(sum(created - succeeded - failed - cancelled - expired), 0)::bigint FROM queue_counters
 """
@@ -40,13 +39,6 @@ class Reads:
         parameters = {"firsts": uuids(firsts), "ends": uuids(ends), "attempted": attempted_only}
         rows = await self._fetch(_FIND_OPEN, parameters)
         return [found for (found,) in rows]
-
-    async def list_queues(
-        self, tenant: str, *, after: str, limit: int, name: str = "", now_ms: int
-    ) -> list[QueueFigures]:
-        """See `Ledger.list_queues`."""
-        parameters = {"tenant": tenant, "after": after, "limit": limit, "name": name, "now": now_ms}
-        return [QueueFigures(*row) for row in await self._fetch(_QUEUES, parameters)]
 
     async def open_count(self) -> int:
         """See `Ledger.open_count`."""

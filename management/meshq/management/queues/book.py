@@ -14,7 +14,7 @@ from typing import Final
 from meshq.contract.errors import MeshqError
 from meshq.contract.limits import MAX_FRAME_ITEMS
 from meshq.management.model.queues import UNSET, QueueSettings
-from meshq.management.queues.store import QueueChange, QueueKey, QueueStore
+from meshq.management.queues.store import Changes, QueueChange, QueueKey
 from meshq.mesh.lifecycle import Repeater
 from meshq.mesh.telemetry import logger
 
@@ -33,7 +33,7 @@ class QueueBook:
         version: Of the last change that the book has.
     """
 
-    def __init__(self, store: QueueStore) -> None:
+    def __init__(self, store: Changes) -> None:
         self._store = store
         self._entries: dict[QueueKey, QueueChange] = {}
         self._settings: dict[QueueKey, QueueSettings] = {}

@@ -81,11 +81,15 @@ class Codec(NamedTuple):
     decode: Callable[[bytes], QueueSettings]
 
 
-class QueueStore(Protocol):
-    """The storage. Every method raises `Unavailable` with LEDGER_UNAVAILABLE while it does not answer."""
+class Changes(Protocol):
+    """The part of the storage that the book follows."""
 
     async def changes(self, after: int, limit: int) -> list[QueueChange]:
         """Changes behind a version, in their order. No change with a lower version comes later."""
+
+
+class QueueStore(Changes, Protocol):
+    """The storage. Every method raises `Unavailable` with LEDGER_UNAVAILABLE while it does not answer."""
 
     async def change(self, key: QueueKey, decide: Decision, now_ms: int) -> bool:
         """Set a queue to what is decided from what it is set to; whether that is another thing."""
