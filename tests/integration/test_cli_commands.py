@@ -3,224 +3,35 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import re
-import select
 import signal
 import subprocess
-import sysconfig
 import time
-from collections.abc import Callable, Iterator
-from concurrent import futures
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.json_format import ParseDict
+from fixtures.command_line import (
+    DEADLINE,
+    FAILED,
+    ID,
+    MESHQ,
+    SUCCEEDED,
+    Meshq,
+    Terminal,
+    lines,
+    make_task,
+    meshq,
+)
 
 from meshq.contract import errors
-from meshq.contract.status import STATUS_KEY, to_status
 from meshq.v1 import (
-    queue_service_pb2,
-    registry_service_pb2,
-    ring_service_pb2,
     task_pb2,
     task_service_pb2,
-    worker_service_pb2,
 )
 
-MESHQ = str(Path(sysconfig.get_path("scripts")) / "meshq")
-ID = "0199aaaa-0000-7000-8000-000000000001"
-DEADLINE = 30.0
-
-
-def make_task(**fields: Any) -> task_pb2.Task:
-    """A task, from its JSON form."""
-    values: dict[str, Any] = {
-        "task_id": ID,
-        "tenant": "default",
-        "queue": "default",
-        "type": "word_count",
-        "max_attempts": 3,
-        "attempt": 1,
-        "create_time": "2026-01-31T12:00:00Z",
-        "state": "TASK_STATE_PENDING",
-    }
-    return ParseDict(values | fields, task_pb2.Task())
-
-
-SUCCEEDED = make_task(
-    state="TASK_STATE_SUCCEEDED",
-    payload="word1 word2 word3",
-    attempt_start_time="2026-01-31T12:00:01Z",
-    end_time="2026-01-31T12:00:02.5Z",
-    worker_id="w-1",
-    result={"word_count": 3},
-)
-FAILED = make_task(
-    state="TASK_STATE_FAILED",
-    attempt=3,
-    worker_id="w-1",
-    error={"type": "ValueError", "message": "no words", "traceback": "Trace of the handler"},
-)
-
-
-class Server:
-    """Answers by scripts that the tests set, and remembers what it was asked.
-
-    Attributes:
-        requests: What TaskService was asked.
-        answer: Answers the unary methods of TaskService; an error may be the answer.
-        events: The events of a watch; an error ends it.
-    """
-
-    def __init__(self) -> None:
-        self.requests: list[Any] = []
-        self.answer: Callable[[Any], Any] = lambda _: SUCCEEDED
-        self.events: Callable[[grpc.ServicerContext], Iterator[Any]] = lambda _: iter([SUCCEEDED])
-        self._server = grpc.server(futures.ThreadPoolExecutor(8))
-
-    def start(self) -> int:
-        """Serve on a free port, and return it."""
-        for method in ("CreateTask", "RunTask", "GetTask", "CancelTask", "DeleteTask", "ListTasks"):
-            self._add(task_service_pb2, "TaskService", method, self._scripted)
-        for (module, service, method), function in ANSWERS.items():
-            self._add(module, service, method, function)
-        watch = grpc.unary_stream_rpc_method_handler(
-            self._watch, task_service_pb2.WatchTaskRequest.FromString, serialized
-        )
-        self._server.add_registered_method_handlers("meshq.v1.TaskService", {"WatchTask": watch})
-        port = self._server.add_insecure_port("127.0.0.1:0")
-        self._server.start()
-        return port
-
-    def stop(self) -> None:
-        self._server.stop(None).wait()
-
-    def _add(self, module: Any, service: str, method: str, function: Callable[[Any], Any]) -> None:
-        def answer(request: Any, context: grpc.ServicerContext) -> Any:
-            found = function(request)
-            return abort(context, found) if isinstance(found, errors.MeshqError) else found
-
-        parse = getattr(module, f"{method}Request").FromString
-        handler = grpc.unary_unary_rpc_method_handler(answer, parse, serialized)
-        generic = grpc.method_handlers_generic_handler(f"meshq.v1.{service}", {method: handler})
-        self._server.add_generic_rpc_handlers((generic,))
-
-    def _scripted(self, request: Any) -> Any:
-        self.requests.append(request)
-        return self.answer(request)
-
-    def _watch(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        self.requests.append(request)
-        for event in self.events(context):
-            if isinstance(event, errors.MeshqError):
-                abort(context, event)
-            field = type(event).__name__.removeprefix("Task").lower() or "task"
-            yield task_service_pb2.WatchTaskResponse(**{field: event})
-
-
-def serialized(message: Any) -> bytes:
-    encoded: bytes = message.SerializeToString()
-    return encoded
-
-
-def abort(context: grpc.ServicerContext, error: errors.MeshqError) -> Any:
-    """Answer a call with an error, as the servers of meshq do."""
-    context.set_trailing_metadata(((STATUS_KEY, to_status(error).SerializeToString()),))
-    context.abort(error.code, error.message)
-
-
-def list_queues(request: Any) -> Any:
-    first = not request.page_token
-    queue = queue_service_pb2.Queue(queue="q-1" if first else "q-2", complete=True)
-    return queue_service_pb2.ListQueuesResponse(queues=[queue], next_page_token="2" if first else "")
-
-
-def get_queue(request: Any) -> Any:
-    if request.queue == "q-1":
-        return queue_service_pb2.Queue(queue="q-1", complete=True)
-    return errors.NotFound(f"there is no queue {request.queue}", errors.Reason.QUEUE_NOT_FOUND)
-
-
-def list_instances(request: Any) -> Any:
-    instance = registry_service_pb2.Instance(
-        component=request.component or "meshq.execution", instance_id="e-1", address="127.0.0.1:7"
-    )
-    return registry_service_pb2.ListInstancesResponse(instances=[instance])
-
-
-WORKER = worker_service_pb2.Worker(
-    worker_id="w-1", mode=worker_service_pb2.WORKER_MODE_SESSION, slots=4, task_types=["word_count"]
-)
-SERVICE = registry_service_pb2.Service(
-    service="meshq.v1.TaskService", component="meshq.management", instances=2
-)
-SHARD = ring_service_pb2.Shard(shard="s-1", address="h:1", state=ring_service_pb2.SHARD_STATE_ACTIVE, share=1)
-ANSWERS: dict[tuple[Any, str, str], Callable[[Any], Any]] = {
-    (queue_service_pb2, "QueueService", "ListQueues"): list_queues,
-    (queue_service_pb2, "QueueService", "GetQueue"): get_queue,
-    (worker_service_pb2, "WorkerService", "ListWorkers"): lambda _: worker_service_pb2.ListWorkersResponse(
-        workers=[WORKER]
-    ),
-    (worker_service_pb2, "WorkerService", "GetWorker"): lambda _: WORKER,
-    (registry_service_pb2, "RegistryService", "ListServices"): (
-        lambda _: registry_service_pb2.ListServicesResponse(services=[SERVICE])
-    ),
-    (registry_service_pb2, "RegistryService", "ListInstances"): list_instances,
-    (ring_service_pb2, "RingService", "ListShards"): lambda _: ring_service_pb2.ListShardsResponse(
-        ring_version=7, shards=[SHARD]
-    ),
-}
-
-
-class Meshq:
-    """The command line, pointed at the server.
-
-    Attributes:
-        server: The server.
-    """
-
-    def __init__(self, server: Server, port: int) -> None:
-        self.server = server
-        self.environment = {
-            **{key: value for key, value in os.environ.items() if key not in {"NO_COLOR", "FORCE_COLOR"}},
-            "MESHQ_TARGET": f"127.0.0.1:{port}",
-            "TERM": "xterm-256color",
-            "TZ": "UTC",
-        }
-
-    def __call__(
-        self, *arguments: str, stdin: bytes = b"", code: int = 0
-    ) -> subprocess.CompletedProcess[str]:
-        run = subprocess.run(
-            [MESHQ, *arguments],
-            env=self.environment,
-            input=stdin.decode("latin-1"),
-            encoding="utf-8" if not stdin else "latin-1",
-            capture_output=True,
-            timeout=DEADLINE,
-            check=False,
-        )
-        assert run.returncode == code, (run.stdout, run.stderr)
-        assert "Traceback" not in run.stderr
-        return run
-
-    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([MESHQ, *arguments], env=self.environment, **options)
-
-
-@pytest.fixture
-def meshq() -> Iterator[Meshq]:
-    server = Server()
-    yield Meshq(server, server.start())
-    server.stop()
-
-
-def lines(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
+__all__ = ["meshq"]
 
 
 # Creating and running
@@ -506,54 +317,6 @@ def test_a_broken_watch_goes_on(meshq: Meshq) -> None:
     meshq.server.events = lambda _: iter(next(streams))
     states = [event["task"]["state"] for event in lines(meshq("task", "watch", ID, "--json").stdout)]
     assert states == ["PENDING", "SUCCEEDED"]
-
-
-class Terminal:
-    """The command line on a terminal of its own."""
-
-    def __init__(self, meshq: Meshq, *arguments: str) -> None:
-        self.screen = b""
-        self._master, slave = pty.openpty()
-        self.process = meshq.start(
-            *arguments, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
-        )
-        os.close(slave)
-
-    def read_until(self, pattern: str) -> str:
-        """All that was written, once the pattern is in it; None stands for the end."""
-        end = time.monotonic() + DEADLINE
-        while not re.search(pattern, self.text()):
-            assert time.monotonic() < end, self.text()
-            ready, _, _ = select.select([self._master], [], [], 0.1)
-            if ready and not self._read():
-                break
-        assert re.search(pattern, self.text()), self.text()
-        return self.text()
-
-    def read_all(self) -> str:
-        while self._read():
-            pass
-        return self.text()
-
-    def _read(self) -> bool:
-        try:
-            got = os.read(self._master, 65_536)
-        except OSError:  # Linux says so at the end
-            return False
-        self.screen += got
-        return bool(got)
-
-    def text(self) -> str:
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.screen.decode())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait(DEADLINE)
-        os.close(self._master)
 
 
 def test_watch_on_a_terminal_is_live(meshq: Meshq) -> None:

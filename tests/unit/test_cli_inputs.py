@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshq.cli import inputs
+from meshq.cli.naming import option_of
 from meshq.client.models import TaskState
 from meshq.contract.limits import MAX_MESSAGE_BYTES
 
@@ -124,3 +125,55 @@ def test_an_id_is_told_from_a_type() -> None:
     assert inputs.is_task_id("0199AAAA-0000-7000-8000-000000000000")
     assert not inputs.is_task_id("word_count")
     assert not inputs.is_task_id("0199AAAA-0000-7000-8000-000000000000x")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("500ms", 0.5), ("10s", 10), ("5m", 300), ("2h", 7_200), ("7d", 604_800), ("1h30m", 5_400), ("0", 0)],
+)
+def test_spans(text: str, seconds: float) -> None:
+    assert inputs.parse_span(text) == dt.timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["", "10", "m", "-1s", "1 h", "10w", "soon", "999999999d999999999d"])
+def test_no_spans(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match=r"is no length of time|is too long"):
+        inputs.parse_span(text)
+
+
+def test_rates() -> None:
+    assert inputs.parse_rate("100/s") == (100, dt.timedelta(seconds=1))
+    assert inputs.parse_rate("5/10m") == (5, dt.timedelta(minutes=10))
+    for wrong in ("100", "/s", "1.5/s", "5/"):
+        with pytest.raises(typer.BadParameter, match="is no rate"):
+            inputs.parse_rate(wrong)
+
+
+def test_none_takes_back() -> None:
+    parse = inputs.or_none(inputs.parse_days)
+    assert (parse("7d"), parse("30"), parse("None")) == (7, 30, inputs.NONE)
+
+
+@pytest.mark.parametrize(
+    ("field", "option"),
+    [
+        ("task.priority", "--priority"),
+        ("tasks[17].labels['x']", "--label['x']"),
+        ("task.payload.rows[3]", "PAYLOAD.rows[3]"),
+        ("task.type", "TYPE"),
+        ("filter.type", "--type"),
+        ("type", "--type"),
+        ("filter.states", "--state"),
+        ("queue.limits.rate.burst", "--burst"),
+        ("queue.limits.rate_per_key.period", "--rate-per-key.period"),
+        ("queue.type_defaults['a.b'].retry_policy.jitter", "--retry-jitter"),
+        ("queue.queue", "NAME"),
+        ("page_size", None),
+    ],
+)
+def test_fields_have_the_names_of_options(field: str, option: str | None) -> None:
+    assert option_of(field) == option
+
+
+def test_a_command_may_call_a_field_otherwise() -> None:
+    assert (option_of("queue"), option_of("queue", {"queue": "NAME"})) == ("--queue", "NAME")

@@ -22,7 +22,9 @@ class ExitCode(enum.IntEnum):
 
 MEANINGS = {
     ExitCode.OK: "ok",
-    ExitCode.TASK_NOT_SUCCEEDED: "the task failed, was cancelled or expired (run, watch, wait, create --wait)",
+    ExitCode.TASK_NOT_SUCCEEDED: (
+        "the task failed, was cancelled or expired (run, watch, wait, create --wait)"
+    ),
     ExitCode.USAGE: "wrong usage or an invalid argument",
     ExitCode.NOT_FOUND: "not found",
     ExitCode.UNAVAILABLE: "meshq does not answer, is overloaded, or a timeout passed",
