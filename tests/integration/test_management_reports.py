@@ -35,7 +35,7 @@ async def test_each_outcome_has_its_directive(database: str) -> None:
         unknown = uuid.uuid4().bytes
         directives = await node.report(
             report(ids[0], 1, SUCCEEDED),
-            report(ids[1], 1, FAILED, error_type="E", error_message="m\x00"),
+            report(ids[1], 1, FAILED, error_type="E", error_message="m\x00", non_retryable=True),
             report(ids[2], 1, CANCELLED),
             report(ids[3], 1, LOST),
             report(ids[4], 1, STARTED),
@@ -51,7 +51,7 @@ async def test_each_outcome_has_its_directive(database: str) -> None:
             pb.DIRECTIVE_KIND_KEEP,
             pb.DIRECTIVE_KIND_DONE,
             pb.DIRECTIVE_KIND_GONE,
-            pb.DIRECTIVE_KIND_KEEP,
+            pb.DIRECTIVE_KIND_GONE,
         ]
         assert [item.state for item in directives[:3]] == [7, 8, 9]
         assert directives[3].attempt == 2
@@ -93,7 +93,8 @@ async def test_one_call_may_name_a_task_more_than_once(database: str) -> None:
         directives = await node.report(
             report(task_id, 1, STARTED), report(task_id, 1, LOST), report(task_id, 2, SUCCEEDED)
         )
-        assert directives[0].kind == pb.DIRECTIVE_KIND_KEEP
+        # The start comes too late, as the same call says that the attempt has ended.
+        assert directives[0].kind == pb.DIRECTIVE_KIND_RUN
         assert {item.kind for item in directives[1:]} <= {pb.DIRECTIVE_KIND_DONE, pb.DIRECTIVE_KIND_RUN}
         assert (await shown(node, task_id)).attempt == 2
 
@@ -141,7 +142,7 @@ async def test_the_full_view_has_what_execution_recorded(database: str) -> None:
         (node,) = system.nodes
         task_id, expired = await created(node), await created(node)
         system.execution.record(task_id, 1, FAILED)
-        await node.report(report(task_id, 1, FAILED, error_type="ValueError", error_message="no"))
+        await node.report(report(task_id, 1, FAILED, error_type="ValueError", non_retryable=True))
         full = await shown(node, task_id, task_pb2.TASK_VIEW_FULL)
         assert full.error.traceback == "line 1"
         assert not (await shown(node, task_id)).error.traceback

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from meshq.contract.errors import MeshqError
+from meshq.contract.errors import MeshqError, Overloaded, PreconditionFailed, Reason
 from meshq.management.model.claims import Verdict
 from meshq.management.model.queues import QueueSettings
 from meshq.mesh.lifecycle import Repeater
@@ -19,6 +19,7 @@ from meshq.mesh.telemetry import logger
 _log = logger(__name__)
 
 _COUNT_SECONDS: Final = 1.0
+_RETRY_DELAY: Final = 5.0
 
 Key = tuple[str, str]
 """Tenant and queue."""
@@ -73,3 +74,12 @@ class Admission:
             _log.info("open tasks of queues not counted", reason=error.message)
         else:
             self._taken -= before
+
+
+def refused(verdict: Verdict) -> MeshqError:
+    """What a caller hears whose task is not taken."""
+    if verdict == Verdict.DRAINING:
+        return PreconditionFailed("The queue is draining and takes no new tasks.", Reason.QUEUE_DRAINING)
+    return Overloaded(
+        "The queue has as many open tasks as its settings allow.", Reason.QUEUE_FULL, retry_delay=_RETRY_DELAY
+    )

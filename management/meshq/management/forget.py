@@ -1,7 +1,8 @@
 """Forgetting keys that nobody uses any more.
 
 A unique key that nobody holds, and the counter of a chain without tasks, are in nobody's way, but there
-would be ever more of them. One instance looks through all of them for ever, a page at a time, so slowly that it costs next to nothing.
+would be ever more of them. One instance looks through all of them for ever, a page at a time, so slowly
+that it costs next to nothing.
 """
 
 from __future__ import annotations

@@ -109,12 +109,13 @@ def _violations(task: task_pb2.Task, path: str) -> Violations:
     check_name(violations, f"{path}.type", task.type)
     if task.max_attempts:
         check_max_attempts(violations, f"{path}.max_attempts", task.max_attempts)
-    _check_input(violations, path, task)
+    check_input(violations, path, task)
     check_headers(violations, f"{path}.headers", task.headers)
     return violations
 
 
-def _check_input(violations: Violations, path: str, task: task_pb2.Task) -> None:
+def check_input(violations: Violations, path: str, task: task_pb2.Task) -> None:
+    """The rules for the input and its form."""
     given = task.WhichOneof("input")
     if given == "data":
         check_payload_size(violations, f"{path}.data", len(task.data))

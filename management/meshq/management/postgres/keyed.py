@@ -48,13 +48,19 @@ class Keyed:
 
         async def work(connection: LedgerConnection, again: bool) -> Inserted:
             async with connection.transaction():
-                return await _Insertion(connection, now_ms, again=again).run(submissions)
+                return await Insertion(connection, now_ms, again=again).run(submissions)
 
         return await self._database.write(work)
 
 
-class _Insertion:
-    """One group within its transaction."""
+class Insertion:
+    """One group within its transaction.
+
+    Args:
+        connection: Within a transaction.
+        now_ms: The time.
+        again: Whether an earlier try may have been committed.
+    """
 
     def __init__(self, connection: LedgerConnection, now_ms: int, *, again: bool) -> None:
         self._connection = connection
@@ -62,6 +68,8 @@ class _Insertion:
         self._again = again
 
     async def run(self, submissions: Sequence[Submission]) -> Inserted:
+        """Store what can be stored."""
+        """Store what can be stored."""
         won = await self._claim([item.claim for item in submissions if item.claim])
         rows = [
             (task, "")

@@ -10,12 +10,11 @@ from meshq.contract.errors import (
     InternalError,
     InvalidRequest,
     MeshqError,
-    Overloaded,
-    PreconditionFailed,
     Reason,
 )
 from meshq.contract.limits import DEFAULT_TENANT
 from meshq.contract.status import to_status
+from meshq.management.admission import refused
 from meshq.management.conversion.tasks import Content, accept_content, new_task
 from meshq.management.conversion.values import text_id
 from meshq.management.create import Accepted, Creator
@@ -218,11 +217,7 @@ def _error(entry: Entry, answer: Answer) -> MeshqError | None:
     if verdict == Verdict.TAKEN:
         text = text_id(task_id)
         return Conflict(f"The unique_key is held by task {text}.", Reason.UNIQUE_KEY_TAKEN, task_id=text)
-    if verdict == Verdict.DRAINING:
-        return PreconditionFailed("The queue is draining and takes no new tasks.", Reason.QUEUE_DRAINING)
-    return Overloaded(
-        "The queue has as many open tasks as its settings allow.", Reason.QUEUE_FULL, retry_delay=_RETRY_DELAY
-    )
+    return refused(verdict)
 
 
 def refusal() -> InternalError:
