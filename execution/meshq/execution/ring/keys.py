@@ -1,7 +1,7 @@
 """The names of what a shard holds. No other module makes a key.
 
-Scripts build most keys themselves, because they learn ids and lanes as they go; they get the names as the
-table `KEY`, made here, so that there is one place for both languages.
+Scripts build most keys themselves, because they learn ids and lanes as they go; they write `KEY.TASK` and the
+like, for which `scripts.py` puts the names from here, so that there is one place for both languages.
 """
 
 from __future__ import annotations
@@ -70,6 +70,6 @@ def queue_class(tenant: str, queue: str, task_type: str) -> str:
     return f"{tenant}/{queue}/{task_type}"
 
 
-def lua_table() -> str:
-    """The names for scripts."""
-    return "local KEY = {" + ", ".join(f"{name} = '{key}'" for name, key in _NAMES.items()) + "}"
+def lua_names() -> dict[str, str]:
+    """What scripts call `KEY.<name>`."""
+    return dict(_NAMES)

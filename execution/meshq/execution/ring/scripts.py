@@ -1,12 +1,13 @@
-"""The Lua scripts, one file per operation, each with the prelude before it."""
+"""The Lua scripts, one file per operation, each with the prelude and what else it needs before it."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from importlib import resources
 from typing import Final, NamedTuple
 
-from meshq.execution.ring.keys import lua_table
+from meshq.execution.ring.keys import lua_names
 
 _SHEBANG: Final = "#!lua"
 
@@ -19,39 +20,58 @@ class Script(NamedTuple):
     sha: bytes
 
 
+_FIELDS: Final = (
+    "ATTEMPT", "STATE", "LANE", "OWNER", "LEASE", "EXTRAS", "GRACE", "LEASED", "READY", "SCORE", "CANCEL",
+)  # fmt: skip
+"""What scripts read of a task, by position; they write `AT.<name>`."""
+
+
 def _load(name: str, *parts: str) -> Script:
-    """Put a script together: its first line, the names of keys, the prelude, other parts, the script."""
+    """Put a script together: its first line, the prelude, other parts, the script."""
     folder = resources.files("meshq.execution.ring.lua")
     first, _, body = (folder / f"{name}.lua").read_text(encoding="utf-8").partition("\n")
     if not first.startswith(_SHEBANG):
         raise ValueError(f"{name}.lua must begin with {_SHEBANG}")
     before = [(folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", *parts)]
-    text = "\n".join([first, lua_table(), *before, body]).encode()
+    text = _CONSTANT.sub(_literal, "\n".join([first, *before, body])).encode()
     return Script(name, text, hashlib.sha1(text, usedforsecurity=False).hexdigest().encode())
 
 
-_TASKS: Final = ("limits", "tasks")
-"""What scripts need that move tasks."""
+_CONSTANT: Final = re.compile(r"\b(KEY|AT)\.([A-Z_]+)")
+"""Constants are put in as literals: a script begins anew with each call, and each name that its functions
+share costs time every time."""
 
-ENQUEUE: Final = _load("enqueue", *_TASKS)
-LEASE: Final = _load("lease", *_TASKS)
+
+def _literal(found: re.Match[str]) -> str:
+    kind, name = found.groups()
+    return f"'{lua_names()[name]}'" if kind == "KEY" else str(_FIELDS.index(name) + 1)
+
+
+_QUEUED: Final = ("limits", "lanes", "slots")
+"""What scripts need that change lanes; the next ones also put tasks there, or end what they are in."""
+_PLACE: Final = (*_QUEUED, "place")
+_DETACH: Final = (*_QUEUED, "detach")
+_MOVE: Final = (*_PLACE, "detach")
+
+ENQUEUE: Final = _load("enqueue", *_MOVE)
+LEASE: Final = _load("lease", *_PLACE, "promote", "gates")
 RECEIVED: Final = _load("received")
-RELEASE: Final = _load("release", *_TASKS)
-DEFER: Final = _load("defer", *_TASKS)
+RELEASE: Final = _load("release", *_MOVE)
+DEFER: Final = _load("defer", *_DETACH)
 BEAT: Final = _load("beat", "limits")
-EXPIRE: Final = _load("expire", *_TASKS)
-APPLY: Final = _load("apply", *_TASKS)
-WITHDRAW: Final = _load("withdraw", *_TASKS)
+EXPIRE: Final = _load("expire", *_MOVE, "promote")
+APPLY: Final = _load("apply", *_MOVE)
+WITHDRAW: Final = _load("withdraw", *_DETACH)
 COMPARE: Final = _load("compare")
 EXPLAIN: Final = _load("explain", "limits")
-ADOPT: Final = _load("adopt", *_TASKS)
+ADOPT: Final = _load("adopt", *_DETACH)
 GREET: Final = _load("greet")
 RENEW: Final = _load("renew")
 LEAVE: Final = _load("leave")
 RENEW_POLLED: Final = _load("renew_polled", "limits")
 RECALL: Final = _load("recall")
-CONFIGURE: Final = _load("configure", *_TASKS)
-MOVE_AWAY: Final = _load("move_away", *_TASKS)
+CONFIGURE: Final = _load("configure", *_QUEUED)
+MOVE_AWAY: Final = _load("move_away", *_DETACH)
 DESCRIBE: Final = _load("describe")
 TOTALS: Final = _load("totals")
 OUTCOMES: Final = _load("outcomes")

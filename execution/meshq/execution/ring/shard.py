@@ -22,7 +22,7 @@ _FIELDS_OF_OVER: Final = 7
 _FIELDS_OF_EXPLAINED: Final = 6
 _FIELDS_OF_MOVED: Final = 7
 _BOOST_MS: Final = 60_000
-"""What a unit of priority takes off a score, as in `tasks.lua`."""
+"""What a unit of priority takes off a score, as in `enqueue.lua`."""
 
 
 class ShardState(enum.Enum):

@@ -32,10 +32,10 @@ local function hold(item, lane, extras, grace)
   local scope = parts(lane)
   count(scope, 'leased', 1)
   if extras then
-    begin_traits(id, extras, lease, item.leased, scope, item.deferred > 0)
+    slots().begin_traits(id, extras, lease, item.leased, scope, item.deferred > 0)
   end
   if grace then
-    add_deadline(grace, 'g' .. id .. lease)
+    slots().add_deadline(grace, 'g' .. id .. lease)
   end
 end
 
@@ -43,19 +43,19 @@ local function adopt(item)
   local id, lease = item.id, item.lease
   local older = string.sub(lease, 1, #prefix) ~= prefix
   local task = fetch_all(id)
-  local state = task[STATE]
-  if task[LEASE] == lease and (state == 'leased' or state == 'returning') then
+  local state = task[AT.STATE]
+  if task[AT.LEASE] == lease and (state == 'leased' or state == 'returning') then
     detach(id, task)
-    hold(item, task[LANE], task[EXTRAS], task[GRACE])
-    if task[CANCEL] then
-      tell('C', item.session, item.attempt, lease, item.leased, task[LANE], id, task[CANCEL])
+    hold(item, task[AT.LANE], task[AT.EXTRAS], task[AT.GRACE])
+    if task[AT.CANCEL] then
+      tell('C', item.session, item.attempt, lease, item.leased, task[AT.LANE], id, task[AT.CANCEL])
     end
     return 1
-  elseif older and task[ATTEMPT] == item.attempt and (state == 'ready' or state == 'delayed' or state == 'parked') then
+  elseif older and task[AT.ATTEMPT] == item.attempt and (state == 'ready' or state == 'delayed' or state == 'parked') then
     detach(id, task)
-    hold(item, task[LANE], task[EXTRAS])
+    hold(item, task[AT.LANE], task[AT.EXTRAS])
     return 1
-  elseif older and not task[ATTEMPT] and not tombstones({id})[1] then
+  elseif older and not task[AT.ATTEMPT] and not tombstones({id})[1] then
     call('SET', KEY.SPEC .. id, '')
     call('HSET', KEY.TASK .. id, 'attempt', item.attempt, 'lane', item.lane, 'ready', item.leased, 'score', item.leased)
     if item.extras then

@@ -15,13 +15,13 @@ end
 local function run_again(id, attempt, task, ready)
   local times = call('HMGET', KEY.TASK .. id, 'ready', 'score')
   local score = tonumber(ready) - (tonumber(times[1]) - tonumber(times[2]))
-  local extras = task[EXTRAS]
-  if extras and traits_of(extras).start_by > 0 then
+  local extras = task[AT.EXTRAS]
+  if extras and limits().traits_of(extras).start_by > 0 then
     extras = string.gsub(extras, '^%d+', '0')
     call('HSET', KEY.TASK .. id, 'extras', extras)
   end
   call('HDEL', KEY.TASK .. id, 'died', unpack(LEASE_FIELDS))
-  local state = place(id, attempt, task[LANE], ready, score, extras)
+  local state = place(id, attempt, task[AT.LANE], ready, score, extras)
   call('HSET', KEY.TASK .. id, 'state', state, 'attempt', attempt, 'ready', ready, 'score', score)
 end
 
@@ -36,11 +36,11 @@ end
 for at = 3, #ARGV, 7 do
   local kind, id = ARGV[at], ARGV[at + 1]
   local task, reported, later = fetch(id), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 4])
-  if task[ATTEMPT] and not forgotten[id] and concerns(kind, tonumber(task[ATTEMPT]), reported, later) then
+  if task[AT.ATTEMPT] and not forgotten[id] and concerns(kind, tonumber(task[AT.ATTEMPT]), reported, later) then
     detach(id, task)
-    if task[STATE] == 'leased' and task[LEASE] ~= ARGV[at + 3] then
+    if task[AT.STATE] == 'leased' and task[AT.LEASE] ~= ARGV[at + 3] then
       local leased = call('HGET', KEY.TASK .. id, 'leased')
-      tell('L', task[OWNER], task[ATTEMPT], task[LEASE], leased, task[LANE], id, '')
+      tell('L', task[AT.OWNER], task[AT.ATTEMPT], task[AT.LEASE], leased, task[AT.LANE], id, '')
     end
     if kind ~= 'run' or call('STRLEN', KEY.SPEC .. id) == 0 then
       forget(id)

@@ -8,6 +8,6 @@ if bad then
   return bad
 end
 for at = 3, #ARGV, 2 do
-  beat(ARGV[at], ARGV[at + 1], call('HGET', KEY.TASK .. ARGV[at], 'extras'))
+  limits().beat(ARGV[at], ARGV[at + 1], call('HGET', KEY.TASK .. ARGV[at], 'extras'))
 end
 return redis.status_reply('OK')

@@ -14,9 +14,9 @@ local WRITTEN = WIDTH - 1
 
 local function write(at, scope)
   local fields, changed = {}, false
-  local conf = conf_of(scope)
+  local conf = limits().conf_of(scope)
   for index = 1, WRITTEN do
-    local name, value = CONF_FIELDS[index], ARGV[at + index]
+    local name, value = limits().CONF_FIELDS[index], ARGV[at + index]
     changed = changed or tonumber(value) ~= conf[name]
     fields[#fields + 1] = name
     fields[#fields + 1] = value
@@ -27,24 +27,24 @@ local function write(at, scope)
   local keymax, keyrate = conf.keymax, conf.keyrate
   call('HSET', KEY.CONF .. scope, unpack(fields))
   call('HDEL', KEY.CONF .. scope, 'starved')
-  confs[scope] = nil
+  limits().confs[scope] = nil
   if not LIMITED then
     LIMITED = '1'
     call('HSET', KEY.META, 'limited', 1)
   end
-  ring_scope(scope)
+  slots().ring_scope(scope)
   if keymax > 0 or keyrate then
-    set_wake('A' .. scope, NOW)
+    slots().set_wake('A' .. scope, NOW)
   end
 end
 
 local answers = {-1}
 for at = 3, #ARGV, WIDTH do
   local scope = ARGV[at]
-  if tonumber(ARGV[at + 1]) >= conf_of(scope).version then
+  if tonumber(ARGV[at + 1]) >= limits().conf_of(scope).version then
     write(at, scope)
   end
-  answers[#answers + 1] = leased_of(scope)
+  answers[#answers + 1] = limits().leased_of(scope)
 end
 answers[1] = next_due()
 return answers

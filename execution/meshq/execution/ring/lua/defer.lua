@@ -8,24 +8,13 @@ local bad = guard()
 if bad then
   return bad
 end
-
-local function end_handler(id, task)
-  local traits = traits_of(task[EXTRAS])
-  if traits.close > 0 then
-    end_deadline('c' .. id .. task[LEASE])
-  end
-  if traits.beat > 0 then
-    end_deadline('h' .. id .. task[LEASE])
-  end
-end
-
 local answers = {-1}
 for at = 3, #ARGV, 3 do
   local id, lease, lasts = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   local task = fetch(id)
-  local held = task[LEASE] == lease and task[STATE] == 'leased'
+  local held = task[AT.LEASE] == lease and task[AT.STATE] == 'leased'
   if held then
-    local key, owner = KEY.TASK .. id, task[OWNER]
+    local key, owner = KEY.TASK .. id, task[AT.OWNER]
     if owner ~= '' then
       local worker = string.match(call('HGET', KEY.SESSION_WORKERS, owner) or '', '[^/]*$')
       call('ZREM', KEY.DELIVERIES, id .. lease)
@@ -34,9 +23,9 @@ for at = 3, #ARGV, 3 do
     end
     call('HSET', key, 'owner', '', 'ttl', lasts, 'deferred', 1)
     call('ZADD', KEY.POLLED, NOW + lasts, id)
-    due_at(NOW + lasts)
-    if task[EXTRAS] then
-      end_handler(id, task)
+    slots().due_at(NOW + lasts)
+    if task[AT.EXTRAS] then
+      slots().end_handler(id, lease, limits().traits_of(task[AT.EXTRAS]))
     end
   end
   answers[#answers + 1] = held and 1 or 0

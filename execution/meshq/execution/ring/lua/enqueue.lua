@@ -11,7 +11,7 @@ if bad then
   return bad
 end
 local lanes_end = 3 + tonumber(ARGV[3])
-local WIDTH = 8
+local WIDTH, PRIORITY_BOOST_MS = 8, 60000
 local ids = {}
 for at = lanes_end + 1, #ARGV, WIDTH do
   ids[#ids + 1] = ARGV[at]
@@ -26,14 +26,14 @@ end
 -- The shard has the task. If it is an older attempt, that one goes, with whatever lease it has.
 local function replaced(id, attempt, spec)
   local task = fetch_all(id)
-  if task[ATTEMPT] and tonumber(task[ATTEMPT]) >= attempt then
+  if task[AT.ATTEMPT] and tonumber(task[AT.ATTEMPT]) >= attempt then
     return false
   end
-  if task[ATTEMPT] then
+  if task[AT.ATTEMPT] then
     detach(id, task)
   end
-  if task[STATE] == 'leased' then
-    tell('L', task[OWNER], task[ATTEMPT], task[LEASE], task[LEASED], task[LANE], id, '')
+  if task[AT.STATE] == 'leased' then
+    tell('L', task[AT.OWNER], task[AT.ATTEMPT], task[AT.LEASE], task[AT.LEASED], task[AT.LANE], id, '')
   end
   flush_removals()
   call('DEL', KEY.TASK .. id)
@@ -57,7 +57,7 @@ for index, id in ipairs(ids) do
     if not known_as(id, attempt) then
       refused[#refused + 1] = index
     end
-  elseif LIMITED and conf_of(parts(lane)).away == 1 then
+  elseif LIMITED and limits().conf_of(parts(lane)).away == 1 then
     if not known_as(id, attempt) then
       misrouted[#misrouted + 1] = index
     end

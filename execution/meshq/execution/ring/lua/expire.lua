@@ -35,24 +35,24 @@ local unparks_left = UNPARK_LIMIT
 -- Brings back as many parked tasks of a key as its limits have room for, and comes again while that is too few.
 -- Where all its leases are taken nothing is to be done: each that ends brings one back.
 local function wake_key(scope, key)
-  local conf = conf_of(scope)
+  local conf = limits().conf_of(scope)
   local most, tokens = unparks_left, nil
-  local room = conf.keymax > 0 and math.max(0, conf.keymax - running_of(scope, key)) or math.huge
+  local room = conf.keymax > 0 and math.max(0, conf.keymax - limits().running_of(scope, key)) or math.huge
   most = math.min(most, room)
   if conf.keyrate then
-    tokens = tokens_of(scope, key, conf.keyrate)
+    tokens = limits().tokens_of(scope, key, conf.keyrate)
     most = math.min(most, math.max(0, math.floor(tokens)))
   end
   if most > 0 then
-    unpark(scope, key, most)
+    slots().unpark(scope, key, most)
     unparks_left = unparks_left - most
   end
-  if most < room and is_parked(scope, key) then
+  if most < room and slots().is_parked(scope, key) then
     local pause = 0
     if tokens and unparks_left > 0 then
-      pause = math.max(WAKE_PAUSE_MS, until_tokens(tokens, most + 1, conf.keyrate))
+      pause = math.max(WAKE_PAUSE_MS, limits().until_tokens(tokens, most + 1, conf.keyrate))
     end
-    set_wake('K' .. scope .. '/' .. key, NOW + pause)
+    slots().set_wake('K' .. scope .. '/' .. key, NOW + pause)
   end
 end
 
@@ -74,7 +74,7 @@ for at = 1, #woken, 2 do
   local kind, name = string.match(woken[at], '^(.)(.*)$')
   call('ZREM', KEY.WAKES, woken[at])
   if kind == 'S' then
-    ring_scope(name)
+    slots().ring_scope(name)
   elseif kind == 'K' then
     wake_key(string.match(name, '^([^/]*/[^/]*)/(.*)$'))
   else
@@ -91,11 +91,11 @@ local function hand_out(id, task, state, kind)
   local rest = call('HMGET', KEY.TASK .. id, 'worker', 'leased')
   local worker = rest[1]
   if not worker then
-    worker = task[OWNER] and string.match(call('HGET', KEY.SESSION_WORKERS, task[OWNER]) or '', '[^/]*$') or ''
+    worker = task[AT.OWNER] and string.match(call('HGET', KEY.SESSION_WORKERS, task[AT.OWNER]) or '', '[^/]*$') or ''
   end
   local at = #settling
-  settling[at + 1], settling[at + 2], settling[at + 3] = id, tonumber(task[ATTEMPT]), task[LEASE] or ARGV[1] .. ':0'
-  settling[at + 4], settling[at + 5], settling[at + 6] = task[LANE], worker, rest[2] or '0'
+  settling[at + 1], settling[at + 2], settling[at + 3] = id, tonumber(task[AT.ATTEMPT]), task[AT.LEASE] or ARGV[1] .. ':0'
+  settling[at + 4], settling[at + 5], settling[at + 6] = task[AT.LANE], worker, rest[2] or '0'
   settling[at + 7] = kind
   call('HSET', KEY.TASK .. id, 'state', state, 'worker', worker, 'over', kind)
   call('ZADD', KEY.CLOSING, NOW + closing_ms, id)
@@ -103,15 +103,15 @@ end
 
 local function tell_lost(id, task)
   local leased = call('HGET', KEY.TASK .. id, 'leased')
-  tell('L', task[OWNER], task[ATTEMPT], task[LEASE], leased, task[LANE], id, '')
+  tell('L', task[AT.OWNER], task[AT.ATTEMPT], task[AT.LEASE], leased, task[AT.LANE], id, '')
 end
 
 for _, member in ipairs(due(KEY.DELIVERIES)) do
   local id, lease = id_of(member), string.sub(member, ID_BYTES + 1)
   local task = fetch(id)
   call('ZREM', KEY.DELIVERIES, member)
-  if task[STATE] == 'leased' and task[LEASE] == lease then
-    call('SREM', KEY.SESSION .. task[OWNER], id)
+  if task[AT.STATE] == 'leased' and task[AT.LEASE] == lease then
+    call('SREM', KEY.SESSION .. task[AT.OWNER], id)
     tell_lost(id, task)
     hand_out(id, task, 'returning', 'returning')
   end
@@ -121,10 +121,10 @@ end
 -- the delivery counts as an attempt. One that said goodbye (deadline 0) proves nothing.
 local function end_lease(id, died)
   local task = fetch(id)
-  if task[STATE] ~= 'leased' then
+  if task[AT.STATE] ~= 'leased' then
     return
   end
-  local received = call('ZREM', KEY.DELIVERIES, id .. task[LEASE]) == 0
+  local received = call('ZREM', KEY.DELIVERIES, id .. task[AT.LEASE]) == 0
   local deaths = (tonumber(call('HGET', KEY.TASK .. id, 'died')) or 0) + died
   if died > 0 and not received then
     call('HSET', KEY.TASK .. id, 'died', deaths)
@@ -163,7 +163,7 @@ end
 for _, id in ipairs(due(KEY.POLLED)) do
   local task = fetch(id)
   call('ZREM', KEY.POLLED, id)
-  if task[STATE] == 'leased' then
+  if task[AT.STATE] == 'leased' then
     local deferred = call('HEXISTS', KEY.TASK .. id, 'deferred') == 1
     hand_out(id, task, 'closing', deferred and 'finish_later' or 'lost')
   end
@@ -175,22 +175,22 @@ local KINDS = {c = 'start_to_close', h = 'heartbeat', g = 'grace'}
 
 -- It was not leased in time. Until that is settled it counts as ready and is in nobody's way.
 local function refuse(id, task)
-  if task[STATE] == 'ready' or task[STATE] == 'parked' or task[STATE] == 'delayed' then
+  if task[AT.STATE] == 'ready' or task[AT.STATE] == 'parked' or task[AT.STATE] == 'delayed' then
     detach(id, task)
-    count(parts(task[LANE]), 'ready', 1)
+    count(parts(task[AT.LANE]), 'ready', 1)
     hand_out(id, task, 'closing', 'start_by')
   end
 end
 
 local function overrun(id, task, lease, kind)
-  if task[STATE] ~= 'leased' or task[LEASE] ~= lease then
+  if task[AT.STATE] ~= 'leased' or task[AT.LEASE] ~= lease then
     return
   end
-  if task[OWNER] == '' then
+  if task[AT.OWNER] == '' then
     call('ZREM', KEY.POLLED, id)
   else
     call('ZREM', KEY.DELIVERIES, id .. lease)
-    call('SREM', KEY.SESSION .. task[OWNER], id)
+    call('SREM', KEY.SESSION .. task[AT.OWNER], id)
     tell_lost(id, task)
   end
   hand_out(id, task, 'closing', kind)
@@ -209,8 +209,8 @@ end
 
 for _, id in ipairs(due(KEY.CLOSING)) do
   local task = fetch(id)
-  if task[STATE] == 'closing' or task[STATE] == 'returning' then
-    hand_out(id, task, task[STATE], call('HGET', KEY.TASK .. id, 'over'))
+  if task[AT.STATE] == 'closing' or task[AT.STATE] == 'returning' then
+    hand_out(id, task, task[AT.STATE], call('HGET', KEY.TASK .. id, 'over'))
   else
     call('ZREM', KEY.CLOSING, id)
   end

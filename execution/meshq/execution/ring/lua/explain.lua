@@ -17,28 +17,28 @@ local function queue_keeps(scope, conf, units)
   elseif conf.limited and shard_state == 'recovering' then
     return 'recovering'
   elseif conf.hold == 1 then
-    return 'limit', 0, conf.max, leased_of(scope) + conf.foreign
+    return 'limit', 0, conf.max, limits().leased_of(scope) + conf.foreign
   end
-  if conf.max > 0 and leased_of(scope) + conf.foreign >= conf.max then
-    return 'limit', 0, conf.max, leased_of(scope) + conf.foreign
+  if conf.max > 0 and limits().leased_of(scope) + conf.foreign >= conf.max then
+    return 'limit', 0, conf.max, limits().leased_of(scope) + conf.foreign
   end
   if conf.rate then
-    local tokens, wanted = tokens_of(scope, '', conf.rate), math.min(units, conf.rate.burst)
+    local tokens, wanted = limits().tokens_of(scope, '', conf.rate), math.min(units, conf.rate.burst)
     if tokens < wanted then
-      return 'rate', NOW + until_tokens(tokens, wanted, conf.rate), conf.rate.units
+      return 'rate', NOW + limits().until_tokens(tokens, wanted, conf.rate), conf.rate.units
     end
   end
 end
 
 -- The same of its limit key.
 local function key_keeps(scope, conf, key, units)
-  if conf.keymax > 0 and running_of(scope, key) >= conf.keymax then
-    return 'key', 0, conf.keymax, running_of(scope, key)
+  if conf.keymax > 0 and limits().running_of(scope, key) >= conf.keymax then
+    return 'key', 0, conf.keymax, limits().running_of(scope, key)
   end
   if conf.keyrate then
-    local tokens, wanted = tokens_of(scope, key, conf.keyrate), math.min(units, conf.keyrate.burst)
+    local tokens, wanted = limits().tokens_of(scope, key, conf.keyrate), math.min(units, conf.keyrate.burst)
     if tokens < wanted then
-      return 'key_rate', NOW + until_tokens(tokens, wanted, conf.keyrate), conf.keyrate.units
+      return 'key_rate', NOW + limits().until_tokens(tokens, wanted, conf.keyrate), conf.keyrate.units
     end
   end
 end
@@ -47,7 +47,7 @@ local function kept_by(scope, traits)
   if not LIMITED then
     return nil
   end
-  local conf, units = conf_of(scope), traits and traits.units or 1
+  local conf, units = limits().conf_of(scope), traits and traits.units or 1
   local why, due, limit, in_use = queue_keeps(scope, conf, units)
   if not why and traits and traits.key then
     why, due, limit, in_use = key_keeps(scope, conf, traits.key, units)
@@ -72,7 +72,7 @@ for at = 3, #ARGV do
   if state == 'delayed' then
     answer(state, 'not_due', tonumber(task[5]))
   elseif state == 'ready' or state == 'parked' then
-    local scope, traits = parts(task[3]), task[4] and traits_of(task[4])
+    local scope, traits = parts(task[3]), task[4] and limits().traits_of(task[4])
     local why, due, limit, in_use = kept_by(scope, traits)
     local key = state == 'ready' and KEY.LANE .. task[3] or KEY.PARKED .. scope .. '/' .. traits.key
     local ahead = call('ZRANK', key, id .. task[2] .. (traits and '+' or ''))

@@ -14,7 +14,6 @@ local bad, shard_state = guard()
 if bad then
   return bad
 end
-local PARK_LIMIT = 500
 local epoch, instance = ARGV[1], ARGV[3]
 local wanted, budget = tonumber(ARGV[4]), tonumber(ARGV[5])
 local lease_ms, session_ms, poll_key = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
@@ -48,99 +47,7 @@ for at = owners_end + 1, #ARGV do
   candidates[#candidates + 1] = look(ARGV[at], at - owners_end)
 end
 
--- What a queue that was configured has room for: leases and tokens.
-local gates = {}
-local function gate_of(scope)
-  local gate = gates[scope]
-  if not gate then
-    local conf = conf_of(scope)
-    gate = {scope = scope, conf = conf, room = math.huge}
-    if conf.shut or (conf.limited and shard_state == 'recovering') then
-      gate.room = 0
-    elseif conf.max > 0 then
-      gate.room = math.max(0, conf.max - conf.foreign - leased_of(scope))
-      gate.full = gate.room == 0
-    end
-    if conf.rate then
-      gate.tokens = tokens_of(scope, '', conf.rate)
-      gate.had = gate.tokens
-    end
-    gates[scope] = gate
-  end
-  return gate
-end
-
--- Nothing more of this queue. One that is full is marked, so that the next lease that ends calls who waits.
-local function close(gate)
-  gate.room = 0
-  if gate.full and gate.conf.starved ~= 1 then
-    call('HSET', KEY.CONF .. gate.scope, 'starved', 1)
-  end
-  for position = #candidates, 1, -1 do
-    if parts(candidates[position].lane) == gate.scope then
-      table.remove(candidates, position)
-    end
-  end
-end
-
--- Whether the queue has tokens for a start; if not, it is over with it until there are.
-local function affordable(gate, units)
-  if not gate.tokens then
-    return true
-  end
-  local rate = gate.conf.rate
-  local wanted = math.min(units, rate.burst)
-  if gate.tokens >= wanted then
-    return true
-  end
-  set_wake('S' .. gate.scope, NOW + until_tokens(gate.tokens, wanted, rate))
-  gate.room = 0
-  return false
-end
-
-if LIMITED then
-  for position = #candidates, 1, -1 do
-    local candidate = candidates[position]
-    local gate = candidate and gate_of(parts(candidate.lane))
-    if gate and gate.room == 0 then
-      close(gate)
-    end
-  end
-end
-
--- The room of limit keys, as far as this call has looked.
-local keys = {}
-local function key_of(gate, name)
-  local full_name = gate.scope .. '/' .. name
-  local key = keys[full_name]
-  if not key then
-    local conf = gate.conf
-    key = {scope = gate.scope, name = name, room = math.huge, rate = conf.keyrate}
-    if conf.keymax > 0 then
-      key.room = conf.keymax - running_of(gate.scope, name)
-    end
-    if key.rate then
-      key.tokens = tokens_of(gate.scope, name, key.rate)
-      key.had = key.tokens
-    end
-    keys[full_name] = key
-  end
-  return key
-end
-
--- Whether a limit key has room for a start; where tokens are missing it is woken when they have come.
-local function key_has_room(key, units)
-  if key.room <= 0 then
-    return false
-  end
-  local wanted = key.rate and math.min(units, key.rate.burst)
-  if not wanted or key.tokens >= wanted then
-    return true
-  end
-  set_wake('K' .. key.scope .. '/' .. key.name, NOW + until_tokens(key.tokens, wanted, key.rate))
-  key.room = 0
-  return false
-end
+local gates = LIMITED and make_gates(candidates, shard_state)
 
 -- The positions of the lowest head and the one after it.
 local function lowest_two()
@@ -167,36 +74,11 @@ end
 local taken, ends = {NOW, '', -1}, {}
 local number = tonumber(call('HGET', KEY.META, 'leases') or 0)
 local amount, full = 0, false
-local parks_left = PARK_LIMIT
-
--- Whether the limits let a task go: 'yes', 'parked', or 'no', and then nothing of its queue is taken any more.
-local function admit(gate, id, member, score, traits)
-  local units = traits and traits.units or 1
-  local key = traits and traits.key and (gate.conf.keymax > 0 or gate.conf.keyrate) and key_of(gate, traits.key)
-  if key and not key_has_room(key, units) then
-    park(gate.scope, key.name, score, member)
-    call('HSET', KEY.TASK .. id, 'state', 'parked')
-    parks_left = parks_left - 1
-    full = full or parks_left == 0
-    return 'parked'
-  end
-  if not affordable(gate, units) then
-    return 'no'
-  end
-  gate.room = gate.room - 1
-  gate.tokens = gate.tokens and gate.tokens - units
-  gate.full = gate.room == 0
-  if key then
-    key.room = key.room - 1
-    key.tokens = key.tokens and key.tokens - units
-  end
-  return 'yes'
-end
 
 -- Makes the lease of one task, which stands at a place of its lane's members. Returns 'yes' when it did, 'gone'
 -- when the task left the lane otherwise, and 'no' when it must stay there.
-local function take(members, place, spec, scope, index, gate)
-  local member = members[place]
+local function take(members, at_member, spec, scope, index, gate)
+  local member = members[at_member]
   local id, attempt, extras = id_of(member), tonumber(string.sub(member, ID_BYTES + 1)), ''
   if not spec then
     forget(id)
@@ -212,7 +94,8 @@ local function take(members, place, spec, scope, index, gate)
     extras = call('HGET', KEY.TASK .. id, 'extras') or ''
   end
   if gate then
-    local verdict = admit(gate, id, member, members[place + 1], extras ~= '' and traits_of(extras))
+    local verdict = gates.admit(gate, id, member, members[at_member + 1], extras)
+    full = full or gates.tired
     if verdict ~= 'yes' then
       return verdict == 'parked' and 'gone' or 'no'
     end
@@ -230,10 +113,10 @@ local function take(members, place, spec, scope, index, gate)
     call('HSET', KEY.TASK .. id, 'state', 'leased', 'lease', lease, 'owner', owner.session, 'leased', NOW)
   end
   if extras ~= '' then
-    if traits_of(extras).start_by > 0 then
-      end_deadline('s' .. id)
+    if limits().traits_of(extras).start_by > 0 then
+      slots().end_deadline('s' .. id)
     end
-    begin_traits(id, extras, lease, NOW, scope)
+    slots().begin_traits(id, extras, lease, NOW, scope)
   end
   ends[#ends + 1] = NOW + lease_ms
   ends[#ends + 1] = session_ms == 0 and id or id .. lease
@@ -295,7 +178,7 @@ while amount < wanted and not full do
   end
   local chosen, limit = candidates[first], second and candidates[second].score
   local scope = parts(chosen.lane)
-  local gate = LIMITED and gate_of(scope)
+  local gate = gates and gates.gate_of(scope)
   local weight = WEIGHTED and tonumber(call('HGET', KEY.WEIGHTS .. chosen.class, chosen.fairness) or 1) or 1
   local quota = quota_of(chosen, weight, gate)
   local members = call('ZRANGE', KEY.LANE .. chosen.lane, 0, quota - 1, 'WITHSCORES')
@@ -317,19 +200,12 @@ while amount < wanted and not full do
     table.remove(candidates, first)
   end
   if gate and gate.room == 0 then
-    close(gate)
+    gates.close(gate)
   end
 end
 
-for _, gate in pairs(gates) do
-  if gate.tokens ~= gate.had then
-    keep_tokens(gate.scope, '', gate.conf.rate, gate.tokens)
-  end
-end
-for _, key in pairs(keys) do
-  if key.tokens ~= key.had then
-    keep_tokens(key.scope, key.name, key.rate, key.tokens)
-  end
+if gates then
+  gates.keep()
 end
 if amount > 0 then
   call('HSET', KEY.META, 'leases', number)

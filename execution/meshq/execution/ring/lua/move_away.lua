@@ -24,10 +24,10 @@ local function take_from(key)
     end
     budget, left, taken = budget - #spec, left - 1, taken + 1
     local at = #moved
-    moved[at + 1], moved[at + 2], moved[at + 3] = id, tonumber(task[ATTEMPT]), task[LANE]
-    moved[at + 4], moved[at + 5], moved[at + 6], moved[at + 7] = task[READY], task[SCORE], task[EXTRAS] or '', spec
-    if task[EXTRAS] and traits_of(task[EXTRAS]).start_by > 0 then
-      end_deadline('s' .. id)
+    moved[at + 1], moved[at + 2], moved[at + 3] = id, tonumber(task[AT.ATTEMPT]), task[AT.LANE]
+    moved[at + 4], moved[at + 5], moved[at + 6], moved[at + 7] = task[AT.READY], task[AT.SCORE], task[AT.EXTRAS] or '', spec
+    if task[AT.EXTRAS] and limits().traits_of(task[AT.EXTRAS]).start_by > 0 then
+      slots().end_deadline('s' .. id)
     end
     forget(id)
     count(scope, 'ready', -1)
@@ -37,7 +37,7 @@ local function take_from(key)
   end
 end
 
-if conf_of(scope).away == 1 then
+if limits().conf_of(scope).away == 1 then
   for _, kind in ipairs(call('SMEMBERS', KEY.TYPES .. scope)) do
     local class = scope .. '/' .. kind
     for _, fairness in ipairs(call('ZRANGE', KEY.LANES .. class, 0, math.max(0, left - 1))) do
@@ -50,7 +50,7 @@ if conf_of(scope).away == 1 then
   for _, key in ipairs(call('ZRANGE', KEY.PARKED_KEYS .. scope, 0, math.max(0, left - 1))) do
     if left > 0 then
       take_from(KEY.PARKED .. scope .. '/' .. key)
-      note_unparked(scope, key)
+      slots().note_unparked(scope, key)
     end
   end
 end

@@ -1,4 +1,4 @@
--- Shared by all scripts: it stands before each of them, behind the table KEY.
+-- Shared by all scripts: it stands before each of them. KEY.TASK and the like are the names of keys (keys.py).
 --
 -- A lane is "tenant/queue/type/fairness key"; its class is the part before the fairness key and its
 -- scope "tenant/queue". A lease is "epoch:number". Members of lanes are the id and the attempt (and a '+' where
@@ -37,13 +37,9 @@ local function id_of(member)
   return string.sub(member, 1, ID_BYTES)
 end
 
-local function instance_of(session)
-  return string.match(session, '^(.*)/[^/]*$')
-end
-
 -- What an instance is told about one of its leases: kind session attempt lease time tenant id rest.
 local function tell(kind, session, attempt, lease, leased, lane, id, rest)
-  local instance = instance_of(session)
+  local instance = string.match(session, '^(.*)/[^/]*$')
   if instance then
     local tenant = string.match(lane, '^[^/]*')
     local message = table.concat({kind, session, attempt, lease, leased, tenant, id .. rest}, ' ')

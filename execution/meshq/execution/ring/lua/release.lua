@@ -7,11 +7,27 @@ local bad = guard()
 if bad then
   return bad
 end
+
+-- Give a detached task back to its lane as the same attempt. One that is to be cancelled is dropped and
+-- leaves a tombstone; one that was adopted without its specification is left to the ledger's comparison.
+local function go_back(id, task)
+  if task[AT.CANCEL] then
+    forget(id)
+    bury(id, task[AT.ATTEMPT], 1, '0 ')
+  elseif call('STRLEN', KEY.SPEC .. id) == 0 then
+    forget(id)
+  else
+    call('HDEL', KEY.TASK .. id, unpack(LEASE_FIELDS))
+    local state = place(id, task[AT.ATTEMPT], task[AT.LANE], task[AT.READY], task[AT.SCORE], task[AT.EXTRAS])
+    call('HSET', KEY.TASK .. id, 'state', state)
+  end
+end
+
 local states = {}
 for at = 4, #ARGV, 2 do
   local id = ARGV[at]
   local task = fetch_all(id)
-  if task[LEASE] == ARGV[at + 1] and task[STATE] == ARGV[3] and not forgotten[id] then
+  if task[AT.LEASE] == ARGV[at + 1] and task[AT.STATE] == ARGV[3] and not forgotten[id] then
     detach(id, task)
     go_back(id, task)
     states[#states + 1] = 1

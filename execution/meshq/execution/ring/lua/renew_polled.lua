@@ -17,7 +17,7 @@ for at = 3, #ARGV, 2 do
     if task[3] then
       call('ZADD', KEY.POLLED, 'XX', NOW + tonumber(task[3]), id)
     end
-    beat(id, task[1], task[5])
+    limits().beat(id, task[1], task[5])
     answer = task[4] and {1, task[4]} or {1}
   elseif (not task[2] or task[2] == 'ready' or task[2] == 'delayed' or task[2] == 'parked') and not tombstones({id})[1] then
     answer = {2}

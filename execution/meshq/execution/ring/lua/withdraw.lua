@@ -13,17 +13,17 @@ local grace_ms = tonumber(ARGV[3])
 
 -- Whoever holds a polled lease hears of the cancellation with its next heartbeat.
 local function begin_grace(id, task)
-  local poll = task[OWNER] == '' and call('HMGET', KEY.TASK .. id, 'ttl', 'deferred')
+  local poll = task[AT.OWNER] == '' and call('HMGET', KEY.TASK .. id, 'ttl', 'deferred')
   local ends = NOW + grace_ms + (poll and not poll[2] and tonumber(poll[1]) or 0)
   call('HSET', KEY.TASK .. id, 'grace', ends)
-  add_deadline(ends, 'g' .. id .. task[LEASE])
+  slots().add_deadline(ends, 'g' .. id .. task[AT.LEASE])
 end
 
 local function cancel(id, task, reason)
   call('HSET', KEY.TASK .. id, 'cancel', reason)
-  if task[STATE] == 'leased' then
-    tell('C', task[OWNER], task[ATTEMPT], task[LEASE], task[LEASED], task[LANE], id, reason)
-    if grace_ms > 0 and not task[GRACE] then
+  if task[AT.STATE] == 'leased' then
+    tell('C', task[AT.OWNER], task[AT.ATTEMPT], task[AT.LEASE], task[AT.LEASED], task[AT.LANE], id, reason)
+    if grace_ms > 0 and not task[AT.GRACE] then
       begin_grace(id, task)
     end
   end
@@ -40,11 +40,11 @@ for at = 4, #ARGV, 4 do
   local state = 3
   if forgotten[id] then
     state = 1
-  elseif is_waiting(task[STATE]) and not (recall and tonumber(task[ATTEMPT]) > tonumber(attempt)) then
+  elseif is_waiting(task[AT.STATE]) and not (recall and tonumber(task[AT.ATTEMPT]) > tonumber(attempt)) then
     detach(id, task)
     forget(id)
     state = 1
-  elseif task[STATE] then
+  elseif task[AT.STATE] then
     if not recall then
       cancel(id, task, ARGV[at + 2])
     end
