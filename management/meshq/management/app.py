@@ -12,9 +12,11 @@ import grpc
 
 from meshq.internal.v1 import commit_service_pb2_grpc, ledger_service_pb2_grpc
 from meshq.management.admission import Admission
+from meshq.management.bulk import Bulk
 from meshq.management.cancel import Canceller
 from meshq.management.chains import ChainReleaser
 from meshq.management.conversion.queue_settings import decoded_settings, encoded_settings
+from meshq.management.conversion.redrives import redriven_task
 from meshq.management.conversion.traits import retry_policy
 from meshq.management.create import Creator
 from meshq.management.delete import Deleter
@@ -38,6 +40,7 @@ from meshq.management.queues.purge import Purger
 from meshq.management.queues.revival import Revival
 from meshq.management.queues.store import Codec
 from meshq.management.queues.watch import QueueWatches
+from meshq.management.redrive import Redriver
 from meshq.management.servicers.commits import CommitServicer
 from meshq.management.servicers.ledger import LedgerServicer
 from meshq.management.servicers.parts import TaskParts
@@ -52,6 +55,7 @@ from meshq.management.stubs.dispatch import DispatchLink
 from meshq.management.stubs.fleet import Fleet
 from meshq.management.stubs.placement import Placement
 from meshq.management.stubs.progress import ProgressLink
+from meshq.management.update import Updater
 from meshq.management.watch.bus import Bus
 from meshq.management.watch.commits import CommitLog
 from meshq.management.watch.feed import Feed
@@ -167,6 +171,11 @@ class Management:
         self.watchers = Watchers(self.ledger, self.bus)
         self.feed = Feed(self.ledger, self.bus, self._heard_ms, self.now_ms)
         self.deleter = Deleter(self.ledger, self.canceller, self.watchers, self.bus, self.now_ms)
+        self.bulk = Bulk(self.ledger, self.canceller, self.deleter, self.now_ms)
+        self.redriver = Redriver(self.ledger, self.admission, self.creator, redriven_task, self.now_ms)
+        self.updater = Updater(
+            self.ledger, self._placement, self.outbox.offer, self.commits.committed, self.now_ms
+        )
 
     def _build_streams(self) -> None:
         execution = self._kit.peers("meshq.execution")
@@ -234,13 +243,16 @@ class Management:
             admission=self.admission,
             canceller=self.canceller,
             deleter=self.deleter,
+            bulk=self.bulk,
+            redriver=self.redriver,
+            updater=self.updater,
             watchers=self.watchers,
             feed=self.feed,
             views=views,
             attempts=self._attempts,
             stopping=asyncio.Event(),
         )
-        self._tasks = tasks = TaskServicer(parts)  # type: ignore[abstract]
+        self._tasks = tasks = TaskServicer(parts)
         queues = QueueServicer(
             self.queue_figures, self.queue_changes, self.purger, self.queue_watches, self.now_ms
         )
@@ -276,6 +288,7 @@ class Management:
             self.chains,
             self.finisher,
             self.canceller,
+            self.updater,
             self.admission,
             self.creator,
             self._backlog,

@@ -17,6 +17,7 @@ from meshq.contract.errors import Conflict, InternalError, MeshqError, Overloade
 from meshq.management.group import GroupWriter
 from meshq.management.ledger import Inserted, Ledger, RowsRefused
 from meshq.management.model.claims import Answer, Claim, Submission, decoded_answers
+from meshq.management.model.states import State
 from meshq.management.model.task import DISPATCH_HORIZON_MS, NewTask, Sendable, TaskId, TaskRow, sendable
 from meshq.mesh.telemetry import logger
 
@@ -171,7 +172,7 @@ class Creator:
         for index, item in group:
             if item.claim is None or item.claim.name in inserted.won:
                 answers[index] = _accepted(inserted)
-                self._stored(item.tasks, inserted)
+                self.stored(item.tasks, inserted)
 
     async def _insert_apart(
         self, index: int, item: Submission, answers: list[Accepted | MeshqError | None]
@@ -183,17 +184,20 @@ class Creator:
         inserted, refused = await self._ledger.insert_apart(item, self._now_ms())
         if item.claim is None or item.claim.name in inserted.won:
             answers[index] = Accepted(refused=refused)
-            self._stored([task for task in item.tasks if task.task_id not in refused], inserted)
+            self.stored([task for task in item.tasks if task.task_id not in refused], inserted)
 
-    def _stored(self, tasks: list[NewTask], inserted: Inserted) -> None:
+    def stored(self, tasks: Sequence[NewTask], inserted: Inserted) -> None:
+        """Tasks were committed, but for those that others stand for: they are dispatched."""
         if inserted.others or inserted.waiting:
-            here = inserted.others.keys() | inserted.waiting
-            tasks = [task for task in tasks if task.task_id not in here]
+            tasks = [task for task in tasks if task.task_id not in inserted.others]
+            self._created([_placed(task, inserted.waiting) for task in tasks])
+            tasks = [task for task in tasks if task.task_id not in inserted.waiting]
+        else:
+            self._created(tasks)
         self._accepted_since += len(tasks)
         horizon_ms = self._now_ms() + DISPATCH_HORIZON_MS
         near = [sendable(task, repeat=inserted.repeat) for task in tasks if task.ready_ms <= horizon_ms]
         self._dispatch(near)
-        self._created(tasks)
 
     async def _answer_repeated(
         self, submissions: Sequence[Submission], answers: list[Accepted | MeshqError | None]
@@ -209,10 +213,14 @@ class Creator:
             answers[index] = answer
             if answer is _STORED and not item.keyed:
                 # An earlier try of this very submission was committed, but its answer did not arrive.
-                self._stored(item.tasks, Inserted(_NO_NAMES, repeat=True))
+                self.stored(item.tasks, Inserted(_NO_NAMES, repeat=True))
 
 
 _NO_NAMES: Final[frozenset[str]] = frozenset()
+
+
+def _placed(task: NewTask, waiting: frozenset[TaskId]) -> NewTask:
+    return task._replace(state=State.WAITING) if task.task_id in waiting else task
 
 
 def _answer_of(claim: Claim, found: Claim | None) -> Accepted | MeshqError:

@@ -73,6 +73,12 @@ class Deleter:
             raise task_missing(task_id)
         self._bus.publish_gone([task_id])
 
+    async def delete_ended(self, task_ids: Sequence[TaskId]) -> int:
+        """Delete those of some tasks that have ended; returns how many."""
+        gone = await self._ledger.delete_tasks(task_ids, self._now_ms()) if task_ids else []
+        self._bus.publish_gone(gone)
+        return len(gone)
+
 
 async def tell_deletions(ledger: Ledger, forgetter: Forgetter) -> None:
     """Have execution forget what was deleted since the last time."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from meshq.contract.errors import NotFound
 from meshq.management.model.chains import ChainKey
+from meshq.management.model.changes import Updated
 from meshq.management.model.claims import Answer, Claim, Submission
 from meshq.management.model.reports import Finish, Retry, Start, Wish
 from meshq.management.model.task import (
     Changed,
+    NewTask,
     OpenAttempt,
     Sendable,
     TaskFilter,
@@ -99,6 +101,36 @@ class Ledger(Protocol):
 
     async def delete(self, task_id: TaskId, now_ms: int) -> bool:
         """Delete a task that has ended; whether there was one."""
+
+    async def delete_tasks(self, task_ids: Sequence[TaskId], now_ms: int) -> list[TaskId]:
+        """Delete those of some tasks that have ended; returns which."""
+
+    async def redrive(self, tasks: Sequence[NewTask], now_ms: int) -> tuple[Inserted, list[NewTask]]:
+        """Store those of some new tasks that make good for ended ones which nothing makes good for.
+
+        Returns:
+            What became of them, and which were stored.
+        """
+
+    async def update(
+        self, task_id: TaskId, attempt: int, now_ms: int, change: Callable[[TaskRow], Updated | None]
+    ) -> TaskRow | None:
+        """Change an open task if it is still at an attempt and `change` says to what.
+
+        Returns:
+            The task with its specification; None when it was not changed.
+        """
+
+    async def pass_over(
+        self, task_id: TaskId, attempt: int, now_ms: int, change: Callable[[TaskRow], Updated | None]
+    ) -> TaskRow | None:
+        """As `update`, and the attempt's number is passed over without cost."""
+
+    async def pick_redrivable(self, wanted: TaskFilter, after: TaskId, limit: int) -> list[TaskId]:
+        """The ids behind an id of ended tasks that a filter selects and that were not redriven."""
+
+    async def predecessors(self, task_ids: Sequence[TaskId]) -> dict[TaskId, TaskId]:
+        """For those of some tasks that wait for others, the one right before each in its chain."""
 
     async def get_tasks(self, task_ids: Sequence[TaskId], *, full: bool) -> dict[TaskId, TaskRow]:
         """The tasks of these ids that exist."""

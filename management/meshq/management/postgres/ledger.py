@@ -6,6 +6,7 @@ from collections.abc import Callable
 from time import time
 
 from meshq.management.postgres.chains import ChainRows
+from meshq.management.postgres.changes import Changes
 from meshq.management.postgres.database import Database
 from meshq.management.postgres.inserts import Inserts
 from meshq.management.postgres.keyed import Keyed
@@ -19,7 +20,7 @@ def _now_ms() -> int:
     return int(time() * 1_000)
 
 
-class PostgresLedger(Inserts, Keyed, Moves, ChainRows, Reads, Selections, Upkeep):
+class PostgresLedger(Inserts, Keyed, Changes, Moves, ChainRows, Reads, Selections, Upkeep):
     """See `meshq.management.ledger.Ledger`.
 
     Args:

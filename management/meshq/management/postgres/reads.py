@@ -12,6 +12,7 @@ from meshq.management.postgres.sql import statement
 from meshq.mesh.postgres.arrays import uuids
 
 _GET: Final = statement("get")
+_PREDECESSORS: Final = statement("predecessors")
 _FIND_OPEN: Final = statement("find_open")
 _OPEN_COUNT: Final = """
 SELECT coalesce(sum(created - succeeded - failed - cancelled - expired), 0)::bigint FROM queue_counters
@@ -30,6 +31,10 @@ class Reads:
         bounds = leaving(task_ids, self._now_ms())._asdict()
         rows = await self._fetch(_GET, {"ids": uuids(task_ids), "full": full, **bounds})
         return {row[0]: TaskRow(*row) for row in rows}
+
+    async def predecessors(self, task_ids: Sequence[TaskId]) -> dict[TaskId, TaskId]:
+        """See `Ledger.predecessors`."""
+        return dict(await self._fetch(_PREDECESSORS, {"ids": uuids(task_ids)}))
 
     async def find_open(
         self, ranges: Sequence[tuple[TaskId, TaskId]], *, attempted_only: bool = False

@@ -19,6 +19,7 @@ from meshq.management.postgres.sql import statement
 _LIST: Final = statement("list_open"), statement("list_finished")
 _COUNT: Final = statement("count_open"), statement("count_finished")
 _PICK: Final = statement("pick_open"), statement("pick_finished")
+_PICK_REDRIVABLE: Final = statement("pick_redrivable")
 _CHANGED: Final = statement("changed_open"), statement("changed_finished")
 
 _HIGHEST: Final = uuid.UUID(bytes=b"\xff" * 16)
@@ -122,6 +123,13 @@ class Selections:
         if condition is None:
             return []
         picked = _PICK[ended].replace("<filter>", condition)
+        rows = await self._select(picked, {**chosen.parameters, "limit": limit})
+        return [task_id for (task_id,) in rows]
+
+    async def pick_redrivable(self, wanted: TaskFilter, after: TaskId, limit: int) -> list[TaskId]:
+        """See `Ledger.pick_redrivable`."""
+        chosen = conditions(wanted, self._now_ms(), after=after)
+        picked = _PICK_REDRIVABLE.replace("<filter>", chosen.ended or "false")
         rows = await self._select(picked, {**chosen.parameters, "limit": limit})
         return [task_id for (task_id,) in rows]
 

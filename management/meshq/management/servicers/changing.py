@@ -6,6 +6,7 @@ from typing import Final
 
 from meshq.contract.errors import Unavailable
 from meshq.contract.ids import parse_task_id
+from meshq.management.conversion.updates import read_update, updated
 from meshq.management.model.validation import checked_reason
 from meshq.management.servicers.parts import Context, TaskMethods
 from meshq.v1 import task_pb2, task_service_pb2
@@ -42,3 +43,21 @@ class ChangingMethods(TaskMethods):
             task = self._parts.views.basic(row)
         await self._parts.deleter.delete(task_id)
         return task
+
+    async def UpdateTask(  # noqa: N802
+        self, request: task_service_pb2.UpdateTaskRequest, context: Context
+    ) -> task_pb2.Task:
+        """Change a task that does not run yet."""
+        del context
+        task_id = parse_task_id(request.task.task_id, "task.task_id").bytes
+        change = read_update(request)
+        row = await self._parts.updater.update(task_id, lambda found, now_ms: updated(found, change, now_ms))
+        return await self._parts.views.one(row)
+
+    async def RedriveTask(  # noqa: N802
+        self, request: task_service_pb2.RedriveTaskRequest, context: Context
+    ) -> task_pb2.Task:
+        """Make good for a task."""
+        del context
+        row = await self._parts.redriver.redrive(parse_task_id(request.task_id).bytes)
+        return await self._parts.views.one(row)

@@ -11,12 +11,15 @@ import grpc
 from meshq.contract.errors import InvalidRequest
 from meshq.contract.limits import DEFAULT_RUN_WAIT_SECONDS, MAX_RUN_WAIT_SECONDS
 from meshq.management.admission import Admission
+from meshq.management.bulk import Bulk
 from meshq.management.cancel import Canceller
 from meshq.management.create import Creator
 from meshq.management.delete import Deleter
 from meshq.management.ledger import Ledger
 from meshq.management.model.task import TaskId
+from meshq.management.redrive import Redriver
 from meshq.management.servicers.views import Views
+from meshq.management.update import Updater
 from meshq.management.watch.feed import Feed
 from meshq.management.watch.watchers import Watchers
 from meshq.v1 import task_pb2, task_service_pb2, task_service_pb2_grpc
@@ -39,6 +42,9 @@ class TaskParts(NamedTuple):
     admission: Admission
     canceller: Canceller
     deleter: Deleter
+    bulk: Bulk
+    redriver: Redriver
+    updater: Updater
     watchers: Watchers
     feed: Feed
     views: Views

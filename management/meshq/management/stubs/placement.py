@@ -10,11 +10,12 @@ import grpc
 from meshq.contract.limits import MAX_FRAME_ITEMS
 from meshq.internal.v1 import dispatch_service_pb2, dispatch_service_pb2_grpc
 from meshq.management.model.placement import Compared, Depth, Withdrawn
-from meshq.management.model.task import OpenAttempt
+from meshq.management.model.task import OpenAttempt, TaskRow
 from meshq.management.stubs.attempts import unreachable
 
 _TIMEOUT: Final = 10.0
 _DESCRIBE_TIMEOUT: Final = 3.0
+_EXPLAIN_TIMEOUT: Final = 1.5
 
 
 class Placement:
@@ -77,6 +78,20 @@ class Placement:
         except grpc.RpcError as error:
             raise unreachable(error) from error
         return [Withdrawn(state) for state in response.states]
+
+    async def explain(self, rows: Sequence[TaskRow]) -> list[dispatch_service_pb2.Explanation]:
+        """Why tasks wait, and what running ones last said, one for each of at most 1,000 rows.
+
+        Empty when execution does not answer at once.
+        """
+        request = dispatch_service_pb2.ExplainTasksRequest()
+        for row in rows:
+            request.tasks.add(task_id=row.task_id, tenant=row.tenant, queue=row.queue, type=row.type)
+        try:
+            response = await self._stub.ExplainTasks(request, timeout=_EXPLAIN_TIMEOUT)
+        except grpc.RpcError:
+            return []
+        return list(response.explanations)
 
     async def depths(self, tenant: str, queues: Sequence[str]) -> tuple[dict[str, Depth], bool]:
         """What the shards hold of each queue, and whether all of them were asked."""

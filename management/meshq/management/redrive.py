@@ -1,0 +1,143 @@
+"""Making good for tasks that ended without success: each gets a new one with the same specification.
+
+The old task is marked and the new one stored in one transaction, so that of two calls one makes the new task
+and the other finds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, TypeAlias
+
+from meshq.contract.errors import PreconditionFailed, Reason
+from meshq.management.admission import Admission, refused
+from meshq.management.bulk import Done, created_until
+from meshq.management.ledger import Inserted, Ledger, one_task
+from meshq.management.model.claims import Verdict
+from meshq.management.model.queues import QueueSettings
+from meshq.management.model.states import State
+from meshq.management.model.task import NO_ID, NewTask, TaskFilter, TaskId, TaskRow
+
+REDRIVABLE: Final = frozenset({State.FAILED, State.CANCELLED, State.EXPIRED})
+_PAGE: Final = 50
+"""Specifications that are read together; so many of the largest are 50 MiB."""
+
+Renew: TypeAlias = Callable[[TaskRow, QueueSettings, int], NewTask]
+"""Makes the new task of an old one with its specification, which is not to start before a time."""
+
+
+class Stored(Protocol):
+    """Who hears of new tasks after their commit."""
+
+    def stored(self, tasks: Sequence[NewTask], inserted: Inserted) -> None:
+        """Tasks were stored."""
+
+
+class Redriver:
+    """See the module.
+
+    Args:
+        ledger: Where the tasks are.
+        admission: Whether their queues take new ones.
+        stored: Hears of the new tasks.
+        renew: Makes them.
+        now_ms: The clock.
+    """
+
+    def __init__(
+        self, ledger: Ledger, admission: Admission, stored: Stored, renew: Renew, now_ms: Callable[[], int]
+    ) -> None:
+        self._ledger = ledger
+        self._admission = admission
+        self._stored = stored
+        self._renew = renew
+        self._now_ms = now_ms
+
+    async def redrive(self, task_id: TaskId) -> TaskRow:
+        """The new task that makes good for one, made now or before; with its specification.
+
+        Raises:
+            NotFound: There is no such task, or the new one was deleted.
+            PreconditionFailed: It is open or succeeded, or its queue is draining.
+            Overloaded: Its queue is full.
+        """
+        row = await one_task(self._ledger, task_id, full=True)
+        if not row.redriven_to:
+            if row.state not in REDRIVABLE:
+                state = State(row.state).name
+                raise PreconditionFailed(
+                    f"The task is {state}; only FAILED, EXPIRED and CANCELLED ones are redriven.",
+                    Reason.TASK_NOT_REDRIVABLE,
+                )
+            if verdict := self._refusal(row):
+                raise refused(verdict)
+            await self._store([self._renew(row, self._settings(row), 0)])
+            row = await one_task(self._ledger, task_id, full=False)
+        return await one_task(self._ledger, row.redriven_to or NO_ID, full=True)
+
+    async def redrive_selected(
+        self, wanted: TaskFilter, *, rate: float, max_tasks: int, seconds: float
+    ) -> Done:
+        """Redrive the tasks that a filter selects and that were not redriven, the oldest first.
+
+        Args:
+            wanted: Which tasks; their states are redrivable ones.
+            rate: New tasks that start per second; 0 for all at once.
+            max_tasks: How many at most.
+            seconds: For how long at most.
+
+        Raises:
+            PreconditionFailed: A queue is draining.
+            Overloaded: A queue is full, and nothing could be redriven.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + seconds
+        begin_ms = self._now_ms()
+        wanted = created_until(wanted, begin_ms)
+        count, after = 0, NO_ID
+        while left := min(_PAGE, max_tasks - count):
+            ids = await self._ledger.pick_redrivable(wanted, after, left)
+            if ids:
+                fitting = self._fitting(await self._ledger.get_tasks(ids, full=True), ids)
+                if not fitting and not count:
+                    raise refused(Verdict.FULL)
+                starts = (begin_ms + int((count + n) * 1_000 / rate) if rate else 0 for n in range(left))
+                tasks = [
+                    self._renew(row, self._settings(row), start)
+                    for row, start in zip(fitting, starts, strict=False)
+                ]
+                count += await self._store(tasks)
+                if len(fitting) < len(ids):
+                    return Done(count, complete=False)
+                after = ids[-1]
+            if len(ids) < left:
+                break
+            if clock() >= deadline:
+                return Done(count, complete=False)
+        return Done(count, complete=True)
+
+    def _fitting(self, rows: dict[TaskId, TaskRow], ids: Sequence[TaskId]) -> list[TaskRow]:
+        """The first of some tasks, until a queue is full."""
+        fitting: list[TaskRow] = []
+        for row in (rows[task_id] for task_id in ids if task_id in rows):
+            verdict = self._refusal(row)
+            if verdict == Verdict.FULL:
+                break
+            if verdict:
+                raise refused(verdict)
+            fitting.append(row)
+        return fitting
+
+    def _refusal(self, row: TaskRow) -> Verdict | None:
+        return self._admission.refusal(row.tenant, row.queue, self._settings(row))
+
+    def _settings(self, row: TaskRow) -> QueueSettings:
+        return self._admission.settings(row.tenant, row.queue)
+
+    async def _store(self, tasks: Sequence[NewTask]) -> int:
+        if not tasks:
+            return 0
+        inserted, stored = await self._ledger.redrive(tasks, self._now_ms())
+        self._stored.stored(stored, inserted)
+        return len(stored)
