@@ -96,16 +96,19 @@ def _numbers(message: Message, field: str) -> dict[int, str]:
 
 def time_of(message: Message, field: str) -> dt.datetime | None:
     """A time; None where there is none."""
-    if not message.HasField(field):
-        return None
-    time: Timestamp = getattr(message, field)
+    return read_time(getattr(message, field)) if message.HasField(field) else None
+
+
+def read_time(time: Timestamp) -> dt.datetime:
+    """A time, to the microsecond."""
     return _EPOCH + dt.timedelta(seconds=time.seconds, microseconds=time.nanos // 1000)
 
 
 def span_of(message: Message, field: str) -> dt.timedelta | None:
     """A span; None where there is none."""
-    if not message.HasField(field):
-        return None
-    span: Duration = getattr(message, field)
-    # Towards zero, as spans below zero have nanoseconds below zero.
+    return read_span(getattr(message, field)) if message.HasField(field) else None
+
+
+def read_span(span: Duration) -> dt.timedelta:
+    """A span, to the microsecond; towards zero, as spans below zero have nanoseconds below zero."""
     return dt.timedelta(seconds=span.seconds, microseconds=int(span.nanos / 1000))

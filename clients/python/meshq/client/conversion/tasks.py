@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 from meshq.client import models
-from meshq.client.conversion.basics import enum_value, span_of, time_of
+from meshq.client.conversion.basics import enum_value, read_span, read_time, span_of, time_of
 from meshq.client.values import from_value
 from meshq.contract.status import from_status
 from meshq.v1 import task_pb2, task_service_pb2
@@ -13,69 +14,28 @@ from meshq.v1 import task_pb2, task_service_pb2
 _STATES = {
     number: models.TaskState(name.removeprefix("TASK_STATE_")) for name, number in task_pb2.TaskState.items()
 }
-_TIMEOUTS = (
-    "schedule_to_start_timeout",
-    "start_to_close_timeout",
-    "schedule_to_close_timeout",
-    "heartbeat_timeout",
-)
+_SCOPES = {
+    number: models.UniqueScope(name.removeprefix("UNIQUE_SCOPE_"))
+    for name, number in task_pb2.UniqueScope.items()
+}
+_POLICIES = {
+    number: models.UniquePolicy(name.removeprefix("UNIQUE_POLICY_"))
+    for name, number in task_pb2.UniquePolicy.items()
+}
 
 
 def task(message: task_pb2.Task) -> models.Task:
-    """A task."""
-    return models.Task(
-        task_id=message.task_id,
-        type=message.type,
-        queue=message.queue,
-        tenant=message.tenant,
-        payload=from_value(message.payload) if message.HasField("payload") else models.UNSET,
-        data=message.data if message.HasField("data") else None,
-        content_type=message.content_type,
-        headers=dict(message.headers),
-        max_attempts=message.max_attempts,
-        create_time=time_of(message, "create_time"),
-        state=_STATES.get(message.state, models.TaskState.UNSPECIFIED),
-        attempt=message.attempt,
-        attempt_start_time=time_of(message, "attempt_start_time"),
-        end_time=time_of(message, "end_time"),
-        worker_id=message.worker_id,
-        result=from_value(message.result) if message.HasField("result") else None,
-        result_data=message.result_data if message.HasField("result_data") else None,
-        result_content_type=message.result_content_type,
-        error=_task_error(message.error) if message.HasField("error") else None,
-        cancel_reason=message.cancel_reason,
-        cancel_time=time_of(message, "cancel_time"),
-        spared_attempts=message.spared_attempts,
-        next_start_time=time_of(message, "next_start_time"),
-        waiting=_waiting(message.waiting) if message.HasField("waiting") else None,
-        progress=progress(message.progress) if message.HasField("progress") else None,
-        redriven_from=message.redriven_from,
-        redriven_to=message.redriven_to,
-        **_traits(message),
-    )
-
-
-def _traits(message: task_pb2.Task) -> dict[str, Any]:
-    return {
-        "priority": message.priority,
-        "labels": dict(message.labels),
-        "start_time": time_of(message, "start_time"),
-        "retry": retry(message.retry_policy) if message.HasField("retry_policy") else None,
-        "fairness_key": message.fairness_key,
-        "fairness_weight": message.fairness_weight if message.HasField("fairness_weight") else 1.0,
-        "limit_key": message.limit_key,
-        "rate_units": message.rate_units or 1,
-        "ordering_key": message.ordering_key,
-        "unique_key": message.unique_key,
-        "unique_scope": enum_value(message, "unique_scope", models.UniqueScope)
-        if message.unique_scope
-        else None,
-        "unique_window": span_of(message, "unique_window"),
-        "unique_policy": enum_value(message, "unique_policy", models.UniquePolicy)
-        if message.unique_policy
-        else None,
-        **{name: span_of(message, name) for name in _TIMEOUTS},
-    }
+    """A task. Only what is set is read, because most of a task is not, and lists hold many."""
+    given: dict[str, Any] = {"task_id": "", "type": "", "queue": ""}
+    for field, value in message.ListFields():
+        name = field.name
+        if name in _PLAIN:
+            given[name] = value
+        elif name in _READERS:
+            given[name] = _READERS[name](value)
+    if "retry_policy" in given:
+        given["retry"] = given.pop("retry_policy")
+    return models.Task(**given)
 
 
 def retry(message: task_pb2.RetryPolicy) -> models.RetryPolicy:
@@ -165,3 +125,40 @@ def _waiting(message: task_pb2.TaskWaiting) -> models.Waiting:
 
 def _task_error(message: task_pb2.TaskError) -> models.TaskError:
     return models.TaskError(message.type, message.message, message.traceback)
+
+
+_PLAIN: Final = frozenset(
+    {
+        *("task_id", "type", "queue", "tenant", "data", "content_type", "max_attempts", "attempt"),
+        *("worker_id", "result_data", "result_content_type", "cancel_reason", "priority", "fairness_key"),
+        *("fairness_weight", "limit_key", "rate_units", "ordering_key", "unique_key", "redriven_from"),
+        *("redriven_to", "spared_attempts"),
+    }
+)
+"""Fields of a task that are what they are."""
+
+_READERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "payload": from_value,
+    "headers": dict,
+    "labels": dict,
+    "create_time": read_time,
+    "start_time": read_time,
+    "next_start_time": read_time,
+    "attempt_start_time": read_time,
+    "end_time": read_time,
+    "cancel_time": read_time,
+    "state": lambda number: _STATES.get(number, models.TaskState.UNSPECIFIED),
+    "result": from_value,
+    "error": _task_error,
+    "retry_policy": retry,
+    "unique_scope": lambda number: _SCOPES.get(number, models.UniqueScope.UNSPECIFIED),
+    "unique_window": read_span,
+    "unique_policy": lambda number: _POLICIES.get(number, models.UniquePolicy.UNSPECIFIED),
+    "schedule_to_start_timeout": read_span,
+    "start_to_close_timeout": read_span,
+    "schedule_to_close_timeout": read_span,
+    "heartbeat_timeout": read_span,
+    "waiting": _waiting,
+    "progress": progress,
+}
+"""How the other fields of a task are read."""
