@@ -153,7 +153,13 @@ async def test_a_busy_key_keeps_only_its_own_tasks(shard: Shard) -> None:
     await finish(shard, *held)
     assert await figures(shard) == (0, 0, 0)
     assert (
-        await left_of(shard, "mq:running:default/q", "mq:parked:default/q/loud", "mq:parked-keys:default/q")
+        await left_of(
+            shard,
+            "mq:running:default/q",
+            "mq:parked:4/loud/default/q/t/",
+            "mq:parked-lanes:default/q/loud",
+            "mq:parked-keys:default/q",
+        )
         == []
     )
 
@@ -203,7 +209,7 @@ async def test_what_is_withdrawn_while_it_waits_for_its_key_is_in_nobodys_way(sh
     await shard.withdraw([(tasks[4], 1, "", "cancel")])
     await finish(shard, held)
     assert (
-        await left_of(shard, "mq:parked:default/q/k", "mq:parked-keys:default/q", "mq:running:default/q")
+        await left_of(shard, "mq:parked:1/k/default/q/t/", "mq:parked-keys:default/q", "mq:running:default/q")
         == []
     )
 
@@ -232,13 +238,29 @@ async def test_priority_holds_among_the_tasks_of_a_key(shard: Shard) -> None:
     await configured(shard, max_running_per_key=1)
     first, second = await keyed(shard, 2, "k")
     (held,) = await held_now(shard)
-    (urgent,) = await keyed(shard, 1, "k", priority=9, lane="default/q/t/other")
+    (urgent,) = await keyed(shard, 1, "k", priority=9)
     await finish(shard, held)
     (held,) = await held_now(shard)
     assert held.task_id == urgent
     await finish(shard, held)
     assert ids(await lease(shard, 5)) == [second]
     assert first != second
+
+
+async def test_a_type_without_workers_does_not_keep_the_key_from_others(shard: Shard) -> None:
+    await configured(shard, max_running_per_key=1)
+    (first,) = await keyed(shard, 1, "k")
+    (held,) = await held_now(shard)
+    idle = await keyed(shard, 3, "k", lane="default/q/idle/")
+    busy = await keyed(shard, 3, "k")
+    assert ids(await lease(shard, 9, [CLASS, "default/q/idle"])) == []
+    assert held.task_id == first
+    for expected in busy:
+        await finish(shard, held)
+        (held,) = await held_now(shard)
+        assert held.task_id == expected
+    await finish(shard, held)
+    assert ids(await lease(shard, 9, ["default/q/idle"])) == idle[:1]
 
 
 async def test_adopted_leases_count_although_there_is_no_room(shard: Shard) -> None:
@@ -316,7 +338,7 @@ async def test_a_key_without_tokens_keeps_only_its_own_tasks(shard: Shard) -> No
     bell = waiting(shard)
     await wait_until(lambda: leased_all(shard, 7))
     assert bell.rings >= 1
-    assert await left_of(shard, "mq:parked:default/q/slow", "mq:parked-keys:default/q") == []
+    assert await left_of(shard, "mq:parked-lanes:default/q/slow", "mq:parked-keys:default/q") == []
     # Full buckets are forgotten.
     await wait_until(lambda: tokens_forgotten(shard))
 

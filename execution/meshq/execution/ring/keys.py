@@ -37,7 +37,8 @@ _NAMES: Final = {
     "TOTALS": "mq:totals",  # hash ready, delayed, leased
     "CONF": "mq:conf:",  # + tenant/queue: hash: the configuration; starved while a lease call found it full
     "RUNNING": "mq:running:",  # + tenant/queue: hash limit key -> leases
-    "PARKED": "mq:parked:",  # + tenant/queue/limit key: sorted set as a lane, of what waits for its key
+    "PARKED": "mq:parked:",  # + length of key/limit key/lane: sorted set as a lane, of what waits for its key
+    "PARKED_LANES": "mq:parked-lanes:",  # + tenant/queue/limit key: sorted set lane -> last looked at
     "PARKED_KEYS": "mq:parked-keys:",  # + tenant/queue: sorted set limit key -> when it was last looked at
     "TOKENS": "mq:tokens:",  # + tenant/queue/limit key (or nothing): "tokens time", until it is full
     # sorted set: S and tenant/queue, K and tenant/queue/limit key (tokens come); A and tenant/queue (all)

@@ -25,7 +25,8 @@ for at = 4, #ARGV do
     end
   end
   for _, key in ipairs(LIMITED and call('ZRANGE', KEY.PARKED_KEYS .. scope, 0, tonumber(ARGV[3]) - 1) or {}) do
-    look(call('ZRANGE', KEY.PARKED .. scope .. '/' .. key, 0, 0)[1])
+    local lane = call('ZRANGE', KEY.PARKED_LANES .. scope .. '/' .. key, 0, 0)[1]
+    look(call('ZRANGE', limits().parked_name(lane, key), 0, 0)[1])
   end
   answers[#answers + 1] = {
     tonumber(figures[1]) or 0, tonumber(figures[2]) or 0, tonumber(figures[3]) or 0, oldest or 0,

@@ -26,8 +26,8 @@ local function detach_waiting(id, task, scope)
   end
   local member = member_of(id, task[AT.ATTEMPT], extras)
   if state == 'parked' then
-    call('ZREM', KEY.PARKED .. scope .. '/' .. traits.key, member)
-    slots().note_unparked(scope, traits.key)
+    call('ZREM', limits().parked_name(lane, traits.key), member)
+    slots().note_unparked(scope, lane, traits.key)
   else
     if entering[lane] then
       flush_lanes()

@@ -74,7 +74,7 @@ for at = 3, #ARGV do
   elseif state == 'ready' or state == 'parked' then
     local scope, traits = parts(task[3]), task[4] and limits().traits_of(task[4])
     local why, due, limit, in_use = kept_by(scope, traits)
-    local key = state == 'ready' and KEY.LANE .. task[3] or KEY.PARKED .. scope .. '/' .. traits.key
+    local key = state == 'ready' and KEY.LANE .. task[3] or limits().parked_name(task[3], traits.key)
     local ahead = call('ZRANK', key, id .. task[2] .. (traits and '+' or ''))
     answer(state, why or 'line', due, limit, in_use, ahead or 0)
   else

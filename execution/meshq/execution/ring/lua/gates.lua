@@ -96,7 +96,7 @@ local function make_gates(candidates, shard_state)
     local units = traits and traits.units or 1
     local key = traits and traits.key and (gate.conf.keymax > 0 or gate.conf.keyrate) and key_of(gate, traits.key)
     if key and not key_has_room(key, units) then
-      slots().park(gate.scope, key.name, score, member)
+      slots().park(gate.scope, gate.lane, key.name, score, member)
       call('HSET', KEY.TASK .. id, 'state', 'parked')
       parked = parked + 1
       made.tired = parked == PARK_LIMIT

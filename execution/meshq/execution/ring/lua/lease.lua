@@ -179,6 +179,9 @@ while amount < wanted and not full do
   local chosen, limit = candidates[first], second and candidates[second].score
   local scope = parts(chosen.lane)
   local gate = gates and gates.gate_of(scope)
+  if gate then
+    gate.lane = chosen.lane
+  end
   local weight = WEIGHTED and tonumber(call('HGET', KEY.WEIGHTS .. chosen.class, chosen.fairness) or 1) or 1
   local quota = quota_of(chosen, weight, gate)
   local members = call('ZRANGE', KEY.LANE .. chosen.lane, 0, quota - 1, 'WITHSCORES')

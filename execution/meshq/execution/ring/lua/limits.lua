@@ -65,6 +65,11 @@ local function make_limits()
     return conf
   end
 
+  -- Where a lane's tasks stand that wait for their limit key. Both names may hold slashes.
+  function made.parked_name(lane, key)
+    return KEY.PARKED .. #key .. '/' .. key .. '/' .. lane
+  end
+
   -- How many leases of a queue, or of a limit key of it, there are.
   function made.leased_of(scope)
     return tonumber(call('HGET', KEY.QUEUE .. scope, 'leased') or 0)

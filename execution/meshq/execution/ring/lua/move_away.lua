@@ -48,9 +48,11 @@ if limits().conf_of(scope).away == 1 then
     end
   end
   for _, key in ipairs(call('ZRANGE', KEY.PARKED_KEYS .. scope, 0, math.max(0, left - 1))) do
-    if left > 0 then
-      take_from(KEY.PARKED .. scope .. '/' .. key)
-      slots().note_unparked(scope, key)
+    for _, lane in ipairs(left > 0 and call('ZRANGE', KEY.PARKED_LANES .. scope .. '/' .. key, 0, left - 1) or {}) do
+      if left > 0 then
+        take_from(limits().parked_name(lane, key))
+        slots().note_unparked(scope, lane, key)
+      end
     end
   end
 end

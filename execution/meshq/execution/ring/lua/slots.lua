@@ -5,7 +5,8 @@
 
 local function make_slots()
   local made = {}
-  local traits_of, conf_of = limits().traits_of, limits().conf_of
+  local traits_of, conf_of, parked_name = limits().traits_of, limits().conf_of, limits().parked_name
+  local UNPARK_LANES = 20
 
   -- Leases of limit keys that began or ended, and keys of which something left a lane or a lease.
   local key_counts, freed = {}, {}
@@ -96,55 +97,76 @@ local function make_slots()
     end
   end
 
-  -- Parked tasks are ready but out of their lanes, until there is room for their limit key.
-  local parked_keys = {}
-  function made.is_parked(scope, key)
-    local name = scope .. '/' .. key
-    if parked_keys[name] == nil then
-      parked_keys[name] = call('EXISTS', KEY.PARKED .. name) == 1
+  -- Parked tasks are ready but out of their lanes, until there is room for their limit key. They stand in a set for
+  -- each lane and key; what is in the lane nevertheless goes before them. `first` knows the lowest scores.
+  local first = {}
+  local function first_of(lane, key)
+    local name = parked_name(lane, key)
+    if first[name] == nil then
+      local found = call('ZRANGE', name, 0, 0, 'WITHSCORES')
+      first[name] = tonumber(found[2] or nil) or false
     end
-    return parked_keys[name]
+    return first[name]
   end
 
-  function made.park(scope, key, score, member)
-    local name = scope .. '/' .. key
-    call('ZADD', KEY.PARKED .. name, score, member)
-    if not parked_keys[name] then
+  -- Whether a task has to stand behind parked ones.
+  function made.must_park(lane, key, score)
+    local lowest = first_of(lane, key)
+    return lowest and tonumber(score) >= lowest
+  end
+
+  function made.park(scope, lane, key, score, member)
+    local lowest = first_of(lane, key)
+    call('ZADD', parked_name(lane, key), score, member)
+    first[parked_name(lane, key)] = math.min(lowest or math.huge, tonumber(score))
+    if not lowest then
+      call('ZADD', KEY.PARKED_LANES .. scope .. '/' .. key, 'NX', NOW, lane)
       call('ZADD', KEY.PARKED_KEYS .. scope, 'NX', NOW, key)
-      parked_keys[name] = true
     end
   end
 
-  function made.note_unparked(scope, key)
-    local name = scope .. '/' .. key
-    parked_keys[name] = call('EXISTS', KEY.PARKED .. name) == 1
-    if not parked_keys[name] then
-      call('ZREM', KEY.PARKED_KEYS .. scope, key)
+  -- Something has left the parked tasks of a lane.
+  function made.note_unparked(scope, lane, key)
+    first[parked_name(lane, key)] = nil
+    if not first_of(lane, key) then
+      call('ZREM', KEY.PARKED_LANES .. scope .. '/' .. key, lane)
+      if not made.is_parked(scope, key) then
+        call('ZREM', KEY.PARKED_KEYS .. scope, key)
+      end
     end
   end
 
-  -- Brings the first parked tasks of a limit key back into their lanes.
-  function made.unpark(scope, key, limit)
-    local name = KEY.PARKED .. scope .. '/' .. key
+  function made.is_parked(scope, key)
+    return call('EXISTS', KEY.PARKED_LANES .. scope .. '/' .. key) == 1
+  end
+
+  local function unpark_lane(scope, lane, key, limit)
+    local name = parked_name(lane, key)
     local members = call('ZRANGE', name, 0, limit - 1, 'WITHSCORES')
     for at = 1, #members, 2 do
       local id = id_of(members[at])
-      local task = call('HMGET', KEY.TASK .. id, 'lane', 'extras')
       call('HSET', KEY.TASK .. id, 'state', 'ready')
-      enter(task[1], members[at + 1], members[at], task[2])
+      enter(lane, members[at + 1], members[at], call('HGET', KEY.TASK .. id, 'extras'))
     end
-    if #members > 0 then
-      call('ZREMRANGEBYRANK', name, 0, #members / 2 - 1)
-      made.note_unparked(scope, key)
+    call('ZREMRANGEBYRANK', name, 0, limit - 1)
+    made.note_unparked(scope, lane, key)
+  end
+
+  -- Brings the first parked tasks of a limit key back: so many into each of its lanes, since only some of them may
+  -- have workers. What finds no room after all is parked again. Of very many lanes those have their turn that were
+  -- not looked at for longest.
+  function made.unpark(scope, key, limit)
+    local index = KEY.PARKED_LANES .. scope .. '/' .. key
+    for _, lane in ipairs(call('ZRANGE', index, 0, UNPARK_LANES - 1)) do
+      call('ZADD', index, 'XX', NOW, lane)
+      unpark_lane(scope, lane, key, limit)
     end
   end
 
   -- What has left a lane or a lease makes room for the next of its key.
   function made.flush_freed()
     for _, entry in pairs(freed) do
-      if made.is_parked(entry.scope, entry.key) then
-        made.unpark(entry.scope, entry.key, entry.by)
-      end
+      made.unpark(entry.scope, entry.key, entry.by)
     end
     freed = {}
   end
