@@ -51,7 +51,8 @@ class Queues:
     async def configure(self, configured: Sequence[Configured]) -> bool:
         """Keep settings and tell the shards; says whether they are kept and all shards know."""
         changed = await self._configs.take(configured)
-        told = await self._homes.tell(changed) if changed else True
+        # Also what is known already: another call may be telling it just now, or a shard was silent then.
+        told = await self._homes.tell(changed, [item.config.scope for item in configured])
         return await self._configs.store_waiting() and told
 
 
@@ -91,10 +92,18 @@ class Homes:
         self._look_at_all()
         return [self._for(config, name) for config in self._configs.all()]
 
-    async def tell(self, scopes: Sequence[str]) -> bool:
-        """Tell the shards how queues (`tenant/queue`) are set now; says whether all of them know."""
-        self._unsettled.update(scopes)
-        for scope in scopes:
+    async def tell(self, changed: Sequence[str], scopes: Sequence[str]) -> bool:
+        """Tell the shards how queues (`tenant/queue`) are set now.
+
+        Args:
+            changed: Those that are set anew.
+            scopes: All that are asked about.
+
+        Returns:
+            Whether all shards know.
+        """
+        self._unsettled.update(changed)
+        for scope in changed:
             self._foreign.pop(scope, None)
         told = True
         async with self._settling:
@@ -142,8 +151,8 @@ class Homes:
             away = {name: answer[index] for name, answer in depths.items() if answer and name != home}
             self._foreign[config.scope] = sum(depth.leased for depth in away.values())
         for shard in shards:
-            silent.add(await self._tell(shard, [c for c in wide if self._lives_on(c, shard)], silent))
-        silent.discard("")
+            name = await self._tell(shard, [c for c in wide if self._lives_on(c, shard)], silent)
+            silent |= {name} - {""}
         for index, config in enumerate(wide):
             await self._move(config.scope, index, depths)
         self._note_settled(configs, depths, silent)
