@@ -1,6 +1,7 @@
 """What workers ask for when an attempt ends: a delay, no other attempt, to be called again later."""
 
 import time
+import uuid
 from typing import Any
 
 import pytest
@@ -67,8 +68,6 @@ async def test_a_failure_names_its_delay_or_says_never(database: str, shards: di
 
 
 def task_of(assignment: Any) -> bytes:
-    import uuid
-
     return uuid.UUID(assignment.task.task_id).bytes
 
 

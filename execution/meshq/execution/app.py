@@ -14,6 +14,7 @@ from meshq.execution.attempts.checkpoints import Checkpoints
 from meshq.execution.attempts.completions import Completions
 from meshq.execution.attempts.deferrals import Deferrals
 from meshq.execution.attempts.expirer import Expirer, Makers
+from meshq.execution.attempts.leftovers import Leftovers
 from meshq.execution.attempts.recorded import RecordedEnds
 from meshq.execution.attempts.recorder import Recorder
 from meshq.execution.attempts.reporter import Reporter
@@ -102,7 +103,9 @@ class Execution:
         self.reporter = Reporter(ledger, self.shards, self.attempts)
         self.recorder = Recorder(self.attempts, self.reporter, with_error_text)
         self.announcer = Announcer(ledger, self.reporter.apply)
-        self.checkpoints = Checkpoints(CheckpointStore(self.database))
+        checkpoint_store = CheckpointStore(self.database)
+        self.checkpoints = Checkpoints(checkpoint_store)
+        self.leftovers = Leftovers(checkpoint_store, ledger.open_among)
         self.deferrals = Deferrals(DeferralStore(self.database), self.shards)
         self.expirer = Expirer(
             self.shards,
@@ -213,6 +216,7 @@ class Execution:
             self.homes,
             self.expirer,
             self.deferrals,
+            self.leftovers,
             self.receipts,
             self.beats,
             self.preparations,

@@ -8,6 +8,7 @@ from typing import Final
 import grpc
 
 from meshq.contract.errors import InternalError
+from meshq.contract.ids import ID_BYTES
 from meshq.contract.status import from_rpc_error
 from meshq.execution.model import Directive, Ended
 from meshq.internal.v1 import ledger_service_pb2 as pb
@@ -52,8 +53,16 @@ class GrpcLedger:
         Raises:
             MeshqError: Management does not answer, or refuses.
         """
+        return await self._found(ranges, attempted_only=True)
+
+    async def open_among(self, task_ids: Sequence[bytes]) -> set[bytes]:
+        """Which of some tasks are open; raises `MeshqError`."""
+        found = await self._found([(task_id, _next(task_id)) for task_id in task_ids], attempted_only=False)
+        return {task_id for task_id, is_open in zip(task_ids, found, strict=True) if is_open}
+
+    async def _found(self, ranges: Sequence[tuple[bytes, bytes]], *, attempted_only: bool) -> list[bool]:
         asked = [pb.IdRange(first=first, end=end) for first, end in ranges]
-        request = pb.FindOpenTasksRequest(ranges=asked, attempted_only=True)
+        request = pb.FindOpenTasksRequest(ranges=asked, attempted_only=attempted_only)
         try:
             response = await self._find_open(request, timeout=_CALL_SECONDS)
         except grpc.RpcError as error:
@@ -61,6 +70,11 @@ class GrpcLedger:
         if len(response.open) != len(ranges):
             raise InternalError("management answered for another number of ranges than it was asked about")
         return list(response.open)
+
+
+def _next(task_id: bytes) -> bytes:
+    """The id behind one; ids begin with a time, so that the last of all does not occur."""
+    return (int.from_bytes(task_id) + 1).to_bytes(ID_BYTES)
 
 
 def _report(ended: Ended) -> pb.AttemptReport:
