@@ -20,7 +20,8 @@ from meshq.management.conversion.dispatch import dispatch_frame
 from meshq.management.conversion.reports import directive_messages, read_reports
 from meshq.management.create import Creator
 from meshq.management.finish import Finisher
-from meshq.management.model.claims import ClaimKind
+from meshq.management.model.claims import ClaimKind, Verdict
+from meshq.management.model.queues import UNSET, QueueSettings
 from meshq.management.model.retention import leave_days
 from meshq.management.model.task import Sendable
 from meshq.management.postgres.database import Database
@@ -29,6 +30,17 @@ from meshq.management.servicers.requests import Frame, frame, results
 from meshq.management.watch.bus import Bus
 from meshq.management.watch.commits import CommitLog
 from meshq.v1 import task_pb2, task_service_pb2
+
+
+class Plain:
+    """Queues that nobody has set anything of."""
+
+    def settings(self, tenant: str, queue: str) -> QueueSettings:
+        return UNSET
+
+    def refusal(self, tenant: str, queue: str, settings: QueueSettings) -> Verdict | None:
+        return None
+
 
 FRAME = 500
 FRAMES = 100
@@ -64,7 +76,7 @@ async def measure(url: str) -> None:
 
     async def check() -> list[Frame]:
         requests = [task_service_pb2.IngestTasksRequest.FromString(encoded) for _ in range(FRAMES)]
-        return [frame(ClaimKind.INGEST, item.tasks, 1, secrets.token_hex(4)) for item in requests]
+        return [frame(ClaimKind.INGEST, item.tasks, 1, secrets.token_hex(4), Plain()) for item in requests]
 
     checked = await step("parse, check, encode", check)
     accepted = await step("insert", lambda: asyncio.gather(*(creator.submit(i.submission) for i in checked)))

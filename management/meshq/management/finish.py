@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from meshq.contract.errors import MeshqError
 from meshq.management.group import GroupWriter
-from meshq.management.ledger import Ledger
+from meshq.management.ledger import Ended, Ledger
 from meshq.management.model.chains import ChainKey
 from meshq.management.model.reports import (
     DONE,
@@ -111,17 +111,17 @@ class Finisher:
         self._release(row.chain for row in ended)
         return ended
 
-    async def _end_for(self, ends: Sequence[Finish]) -> Iterable[tuple[TaskId, int]]:
+    async def _end_for(self, ends: Sequence[Finish]) -> Sequence[Ended]:
         """End tasks; what they look like then is read only where somebody wants to know."""
         if not ends or self._commits.wanted:
-            return [(row.task_id, row.state) for row in await self.end(ends)]
+            return [Ended(row.task_id, row.state, row.chain) for row in await self.end(ends)]
         ended = await self._ledger.finish_quietly(ends, self._now_ms())
         self._release(item.chain for item in ended)
         await self._tell_late([item.task_id for item in ended])
-        return [(item.task_id, item.state) for item in ended]
+        return ended
 
-    def _release(self, chains: Iterable[ChainKey | None]) -> None:
-        keys = {chain for chain in chains if chain is not None}
+    def _release(self, chains: Iterable[Sequence[str] | None]) -> None:
+        keys = {ChainKey(*chain) for chain in chains if chain}
         if keys and self._chains:
             self._chains.release(keys)
 
@@ -150,7 +150,7 @@ class Finisher:
             if end is not None and report.task_id not in places:
                 places[report.task_id] = index
                 ends.append(end)
-        for task_id, state in await self._end_for(ends):
+        for task_id, state, _ in await self._end_for(ends):
             directives[places[task_id]] = DONE[state]
         return directives
 

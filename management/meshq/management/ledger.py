@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from meshq.contract.errors import NotFound
-from meshq.management.model.chains import ChainKey
 from meshq.management.model.changes import Updated
 from meshq.management.model.claims import Answer, Claim, Submission
 from meshq.management.model.reports import Finish, Retry, Start, Wish
@@ -50,12 +49,12 @@ class Ended(NamedTuple):
 
     Attributes:
         state: The end.
-        chain: What it was in, if anything.
+        chain: The parts of the name of the chain that it was in, if any.
     """
 
     task_id: TaskId
     state: int
-    chain: ChainKey | None
+    chain: Sequence[str] | None
 
 
 class Ledger(Protocol):

@@ -15,7 +15,10 @@ def dispatch_frame(number: int, items: Sequence[Sendable]) -> dispatch_service_p
     frame = dispatch_service_pb2.DispatchRequest(frame=number)
     add = frame.items.add
     for sendable in items:
-        task_id, attempt, tenant, queue, type_, ready_ms, priority, fairness, repeat, spec, *_ = sendable
+        (
+            task_id, attempt, tenant, queue, type_, ready_ms, priority, fairness, repeat, spec,
+            traits, _, announce, _,
+        ) = sendable  # fmt: skip
         item = add(
             task_id=task_id,
             attempt=attempt,
@@ -32,7 +35,7 @@ def dispatch_frame(number: int, items: Sequence[Sendable]) -> dispatch_service_p
             item.priority = priority
         if fairness:
             item.fairness_key = fairness
-        if sendable.traits or sendable.announce_start:
+        if traits or announce:
             _add_special(item, sendable)
     return frame
 

@@ -9,10 +9,11 @@ from meshq.contract.errors import InvalidRequest
 from meshq.contract.ids import ID_BYTES
 from meshq.contract.limits import MAX_LEDGER_MESSAGE_LENGTH
 from meshq.internal.v1 import ledger_service_pb2
-from meshq.management.model.reports import Directive, Outcome, Report
+from meshq.management.model.reports import Directive, Report
 from meshq.management.model.validation import storable
+from meshq.v1 import task_pb2
 
-_DELAYED: Final = frozenset({int(Outcome.FAILED), int(Outcome.SNOOZED)})
+_DELAYED: Final = frozenset({task_pb2.ATTEMPT_OUTCOME_FAILED, task_pb2.ATTEMPT_OUTCOME_SNOOZED})
 """Outcomes that may name the delay before the next attempt."""
 
 
@@ -32,9 +33,7 @@ def read_reports(messages: Sequence[ledger_service_pb2.AttemptReport]) -> list[R
             storable(item.worker_id),
             item.error_type and storable(item.error_type),
             item.error_message and storable(item.error_message[:MAX_LEDGER_MESSAGE_LENGTH]),
-            item.retry_delay_ms
-            if int(item.outcome) in _DELAYED and item.HasField("retry_delay_ms")
-            else None,
+            item.retry_delay_ms if item.outcome in _DELAYED and item.HasField("retry_delay_ms") else None,
             item.non_retryable,
         )
         for item in messages

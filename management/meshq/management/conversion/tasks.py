@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from meshq.contract.errors import InvalidRequest
-from meshq.contract.ids import new_task_id
+from meshq.contract.ids import new_id_bytes
 from meshq.contract.limits import (
     DEFAULT_MAX_ATTEMPTS,
     DEFAULT_QUEUE,
@@ -70,12 +70,12 @@ def accept_content(task: task_pb2.Task, path: str) -> Content:
     Raises:
         InvalidRequest: Fields break their rules.
     """
-    numbers = [field.number for field, _ in task.ListFields()]
-    plain = not numbers or (numbers[0] in _PLAIN and numbers[-1] in _PLAIN)
+    fields = task.ListFields()
+    plain = not fields or (fields[0][0].number in _PLAIN and fields[-1][0].number in _PLAIN)
     if not plain:
         for field in _WRITTEN_BY_SERVER:
             task.ClearField(field)  # type: ignore[arg-type]
-        plain = not any(map(is_trait, numbers))
+        plain = not any(is_trait(field.number) for field, _ in fields)
     task.DiscardUnknownFields()
     if not task.queue:
         task.queue = DEFAULT_QUEUE
@@ -136,9 +136,9 @@ def new_task(task: task_pb2.Task, content: Content, tenant: str, settings: Queue
         tenant: Whose task it is.
         settings: What its queue is set to.
     """
-    task_id = new_task_id(RETENTION_DAYS.index(settings.retention_days)).bytes
+    task_id = new_id_bytes(RETENTION_DAYS.index(settings.retention_days))
     create_ms = ready_ms = int.from_bytes(task_id[:6], "big")
-    defaults = defaults_of(settings, task.type)
+    defaults = NO_DEFAULTS if settings is UNSET else defaults_of(settings, task.type)
     max_attempts = task.max_attempts or defaults.max_attempts or DEFAULT_MAX_ATTEMPTS
     special = None
     added = b""

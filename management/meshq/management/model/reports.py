@@ -256,7 +256,7 @@ def _again(report: Report, row: TaskRow, state: State, ready_ms: int) -> Retry:
 
 
 def _finish(report: Report, state: State, now_ms: int) -> Finish:
-    task_id, attempt, _, start_ms, end_ms, worker_id, error_type, error_message, *_ = report
+    task_id, attempt, _, start_ms, end_ms, worker_id, error_type, error_message, _, _ = report
     # Ends are filed by day: a report that was held up is filed when it arrives, within reason.
     end_ms = end_ms if now_ms - _REPORT_AGE_MS <= end_ms <= now_ms else now_ms
     return Finish(task_id, attempt, state, start_ms, end_ms, worker_id, error_type, error_message)

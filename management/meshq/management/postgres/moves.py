@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, LiteralString
 
 from meshq.management.ledger import Ended
-from meshq.management.model.chains import ChainKey
 from meshq.management.model.reports import STARTABLE_NUMBERS, Finish, Retry, Start, Wish
 from meshq.management.model.retention import leaving
 from meshq.management.model.task import TaskId, TaskRow
@@ -40,10 +39,7 @@ class Moves:
         async def work(connection: LedgerConnection, _: bool) -> list[Ended]:
             named = {**parameters, "slot": connection.slot}
             cursor = await connection.execute(_FINISH_QUIETLY, named, prepare=True, binary=True)
-            return [
-                Ended(task_id, state, chain and ChainKey(*chain))
-                for task_id, state, chain in await cursor.fetchall()
-            ]
+            return list(map(Ended._make, await cursor.fetchall()))
 
         return await self._database.write(work)
 

@@ -133,7 +133,12 @@ def _framed(kind: ClaimKind, request_id: str, entries: list[Entry], contents: li
     tasks = [entry for entry in entries if isinstance(entry, NewTask)]
     claim = None
     if request_id and contents:
-        answers = encoded_answers([_expected(entry) for entry in entries])
+        all_good = len(tasks) == len(entries)
+        answers = (
+            b"".join([task.task_id for task in tasks])
+            if all_good
+            else encoded_answers([_expected(entry) for entry in entries])
+        )
         claim = Claim(claim_name(kind, TENANT, request_id), fingerprint(contents), answers, len(entries))
     return Frame(Submission(tasks, claim, sum(map(len, contents))), entries, claim)
 
@@ -166,10 +171,16 @@ def results(checked: Frame, accepted: Accepted | None) -> list[task_service_pb2.
         checked: The batch.
         accepted: What became of the good tasks; None when there were none.
     """
-    return [
-        _result(entry, answer)
-        for entry, answer in zip(checked.entries, _answers(checked, accepted), strict=True)
-    ]
+    if accepted is not None and not (accepted.earlier is not None or accepted.refused or accepted.others):
+        # By far the most: all that was good was stored.
+        return [
+            _CreateTaskResult(task_id=text_id(entry.task_id))
+            if isinstance(entry, NewTask)
+            else _result(entry, _expected(entry))
+            for entry in checked.entries
+        ]
+    pairs = zip(checked.entries, _answers(checked, accepted), strict=True)
+    return [_result(entry, answer) for entry, answer in pairs]
 
 
 def created(checked: Frame, accepted: Accepted | None) -> tuple[NewTask | None, TaskId]:

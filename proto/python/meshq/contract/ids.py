@@ -23,6 +23,11 @@ _CANONICAL: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.
 DEFAULT_RETENTION: Final = RETENTION_DAYS.index(DEFAULT_RETENTION_DAYS)
 
 _RETENTION_BITS: Final = len(RETENTION_DAYS) - 1
+_LAST_BYTES: Final = [
+    [bytes((byte & ~_RETENTION_BITS | retention,)) for byte in range(256)]
+    for retention in range(len(RETENTION_DAYS))
+]
+"""The last byte of an id for each retention and each random byte."""
 
 
 def new_task_id(retention: int = DEFAULT_RETENTION) -> uuid.UUID:
@@ -31,8 +36,13 @@ def new_task_id(retention: int = DEFAULT_RETENTION) -> uuid.UUID:
     Args:
         retention: For how long the task is kept: an index into `limits.RETENTION_DAYS`.
     """
+    return uuid.UUID(bytes=new_id_bytes(retention))
+
+
+def new_id_bytes(retention: int = DEFAULT_RETENTION) -> bytes:
+    """The 16 bytes of a new id, for where many are made; see `new_task_id`."""
     made = uuid_utils.uuid7().bytes
-    return uuid.UUID(bytes=made[:-1] + bytes((made[-1] & ~_RETENTION_BITS | retention,)))
+    return made[:-1] + _LAST_BYTES[retention][made[-1]]
 
 
 def id_retention_days(task_id: uuid.UUID) -> int:
