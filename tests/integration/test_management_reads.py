@@ -7,13 +7,30 @@ from typing import Any
 import grpc
 import pytest
 from fixtures.management import Node, cluster, report, until
+from google.protobuf.duration_pb2 import Duration
 
 from meshq.contract.errors import InvalidRequest, MeshqError, NotFound, Reason, Unavailable
 from meshq.contract.status import from_rpc_error
 from meshq.local.servers import Postgres
+from meshq.management.model.task import TaskFilter
+from meshq.management.postgres.selections import conditions
+from meshq.management.servicers import reading
 from meshq.v1 import queue_service_pb2, task_pb2, task_service_pb2
 
 SUCCEEDED = task_pb2.ATTEMPT_OUTCOME_SUCCEEDED
+FAILED = task_pb2.ATTEMPT_OUTCOME_FAILED
+SUCCEEDED_STATE = task_pb2.TASK_STATE_SUCCEEDED
+PENDING = task_pb2.TASK_STATE_PENDING
+SCHEDULED = task_pb2.TASK_STATE_SCHEDULED
+RETRYING = task_pb2.TASK_STATE_RETRYING
+MANY = """
+INSERT INTO open_tasks (id, ready_ms, touched_ms, max_attempts, state, tenant, queue, type, labels, spec)
+SELECT
+    gen_random_uuid(), 0, 0, 3, CASE WHEN n % 5000 = 1 THEN 4 ELSE 3 END, 'default',
+    CASE WHEN n % 10000 = 2 THEN 'rare' ELSE 'q' END, CASE WHEN n % 10000 = 3 THEN 'rare' ELSE 't' END,
+    CASE WHEN n % 100 = 4 THEN ARRAY['a=' || n % 1000 / 100] END, convert_to(repeat('x', 200), 'UTF8')
+FROM generate_series(1, 20000) AS n
+"""
 
 
 async def failure(call: Any) -> MeshqError:
@@ -62,6 +79,10 @@ async def test_lists_go_page_by_page(database: str) -> None:
         (task_service_pb2.ListTasksRequest(type="?"), "type"),
         (task_service_pb2.ListTasksRequest(view=9), "view"),  # type: ignore[arg-type]
         (task_service_pb2.ListTasksRequest(states=[99]), "states[0]"),  # type: ignore[list-item]
+        (task_service_pb2.ListTasksRequest(labels=["a"]), "labels[0]"),
+        (task_service_pb2.ListTasksRequest(labels=["a=b", "?=b"]), "labels[1]"),
+        (task_service_pb2.ListTasksRequest(labels=["a=" + "x" * 129]), "labels[0]"),
+        (task_service_pb2.ListTasksRequest(labels=["a=b"] * 17), "labels"),
     ],
 )
 async def test_a_bad_list_names_its_field(
@@ -69,6 +90,127 @@ async def test_a_bad_list_names_its_field(
 ) -> None:
     async with cluster(database) as system:
         error = await failure(system.nodes[0].tasks.ListTasks(request_))
+        assert isinstance(error, InvalidRequest)
+        assert [item.field for item in error.violations] == [field]
+
+
+async def counted(node: Node, **filters: object) -> int:
+    request = task_service_pb2.CountTasksRequest(**filters)  # type: ignore[arg-type]
+    return (await node.tasks.CountTasks(request)).count
+
+
+async def test_labels_types_and_states_select_in_lists_and_counts(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        prod = await node.create(labels={"env": "prod", "team": "a/b=c"}, queue="q")
+        test = await node.create(labels={"env": "test"}, type="u")
+        plain = await node.create()
+        await node.report(report(uuid.UUID(test.task_id).bytes, 1, SUCCEEDED))
+        filters: list[tuple[dict[str, Any], list[task_pb2.Task]]] = [
+            ({"labels": ["env=prod"]}, [prod]),
+            ({"labels": ["team=a/b=c", "env=prod"], "queue": "q", "type": "t"}, [prod]),
+            ({"labels": ["env=prod", "env=test"]}, []),
+            ({"labels": ["env=test"], "states": [SUCCEEDED_STATE]}, [test]),
+            ({"labels": ["env=test"], "states": [PENDING]}, []),
+            ({"type": "u"}, [test]),
+            ({"states": [PENDING]}, [plain, prod]),
+            ({"states": [PENDING, SUCCEEDED_STATE]}, [plain, test, prod]),
+            ({"min_create_time": test.create_time, "queue": "default"}, [plain, test]),
+        ]
+        for wanted, expected in filters:
+            ids = [task.task_id for task in expected]
+            assert await listed(node, page_size=2, **wanted) == ids, wanted
+            assert await counted(node, **wanted) == len(ids), wanted
+
+
+async def test_what_is_due_is_found_as_pending_and_no_longer_as_scheduled(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        task = await node.create(start_delay=Duration(seconds=2_000))
+        retried = await node.create()
+        failed = report(uuid.UUID(retried.task_id).bytes, 1, FAILED, retry_delay_ms=3_000_000)
+        await node.report(failed)
+        now_ms = node.management.ledger._now_ms
+
+        async def found(state: task_pb2.TaskState.ValueType) -> list[str]:
+            return await listed(node, states=[state])
+
+        assert (await found(SCHEDULED), await found(RETRYING)) == ([task.task_id], [retried.task_id])
+        assert await found(PENDING) == []
+        node.management.ledger._now_ms = lambda: now_ms() + 2_500_000
+        assert (await found(SCHEDULED), await found(RETRYING)) == ([], [retried.task_id])
+        assert await found(PENDING) == [task.task_id]
+        assert await listed(node, states=[SCHEDULED, PENDING]) == [task.task_id]
+        node.management.ledger._now_ms = lambda: now_ms() + 3_500_000
+        assert await found(PENDING) == [retried.task_id, task.task_id]
+        assert await counted(node, states=[RETRYING, SCHEDULED]) == 0
+
+
+async def test_a_count_has_an_end(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_COUNT", 3)
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        for count in (3, 4):
+            await node.create()
+            while await node.management.ledger.count_tasks(TaskFilter("default"), 10) < count:
+                await node.create()
+            answer = await node.tasks.CountTasks(task_service_pb2.CountTasksRequest())
+            assert (answer.count, answer.truncated) == (3, count > 3)
+
+
+async def test_few_among_many_are_found_by_an_index(database: str) -> None:
+    """Not how fast, but how: the blocks that have none of a queue or a label are not read."""
+    async with cluster(database) as system:
+        ledger = system.nodes[0].management.ledger
+        connection = await system.nodes[0].management._database.connect()
+        await connection.execute(MANY)
+        await connection.execute("VACUUM (ANALYZE) open_tasks")
+        await connection.execute("SET enable_seqscan = off")
+        for wanted, index in (
+            (TaskFilter("default", queue="rare"), "open_tasks_places"),
+            (TaskFilter("default", type="rare"), "open_tasks_places"),
+            (TaskFilter("default", labels=("a=9",)), "open_tasks_labels"),
+            (TaskFilter("default", states=(4,)), "open_tasks_running"),
+        ):
+            chosen = conditions(wanted, 0)
+            statement = f"EXPLAIN SELECT id FROM open_tasks WHERE {chosen.open} ORDER BY id DESC LIMIT 50"
+            cursor = await connection.execute(statement, chosen.parameters)
+            plan = "\n".join(row[0] for row in await cursor.fetchall())
+            assert index in plan, plan
+        assert len(await ledger.list_tasks(TaskFilter("default", queue="rare"), None, 50)) == 2
+        await connection.close()
+
+
+async def test_attempts_are_listed(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        task = await node.create()
+        attempts = [task_pb2.Attempt(attempt=n, outcome=FAILED, worker_id="w") for n in (1, 2)]
+        system.execution.attempts[uuid.UUID(task.task_id).bytes] = attempts
+        request = task_service_pb2.ListAttemptsRequest(task_id=task.task_id)
+        assert list((await node.tasks.ListAttempts(request)).attempts) == attempts
+        system.execution.away = True
+        error = await failure(node.tasks.ListAttempts(request))
+        assert error.reason == Reason.ATTEMPTS_UNAVAILABLE
+        request.task_id = str(uuid.uuid4())
+        assert isinstance(await failure(node.tasks.ListAttempts(request)), NotFound)
+        request.task_id = "x"
+        assert isinstance(await failure(node.tasks.ListAttempts(request)), InvalidRequest)
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (task_service_pb2.CountTasksRequest(queue="?"), "queue"),
+        (task_service_pb2.CountTasksRequest(labels=["x"]), "labels[0]"),
+        (task_service_pb2.CountTasksRequest(states=[0]), "states[0]"),  # type: ignore[list-item]
+    ],
+)
+async def test_a_bad_count_names_its_field(
+    database: str, request_: task_service_pb2.CountTasksRequest, field: str
+) -> None:
+    async with cluster(database) as system:
+        error = await failure(system.nodes[0].tasks.CountTasks(request_))
         assert isinstance(error, InvalidRequest)
         assert [item.field for item in error.violations] == [field]
 

@@ -47,6 +47,7 @@ from meshq.management.servicers.parts import TaskParts
 from meshq.management.servicers.queues import QueueServicer
 from meshq.management.servicers.tasks import TaskServicer
 from meshq.management.servicers.views import Views
+from meshq.management.servicers.waiting import Waiting
 from meshq.management.settings import ManagementSettings
 from meshq.management.stubs.attempts import Attempts
 from meshq.management.stubs.commits import CommitLink
@@ -249,6 +250,7 @@ class Management:
             watchers=self.watchers,
             feed=self.feed,
             views=views,
+            waiting=Waiting(self.ledger, self._placement, self.book.settings, self.now_ms),
             attempts=self._attempts,
             stopping=asyncio.Event(),
         )

@@ -19,6 +19,7 @@ from meshq.management.ledger import Ledger
 from meshq.management.model.task import TaskId
 from meshq.management.redrive import Redriver
 from meshq.management.servicers.views import Views
+from meshq.management.servicers.waiting import Waiting
 from meshq.management.update import Updater
 from meshq.management.watch.feed import Feed
 from meshq.management.watch.watchers import Watchers
@@ -48,6 +49,7 @@ class TaskParts(NamedTuple):
     watchers: Watchers
     feed: Feed
     views: Views
+    waiting: Waiting
     attempts: Attempts
     stopping: asyncio.Event
 

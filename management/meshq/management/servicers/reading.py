@@ -36,7 +36,9 @@ class ReadingMethods(TaskMethods):
         task_id = parse_task_id(request.task_id).bytes
         full = wants_full(request.view, default=True)
         row = await one_task(self._parts.ledger, task_id, full=full)
-        return await self._parts.views.one(row) if full else self._parts.views.basic(row)
+        task = await self._parts.views.one(row) if full else self._parts.views.basic(row)
+        await self._parts.waiting.add([task], [row], progress=full)
+        return task
 
     async def BatchGetTasks(  # noqa: N802
         self, request: task_service_pb2.BatchGetTasksRequest, context: Context
@@ -75,6 +77,7 @@ class ReadingMethods(TaskMethods):
         missing = [text_id(id_) for id_ in ids if id_ not in rows]
         known = [rows[id_] for id_ in ids if id_ in rows]
         tasks = await self._view(known, full=full)
+        await self._parts.waiting.add(tasks, known, progress=full)
         if len(tasks) < len(known):
             raise InvalidRequest.field(
                 "task_ids", f"name tasks of more than {MAX_FRAME_BYTES} bytes; ask for fewer at a time"
@@ -93,6 +96,7 @@ class ReadingMethods(TaskMethods):
         before = read_page_token(request.page_token, digest) if request.page_token else None
         rows = await self._parts.ledger.list_tasks(wanted, before, size + 1)
         tasks = await self._view(rows[:size], full=full)
+        await self._parts.waiting.add(tasks, rows, progress=full)
         following = page_token(rows[len(tasks) - 1].task_id, digest) if len(rows) > len(tasks) else ""
         return task_service_pb2.ListTasksResponse(tasks=tasks, next_page_token=following)
 
