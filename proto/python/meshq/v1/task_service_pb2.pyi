@@ -66,8 +66,8 @@ class TaskFilter(_message.Message):
     """Only tasks of this type."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_task_pb2.TaskState.ValueType]:
-        """Only tasks in one of these states, as the ledger has them: a SCHEDULED or RETRYING task whose time
-        has come is found as both its state and PENDING.
+        """Only tasks in one of these states, as they are shown: a SCHEDULED or RETRYING task whose time has
+        come is PENDING.
         """
 
     @_builtins.property
