@@ -213,6 +213,23 @@ def test_defaults_do_not_make_another_request_of_it() -> None:
     assert not task.HasField("priority")
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"max_attempts": 7, "headers": {"a": "b"}},
+        {"start_delay": timedelta(seconds=5), "priority": 3, "max_attempts": 2},
+        {"start_time": datetime(2030, 1, 1, tzinfo=UTC), "retry_policy": Retry(jitter=0.5)},
+    ],
+)
+def test_no_field_is_written_twice(fields: dict[str, Any]) -> None:
+    """Parsers merge them, but those that write JSON as they read refuse such a message."""
+    defaults = TaskDefaults(priority=5, max_attempts=9, retry=RetryPolicy(), heartbeat_ms=500)
+    for settings in (UNSET, QueueSettings(defaults=defaults)):
+        encoded = made(settings, **fields).spec
+        assert len(task_pb2.Task.FromString(encoded).SerializeToString()) == len(encoded)
+
+
 def test_a_queue_with_only_attempts_by_default_has_plain_tasks() -> None:
     new = made(QueueSettings(retention_days=30))
     assert (new.special, new.retention_days, new.task_id[-1] & 7) == (None, 30, 4)

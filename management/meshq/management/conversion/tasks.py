@@ -140,11 +140,15 @@ def new_task(task: task_pb2.Task, content: Content, tenant: str, settings: Queue
     create_ms = ready_ms = int.from_bytes(task_id[:6], "big")
     defaults = NO_DEFAULTS if settings is UNSET else defaults_of(settings, task.type)
     max_attempts = task.max_attempts or defaults.max_attempts or DEFAULT_MAX_ATTEMPTS
-    special = None
-    added = b""
+    special, encoded, added = None, content.encoded, b""
     if not content.plain or defaults is not NO_DEFAULTS:
         special, added, ready_ms = resolve(task, defaults, max_attempts, create_ms)
-    own_part = text_id(task_id).encode() + _servers_part(tenant, create_ms, max_attempts)
+        if task.HasField("start_delay"):
+            encoded = _without_delay(task)
+    # No field twice: the edge refuses to write such a message as JSON.
+    own_part = text_id(task_id).encode() + _servers_part(
+        tenant, create_ms, 0 if task.max_attempts else max_attempts
+    )
     return NewTask(
         task_id,
         tenant,
@@ -153,15 +157,29 @@ def new_task(task: task_pb2.Task, content: Content, tenant: str, settings: Queue
         State.PENDING if ready_ms <= create_ms else State.SCHEDULED,
         max_attempts,
         ready_ms,
-        content.encoded + _TASK_ID_KEY + own_part + added,
+        encoded + _TASK_ID_KEY + own_part + added,
         settings.retention_days,
         special,
     )
 
 
+def _without_delay(task: task_pb2.Task) -> bytes:
+    """The caller's part of a task whose delay has become a time."""
+    timed = task_pb2.Task()
+    timed.CopyFrom(task)
+    timed.ClearField("start_delay")
+    return timed.SerializeToString(deterministic=True)
+
+
 @lru_cache(maxsize=64)
 def _servers_part(tenant: str, create_ms: int, max_attempts: int) -> bytes:
-    """What the server adds to a specification beside the id; the same for most tasks of a millisecond."""
+    """What the server adds to a specification beside the id; the same for most tasks of a millisecond.
+
+    Args:
+        tenant: Whose task it is.
+        create_ms: When it was accepted.
+        max_attempts: 0 where the caller has said it.
+    """
     return task_pb2.Task(
         tenant=tenant, create_time=timestamp(create_ms), max_attempts=max_attempts
     ).SerializeToString()
