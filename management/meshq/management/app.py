@@ -290,7 +290,6 @@ class Management:
             self.chains,
             self.finisher,
             self.canceller,
-            self.updater,
             self.admission,
             self.creator,
             self._backlog,

@@ -7,7 +7,6 @@ whatever is still under way of the old one is not taken for the new.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeAlias
 
@@ -24,14 +23,9 @@ from meshq.management.model.task import (
     TaskRow,
     never_dispatched,
 )
-from meshq.mesh.lifecycle import cancelled
-from meshq.mesh.telemetry import logger
-
-_log = logger(__name__)
 
 _ROUNDS: Final = 8
 """How often a task may change between the look at it and the write, which takes a race each time."""
-_TRIES: Final = 60
 _RETRY_DELAY: Final = 1.0
 
 Change: TypeAlias = Callable[[TaskRow, int], Updated]
@@ -69,15 +63,6 @@ class Updater:
         self._dispatch = dispatch
         self._committed = committed
         self._now_ms = now_ms
-        self._repairs: set[asyncio.Task[None]] = set()
-
-    async def start(self) -> None:
-        """Nothing to begin."""
-
-    async def stop(self) -> None:
-        """End what is still tried."""
-        for task in list(self._repairs):
-            await cancelled(task)
 
     async def update(self, task_id: TaskId, change: Change) -> TaskRow:
         """Change a task; returns it with its specification.
@@ -124,34 +109,14 @@ class Updater:
             raise _started("at a worker")
 
     async def _pass_over(self, row: TaskRow, change: Change) -> TaskRow | None:
-        try:
-            return await self._write(row, change)
-        except MeshqError:
-            # No shard has the attempt any more, nor takes it again: it has to be passed over all the same.
-            task = asyncio.create_task(self._repair(row, change), name="pass over an attempt")
-            self._repairs.add(task)
-            task.add_done_callback(self._repairs.discard)
-            raise
-
-    async def _write(self, row: TaskRow, change: Change) -> TaskRow | None:
+        # If this fails the shards take the attempt again once they have forgotten the recall, which is in two
+        # minutes, and the sweeper brings it.
         return await self._ledger.pass_over(
             row.task_id,
             row.attempt,
             self._now_ms(),
             lambda found: None if found.state == State.CANCELLING else change(found, self._now_ms()),
         )
-
-    async def _repair(self, row: TaskRow, change: Change) -> None:
-        for _ in range(_TRIES):
-            await asyncio.sleep(_RETRY_DELAY)
-            try:
-                changed = await self._write(row, change)
-                if changed is not None:
-                    await self._follow_up(changed)
-            except MeshqError as error:
-                _log.info("a recalled attempt is still to be passed over", reason=error.message)
-            else:
-                return
 
     async def _follow_up(self, row: TaskRow) -> None:
         self._committed([row])
