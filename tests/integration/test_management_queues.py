@@ -213,6 +213,18 @@ async def test_an_instance_of_execution_that_is_met_is_told_what_concerns_it(dat
         assert not system.execution.configs["default", "was"].max_running
 
 
+async def test_an_instance_that_may_have_begun_anew_is_told_everything_again(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        await linked(system)
+        await create(node, limits={"maxRunning": 1})
+        await until(lambda: KEY in system.execution.configs, "the settings")
+        await until(lambda: system.execution.streams, "the stream")
+        system.execution.configs.clear()
+        system.execution.break_streams()
+        await until(lambda: KEY in system.execution.configs, "the settings again")
+
+
 async def test_only_a_queue_without_open_tasks_is_deleted_and_execution_forgets_its_limits(
     database: str,
 ) -> None:

@@ -194,10 +194,11 @@ class Management:
     def _build_queues(self) -> None:
         self.queue_figures = QueueFigures(self.queue_store, self._placement, self.now_ms)
         self.queue_watches = QueueWatches(self.queue_figures)
+        self.configurer = Configurer(self.book, self.configuring)
         self.queue_changes = QueueChanges(
             self.queue_store,
             self.book,
-            Configurer(self.book, self.configuring),
+            self.configurer,
             self.commits.queues_changed,
             self.now_ms,
         )
@@ -317,7 +318,9 @@ class Management:
         return Rules(retry_policy(row.traits), poison_limit, random())  # noqa: S311
 
     def _dispatch_link(self, instance: Instance) -> DispatchLink:
-        return DispatchLink(self._kit.direct(instance.address), self.outbox, self.sweeper.compare_all)
+        return DispatchLink(
+            self._kit.direct(instance.address), self.outbox, self.sweeper.compare_all, self.configurer.met
+        )
 
     def _progress_link(self, instance: Instance) -> ProgressLink:
         return ProgressLink(self._kit.direct(instance.address), self._kit.instance_id, self.bus)

@@ -111,6 +111,11 @@ class Configurer:
         # An instance that nobody here has met goes by what another one was told, hence one at least.
         return bool(told) and all(told)
 
+    def met(self) -> None:
+        """An instance was met, perhaps one that has forgotten what it was told: tell it everything again."""
+        for link in self._fleet.links():
+            link.met()
+
     def _changed(self, changes: Sequence[QueueChange]) -> None:
         del changes
         for link in self._fleet.links():

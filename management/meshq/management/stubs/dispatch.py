@@ -44,12 +44,20 @@ class DispatchLink:
         channel: To the instance.
         outbox: What is to be sent.
         compare: Called when the instance wants everything compared.
+        met: Called when a stream is opened; the instance may be another one than before.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, outbox: Outbox, compare: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        outbox: Outbox,
+        compare: Callable[[], None],
+        met: Callable[[], None],
+    ) -> None:
         self._stub = dispatch_service_pb2_grpc.DispatchServiceStub(channel)
         self._outbox = outbox
         self._compare = compare
+        self._met = met
         self._unanswered: OrderedDict[int, _Frame] = OrderedDict()
         self._answered = asyncio.Event()
         self._retiring = asyncio.Event()
@@ -58,6 +66,7 @@ class DispatchLink:
     async def run(self) -> None:
         """Send what is to be sent until the stream is lost."""
         call: Any = self._stub.Dispatch()
+        self._met()
         try:
             await together(self._send(call), self._receive(call), self._watch())
         finally:
