@@ -191,7 +191,7 @@ def test_get_says_why_a_task_waits_and_what_was_tried(meshq: Meshq) -> None:
     text = meshq("task", "get", ID).stdout
     for part in (
         "as the queue allows [KEY_BUSY]: 2 of 2 at workers",
-        "2 of 3, 1 of them for free",
+        "1 of 3 (number 2; 1 before it cost nothing)",
         "2126-01-31 12:00:00 (in ",
         "team=a",
         OTHER,

@@ -239,7 +239,8 @@ async def test_a_watch_of_many_resumes_with_its_token(service: Service, client: 
     sign.keepalive.interval.FromSeconds(20)
     service.watches += [
         [change("PENDING", b"1"), sign, Aborted("slow", Reason.WATCH_TOO_SLOW)],
-        [change("SUCCEEDED", b"3")],  # a stream that ends is opened again, too
+        # A change that was told is told again; and a stream that ends is opened again, too.
+        [change("PENDING", b"2"), change("SUCCEEDED", b"3")],
         [Aborted("too much has happened", Reason.RESUME_LOST)],
     ]
     changes = client.watch_tasks(queue="q", labels={"a": "b"}, resume_token=b"0")

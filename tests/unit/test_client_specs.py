@@ -5,9 +5,11 @@ import math
 
 import pytest
 
-from meshq.client import RateLimit, RetryPolicy, TaskDefaults, TaskSpec, operations
+from meshq.client import RateLimit, RetryPolicy, TaskDefaults, TaskSpec, operations, watching
 from meshq.client.completing import redrive_many
 from meshq.contract.errors import InvalidRequest
+from meshq.v1.task_pb2 import Task
+from meshq.v1.task_service_pb2 import WatchTasksResponse
 
 NAIVE = dt.datetime(2026, 1, 2)  # noqa: DTZ001
 AWARE = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
@@ -58,3 +60,10 @@ def test_redriving_at_most_so_many_ends_with_them() -> None:
     with pytest.raises(StopIteration) as end:
         steps.send((5, False, ()))
     assert end.value.value == 5
+
+
+def test_a_watch_of_many_remembers_only_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "REMEMBERED", 2)
+    watch = watching.TasksWatch({}, b"")
+    told = [len(watch.read(WatchTasksResponse(task=Task(task_id=name)))) for name in "abacab"]
+    assert told == [1, 1, 0, 1, 0, 1]

@@ -33,7 +33,7 @@ def tasks(items: Iterable[models.Task], *, width: int = WIDE) -> Table:
             "TYPE": item.type,
             "QUEUE": item.queue,
             "STATE": state(item.state),
-            "ATTEMPT": f"{item.attempt}/{item.max_attempts}",
+            "ATTEMPT": attempts_made(item).replace(" of ", "/"),
             "CREATED": short_clock(item.create_time),
             "TOOK": took(item.attempt_start_time, item.end_time),
             "NOTE": short(_waits_for(item.waiting) if item.waiting else failure(item.error)),
@@ -153,7 +153,7 @@ def attempts_whole(items: Iterable[models.Attempt]) -> RenderableType:
 def change(item: models.Task) -> str:
     """A change of a task as one line."""
     note = f" {short(failure(item.error))}" if item.error else ""
-    attempt = f"attempt {item.attempt} of {item.max_attempts}"
+    attempt = f"attempt {attempts_made(item)}"
     now = dt.datetime.now().astimezone()
     line = f"{now:%H:%M:%S} {item.state:<10} {item.task_id} {item.type} in {item.queue}, {attempt}{note}"
     return printable(line)
@@ -197,9 +197,15 @@ def _progress(item: models.TaskProgress) -> str:
     return f"{bar} {item.fraction:.0%} {item.message}".rstrip() + when
 
 
+def attempts_made(item: models.Task) -> str:
+    """Which of the attempts that count is made, of how many; those that cost nothing are left out."""
+    return f"{item.attempt - item.spared_attempts} of {item.max_attempts}"
+
+
 def _attempt_text(item: models.Task) -> str:
-    spared = f", {item.spared_attempts} of them for free" if item.spared_attempts else ""
-    return f"{item.attempt} of {item.max_attempts}{spared}"
+    spared = item.spared_attempts
+    note = f" (number {item.attempt}; {spared} before it cost nothing)" if spared else ""
+    return attempts_made(item) + note
 
 
 def _attempt_note(item: models.Attempt) -> str:

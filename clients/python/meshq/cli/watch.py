@@ -16,6 +16,7 @@ from rich.text import Text
 
 from meshq.cli import drawings
 from meshq.cli.output import printable
+from meshq.cli.task_drawings import attempts_made
 
 if TYPE_CHECKING:  # imports grpc
     from meshq.client.models import Task, TaskEvent, TaskOutput, TaskProgress
@@ -69,7 +70,7 @@ class View:
             drawings.state(task.state),
             Text(printable(task.type), style="bold"),
             Text(task.task_id, no_wrap=True),
-            Text(f"attempt {task.attempt} of {task.max_attempts}"),
+            Text(f"attempt {attempts_made(task)}"),
             Text(printable(task.worker_id)),
             Text(drawings.span(passed), style="dim"),
         )
@@ -111,7 +112,7 @@ def line(event: TaskEvent) -> str:
     from meshq.client.models import Task, TaskProgress  # noqa: PLC0415
 
     if isinstance(event, Task):
-        parts = [event.state, f"attempt {event.attempt} of {event.max_attempts}"]
+        parts = [event.state, f"attempt {attempts_made(event)}"]
         parts += [f"at {event.worker_id}"] if event.worker_id else []
         return ", ".join(parts)
     if isinstance(event, TaskProgress):

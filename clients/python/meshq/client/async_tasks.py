@@ -213,10 +213,11 @@ class AsyncTasks(AsyncCalls):
         """Iterate without end over every change of state of the tasks that a filter selects.
 
         Creations count as changes; `states` selects changes into these states. A stream that breaks is
-        resumed where it was, and may then tell some changes again.
+        resumed where it was.
 
         Args:
-            resume_token: That of the last change that was read, to go on after it; empty to begin now.
+            resume_token: That of the last change that was read, to go on after it; empty to begin now. Some
+                changes before it may be told again.
             timeout: Seconds without any word from the server after which resuming is given up.
             wanted: Which tasks: see `TaskFilter`; all by default.
 

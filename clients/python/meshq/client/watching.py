@@ -7,7 +7,7 @@ reason that `mends`, opens the next one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from google.protobuf.message import Message
 
@@ -21,6 +21,9 @@ from meshq.contract.errors import MeshqError, Reason
 from meshq.v1 import queue_service_pb2, task_service_pb2
 
 Event = TypeVar("Event")
+
+REMEMBERED: Final = 10_000
+"""Tasks whose last change is remembered: as many as a server tells again at most."""
 
 
 class Watch(Generic[Event]):
@@ -82,7 +85,10 @@ class TaskWatch(Watch[TaskEvent]):
 
 
 class TasksWatch(Watch[TaskChange]):
-    """The tasks that a filter selects, without end. Every stream goes on where the one before broke."""
+    """The tasks that a filter selects, without end. Every stream goes on where the one before broke.
+
+    A server begins a little earlier, lest it misses anything; what was told of a task last is not news.
+    """
 
     method = task_calls.SERVICE + "WatchTasks"
     answer = task_service_pb2.WatchTasksResponse
@@ -90,6 +96,7 @@ class TasksWatch(Watch[TaskChange]):
     def __init__(self, wanted: TaskFilter, resume_token: bytes) -> None:
         self._wanted = wanted
         self._token = resume_token
+        self._told: dict[str, tuple[int, TaskState]] = {}
 
     def request(self) -> Message:
         """The filter, and where to go on."""
@@ -103,7 +110,16 @@ class TasksWatch(Watch[TaskChange]):
         self._token = message.resume_token or self._token
         if message.WhichOneof("event") != "task":
             return ()
-        return (TaskChange(conversion.task(message.task), self._token),)
+        task = conversion.task(message.task)
+        return (TaskChange(task, self._token),) if self._is_news(task) else ()
+
+    def _is_news(self, task: Task) -> bool:
+        here = (task.attempt, task.state)
+        news = self._told.pop(task.task_id, None) != here
+        self._told[task.task_id] = here
+        if len(self._told) > REMEMBERED:
+            del self._told[next(iter(self._told))]
+        return news
 
     def mends(self, error: MeshqError) -> bool:
         """All that mends a watch, but for a token that is too old."""

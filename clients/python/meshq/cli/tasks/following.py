@@ -132,7 +132,8 @@ def tell_end(session: Session, task: Task) -> None:
             session.output.write(task_drawings.value_text(task.result))
         return
     why = task_drawings.failure(task.error) or task.cancel_reason
-    ended = f"Task {task.task_id} ({task.type}) {task.state} at attempt {task.attempt} of {task.max_attempts}"
+    made = task_drawings.attempts_made(task)
+    ended = f"Task {task.task_id} ({task.type}) {task.state} at attempt {made}"
     hint = f"`meshq task get {task.task_id}` shows it all"
     raise Trouble(f"{ended}: {why}" if why else ended, ExitCode.TASK_NOT_SUCCEEDED, hint)
 
