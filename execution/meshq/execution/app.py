@@ -106,7 +106,7 @@ class Execution:
         checkpoint_store = CheckpointStore(self.database)
         self.checkpoints = Checkpoints(checkpoint_store)
         self.leftovers = Leftovers(checkpoint_store, ledger.open_among)
-        self.deferrals = Deferrals(DeferralStore(self.database), self.shards)
+        self.deferrals = Deferrals(DeferralStore(self.database), self.shards, self.reporter)
         self.expirer = Expirer(
             self.shards,
             self.recorder,
@@ -153,7 +153,8 @@ class Execution:
             record=self.recorder.record,
             lost=lost,
         )
-        news, board = NewsRoom(), ProgressBoard()
+        news = NewsRoom()
+        self.board = board = ProgressBoard()
         workers = Workers(kit.instance_id, self.sessions, self.polls, self._others, kit.direct)
         self._worker = worker.WorkerServicer(
             self.sessions,
