@@ -165,6 +165,29 @@ async def test_a_far_task_stays_in_the_ledger_until_its_time_is_near(database: s
         assert sent[0].ready_time_ms == (await shown(node, far)).next_start_time.ToMilliseconds()
         await promoter.run_once()
         assert (await promoter.run_once()) == pytest.approx(30.0)
+        # What was near from the beginning has never passed through the promoter.
+        assert [i.task_id for frame in system.execution.frames for i in frame.items].count(near) == 1
+
+
+async def test_what_became_near_while_nobody_looked_is_dispatched_after_a_restart(database: str) -> None:
+    async with cluster(database, sweep_age=600) as system:
+        (node,) = system.nodes
+        far = [await created(node, start_delay=timedelta(minutes=10, seconds=n)) for n in range(5)]
+        retried = await created(node)
+        await on_shard(system, retried)
+        (directive,) = await node.report(report(retried, 1, FAILED, retry_delay_ms=700_000))
+        assert directive.kind == pb.DIRECTIVE_KIND_LATER
+        del system.execution.shard[retried]
+    async with cluster(database, sweep_age=600) as system:
+        (node,) = system.nodes
+        clock = node.management.now_ms
+        promoter = node.management.promoter
+        await promoter.stop()
+        promoter._now_ms = lambda: clock() + 8 * 60_000
+        await promoter.run_once()
+        for task_id in (*far, retried):
+            await on_shard(system, task_id)
+        assert system.execution.shard[retried].attempt == 2
 
 
 async def test_a_task_that_takes_too_long_is_taken_back_and_expires(database: str) -> None:

@@ -1,7 +1,8 @@
 """The promoter: what is due far from now stays in the ledger, and is dispatched shortly before its time.
 
 It sleeps until the next such task comes near. Its place is a point in time and lives in memory: whoever
-takes the duty over begins at the present, and what was due before is the sweeper's.
+takes the duty over begins at the present, and what was due before is the sweeper's. What is near when it is
+accepted, or put off, never passes through here.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from meshq.mesh.lifecycle import Repeater
 
 _LONGEST_SLEEP: Final = 30.0
 _BUSY_PAUSE: Final = 0.1
+_MARGIN_MS: Final = 10_000
+"""For clocks that differ and commits that take their time."""
 
 
 class Promoter:
@@ -53,6 +56,8 @@ class Promoter:
             self._place = (found[-1].ready_ms, found[-1].task_id)
         if len(found) == MAX_FRAME_ITEMS:
             return 0.0
+        # What is accepted from now on for a time before this is dispatched by whoever accepts it.
+        self._place = max(self._place, (until_ms - _MARGIN_MS, NO_ID))
         return await self._until_next(until_ms)
 
     async def _until_next(self, until_ms: int) -> float:

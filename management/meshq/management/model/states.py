@@ -35,7 +35,7 @@ _ENDS: Final = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.
 _RETRY: Final = frozenset({State.RETRYING, State.PENDING, State.SCHEDULED})
 
 MOVES: Final[dict[State, frozenset[State]]] = {
-    State.WAITING: frozenset({State.SCHEDULED, State.PENDING, State.CANCELLING, State.EXPIRED}),
+    State.WAITING: frozenset({State.SCHEDULED, State.PENDING, State.CANCELLING}),
     State.SCHEDULED: frozenset({State.PENDING, State.RUNNING, State.CANCELLING}) | _RETRY | _ENDS,
     State.PENDING: frozenset({State.RUNNING, State.CANCELLING}) | _RETRY | _ENDS,
     State.RUNNING: frozenset({State.CANCELLING}) | _RETRY | _ENDS,
