@@ -16,6 +16,7 @@ from meshq.v1 import task_pb2
 from meshq.v1 import task_service_pb2 as pb
 
 PENDING = task_pb2.TASK_STATE_PENDING
+WAITING = task_pb2.TASK_STATE_WAITING
 RUNNING = task_pb2.TASK_STATE_RUNNING
 CANCELLED = task_pb2.TASK_STATE_CANCELLED
 DONE = task_pb2.TASK_STATE_SUCCEEDED
@@ -101,6 +102,24 @@ async def test_the_states_of_a_filter_select_changes_into_them(database: str) ->
         for task in (first, second):
             await node.tasks.CancelTask(pb.CancelTaskRequest(task_id=task.task_id))
         assert await watch.shown(2) == [(first.task_id, CANCELLED), (second.task_id, CANCELLED)]
+
+
+async def test_a_chain_is_shown_as_it_moves(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        watch = await Watch(node).begun()
+        first, second = [await node.create(ordering_key="k") for _ in range(2)]
+        assert await watch.shown(2) == [(first.task_id, PENDING), (second.task_id, WAITING)]
+        await node.report(report(uuid.UUID(first.task_id).bytes, 1, SUCCEEDED))
+        assert await watch.shown(2) == [(first.task_id, DONE), (second.task_id, PENDING)]
+
+
+async def test_an_instance_that_comes_later_is_heard(database: str) -> None:
+    async with cluster(database) as system:
+        watch = await Watch(system.nodes[0]).begun()
+        other = await system.add_node()
+        task = await other.create()
+        assert await watch.shown(1) == [(task.task_id, PENDING)]
 
 
 async def test_a_broken_watch_goes_on_where_it_was(database: str) -> None:
