@@ -440,3 +440,25 @@ async def test_a_bad_watch_is_refused(database: str, request_: WatchQueuesReques
         error = await failure(_to_the_end(system.nodes[0].queues.WatchQueues(request_)))
         assert isinstance(error, InvalidRequest)
         assert error.violations[0].field == field
+
+
+async def test_a_full_queue_refuses_tasks_also_on_an_instance_that_has_just_started(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        await create(node, maxOpenTasks="3")
+        for _ in range(3):
+            await node.create(queue="q")
+        assert (await failure(node.create(queue="q"))).reason == Reason.QUEUE_FULL
+        late = await system.add_node()
+        assert (await failure(late.create(queue="q"))).reason == Reason.QUEUE_FULL
+        await late.create(queue="other")
+        await purge(node)
+
+        async def taken() -> bool:
+            try:
+                await late.create(queue="q")
+            except grpc.aio.AioRpcError:
+                return False
+            return True
+
+        await until(taken, "room")

@@ -75,10 +75,12 @@ async def test_the_book_follows_changes_and_says_what_they_led_to() -> None:
     await book.refresh()
     assert book.settings("default", "a") == FULL._replace(version=1)
     assert book.settings("default", "c") is UNSET
+    assert book.bounded == {("default", "a"), ("default", "b")}
     store.set("a", UNSET, deleted=True)
     await book.refresh()
     await book.refresh()
     assert book.settings("default", "a") is UNSET
+    assert book.bounded == {("default", "b")}
     assert heard == ["a 1 False", "b 2 False", "a 3 True"]
     assert [change.name for change in book.behind(0)] == ["b", "a"]
     assert [change.name for change in book.behind(2)] == ["a"]

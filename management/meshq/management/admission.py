@@ -28,6 +28,10 @@ Key = tuple[str, str]
 class Settings(Protocol):
     """What queues are set to."""
 
+    @property
+    def bounded(self) -> frozenset[Key]:
+        """Those that take only so many open tasks."""
+
     def settings(self, tenant: str, queue: str) -> QueueSettings:
         """What one is set to."""
 
@@ -43,13 +47,18 @@ class Admission:
     """See the module."""
 
     def __init__(self, book: Settings, counts: Counts) -> None:
+        self._book = book
         self._counts = counts
         self._counted: dict[Key, int] = {}
         self._taken: Counter[Key] = Counter()
         self._repeater = Repeater("admission", self.count, _COUNT_SECONDS)
         self.settings = book.settings
-        self.start = self._repeater.start
         self.stop = self._repeater.stop
+
+    async def start(self) -> None:
+        """Count before anything is taken: an instance that starts knows nothing of what others took."""
+        await self.count()
+        await self._repeater.start()
 
     def refusal(self, tenant: str, queue: str, settings: QueueSettings) -> Verdict | None:
         """Why the queue takes no task now; if it takes one, that is counted."""
@@ -58,15 +67,13 @@ class Admission:
         if settings.max_open_tasks:
             key = tenant, queue
             if self._counted.get(key, 0) + self._taken[key] >= settings.max_open_tasks:
-                # Counted from now on, also where the limit is met by the first look at the queue.
-                self._counted.setdefault(key, 0)
                 return Verdict.FULL
             self._taken[key] += 1
         return None
 
     async def count(self) -> None:
-        """Look how many tasks are open in the queues that have a limit and were used."""
-        wanted = [key for key in {*self._counted, *self._taken} if self.settings(*key).max_open_tasks]
+        """Look how many tasks are open in the queues that have a limit."""
+        wanted = sorted(self._book.bounded)
         before = self._taken.copy()
         try:
             self._counted = await self._counts.open_counts(wanted) if wanted else {}

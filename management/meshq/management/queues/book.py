@@ -37,6 +37,7 @@ class QueueBook:
         self._store = store
         self._entries: dict[QueueKey, QueueChange] = {}
         self._settings: dict[QueueKey, QueueSettings] = {}
+        self._bounded: set[QueueKey] = set()
         self._listeners: list[Callable[[Sequence[QueueChange]], None]] = []
         self._reading = asyncio.Lock()
         self._repeater = Repeater("settings of queues", self._reread, _REREAD_SECONDS)
@@ -56,6 +57,11 @@ class QueueBook:
     def settings(self, tenant: str, queue: str) -> QueueSettings:
         """What a queue is set to."""
         return self._settings.get((tenant, queue), UNSET)
+
+    @property
+    def bounded(self) -> frozenset[QueueKey]:
+        """The queues that take only so many open tasks."""
+        return frozenset(self._bounded)
 
     def entry(self, key: QueueKey) -> QueueChange | None:
         """What the book has of a queue; None where nothing was ever set."""
@@ -101,6 +107,10 @@ class QueueBook:
                 self._settings.pop(change.key, None)
             else:
                 self._settings[change.key] = change.settings
+            if change.settings.max_open_tasks:
+                self._bounded.add(change.key)
+            else:
+                self._bounded.discard(change.key)
         self.version = changes[-1].settings.version
         for listener in self._listeners:
             listener(changes)
