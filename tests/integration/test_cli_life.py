@@ -11,13 +11,13 @@ from typing import Any
 
 import grpc
 import pytest
-from fixtures.command_line import DEADLINE, FAILED, ID, SUCCEEDED, Meshq, Terminal, lines, make_task, meshq
+from fixtures.command_line import DEADLINE, FAILED, ID, SUCCEEDED, Meshq, Terminal, inside, lines, make_task
 
 from meshq.contract import errors
 from meshq.contract.status import to_status
 from meshq.v1 import queue_service_pb2, task_pb2, task_service_pb2
 
-__all__ = ["meshq"]
+__all__ = ["inside"]
 
 OTHER = "0199aaaa-0000-7000-8000-000000000002"
 ALL_OPTIONS = [
@@ -35,9 +35,9 @@ ALL_OPTIONS = [
 
 
 @pytest.mark.parametrize("command", ["create", "run"])
-def test_all_that_can_be_said_about_a_task(meshq: Meshq, command: str) -> None:
-    meshq("task", command, "t", *ALL_OPTIONS)
-    task = meshq.server.requests[0].task
+def test_all_that_can_be_said_about_a_task(inside: Meshq, command: str) -> None:
+    inside("task", command, "t", *ALL_OPTIONS)
+    task = inside.server.requests[0].task
     assert (task.priority, dict(task.labels), task.start_delay.seconds) == (
         5,
         {"team": "a", "run": "7"},
@@ -56,8 +56,8 @@ def test_all_that_can_be_said_about_a_task(meshq: Meshq, command: str) -> None:
     assert [item.ToMilliseconds() for item in timeouts] == [1_000, 2_000, 3_000, 250]
 
 
-def test_a_time_to_start_and_a_scope(meshq: Meshq) -> None:
-    meshq(
+def test_a_time_to_start_and_a_scope(inside: Meshq) -> None:
+    inside(
         "task",
         "create",
         "t",
@@ -68,33 +68,33 @@ def test_a_time_to_start_and_a_scope(meshq: Meshq) -> None:
         "--unique-until",
         "started",
     )
-    task = meshq.server.requests[0].task
+    task = inside.server.requests[0].task
     assert task.start_time.ToDatetime(dt.UTC) == dt.datetime(2026, 1, 31, 11, tzinfo=dt.UTC)
     assert task.unique_scope == task_pb2.UNIQUE_SCOPE_UNTIL_STARTED
 
 
-def test_broken_rules_are_told_by_option(meshq: Meshq) -> None:
+def test_broken_rules_are_told_by_option(inside: Meshq) -> None:
     violations = [
         errors.FieldViolation("task.priority", "must be 0 to 9, not 12"),
         errors.FieldViolation("task.retry_policy.max_delay", "must be 0 to 30 days"),
         errors.FieldViolation("task.labels['a b']", "must be 1 to 64 characters"),
     ]
-    meshq.server.answer = lambda _: errors.InvalidRequest(violations)
-    run = meshq("task", "create", "t", code=2)
+    inside.server.answer = lambda _: errors.InvalidRequest(violations)
+    run = inside("task", "create", "t", code=2)
     assert [line.split(":")[0].strip() for line in run.stderr.splitlines()[1:]] == [
         "--priority",
         "--retry-max-delay",
         "--label['a b']",
     ]
-    (shape,) = lines(meshq("task", "create", "t", "--json", code=2).stderr)
+    (shape,) = lines(inside("task", "create", "t", "--json", code=2).stderr)
     assert shape["error"]["violations"][0]["option"] == "--priority"
 
 
-def test_a_taken_key_is_a_conflict(meshq: Meshq) -> None:
-    meshq.server.answer = lambda _: errors.Conflict(
+def test_a_taken_key_is_a_conflict(inside: Meshq) -> None:
+    inside.server.answer = lambda _: errors.Conflict(
         "task x holds the unique key", errors.Reason.UNIQUE_KEY_TAKEN, task_id=OTHER
     )
-    run = meshq("task", "create", "t", "--unique", "u", "--unique-policy", "reject", "--json", code=5)
+    run = inside("task", "create", "t", "--unique", "u", "--unique-policy", "reject", "--json", code=5)
     assert lines(run.stderr)[0]["error"]["metadata"] == {"task_id": OTHER}
 
 
@@ -102,31 +102,31 @@ def accepted(*ids: str) -> Iterator[task_service_pb2.CreateTaskResult]:
     return iter(task_service_pb2.CreateTaskResult(task_id=item) for item in ids)
 
 
-def test_bulk_reads_objects(meshq: Meshq) -> None:
-    meshq.server.results = accepted("1", "2", "3")
+def test_bulk_reads_objects(inside: Meshq) -> None:
+    inside.server.results = accepted("1", "2", "3")
     text = (
         '{"type": "a", "payload": null, "labels": {"x": "y"}, "start_delay": "10m", "priority": 9}\n\n'
         '{"type": "b", "data": "AP8=", "retry": {"initial_delay": 2}, "unique_scope": "UNTIL_STARTED"}\n'
         '{"type": "c", "start_time": "2026-01-31T12:00:00Z", "heartbeat_timeout": 0.5}\n'
     )
-    run = meshq("task", "bulk", "--priority", "1", "--queue", "q", stdin=text.encode())
+    run = inside("task", "bulk", "--priority", "1", "--queue", "q", stdin=text.encode())
     assert run.stdout.splitlines() == ["1", "2", "3"]
     assert run.stderr == "3 created.\n"
-    first, second, third = meshq.server.ingested
+    first, second, third = inside.server.ingested
     assert (first.payload.WhichOneof("kind"), first.priority, first.queue) == ("null_value", 9, "q")
     assert (first.start_delay.seconds, dict(first.labels)) == (600, {"x": "y"})
     assert (second.data, second.priority, second.retry_policy.initial_delay.seconds) == (b"\x00\xff", 1, 2)
     assert third.heartbeat_timeout.nanos == 5 * 10**8
 
 
-def test_bulk_reads_payloads_of_one_type(meshq: Meshq, tmp_path: Path) -> None:
-    meshq.server.results = accepted("1", "2")
+def test_bulk_reads_payloads_of_one_type(inside: Meshq, tmp_path: Path) -> None:
+    inside.server.results = accepted("1", "2")
     (tmp_path / "lines").write_text("3\nthree\n")
-    meshq("task", "bulk", str(tmp_path / "lines"), "--type", "t", "--string")
-    assert [task.payload.string_value for task in meshq.server.ingested] == ["3", "three"]
+    inside("task", "bulk", str(tmp_path / "lines"), "--type", "t", "--string")
+    assert [task.payload.string_value for task in inside.server.ingested] == ["3", "three"]
 
 
-def test_bulk_tells_what_was_refused_and_what_existed(meshq: Meshq) -> None:
+def test_bulk_tells_what_was_refused_and_what_existed(inside: Meshq) -> None:
     bad = errors.InvalidRequest.field("tasks[1].priority", "must be 0 to 9, not 12")
     results = [
         task_service_pb2.CreateTaskResult(task_id="1", existing=True),
@@ -134,13 +134,13 @@ def test_bulk_tells_what_was_refused_and_what_existed(meshq: Meshq) -> None:
         task_service_pb2.CreateTaskResult(task_id="3"),
     ]
     text = b'{"type": "a"}\n' * 3
-    meshq.server.results = iter(results)
-    run = meshq("task", "bulk", stdin=text, code=2)
+    inside.server.results = iter(results)
+    run = inside("task", "bulk", stdin=text, code=2)
     assert run.stdout.splitlines() == ["1", "3"]
     assert "Cannot create the task of line 2: the request breaks a rule.\n  --priority: must be" in run.stderr
     assert run.stderr.endswith("1 created, 1 existed, 1 refused.\n")
-    meshq.server.results = iter(results)
-    shapes = lines(meshq("task", "bulk", "--json", stdin=text, code=2).stdout)
+    inside.server.results = iter(results)
+    shapes = lines(inside("task", "bulk", "--json", stdin=text, code=2).stdout)
     assert [(item["line"], item["task_id"], item["existing"]) for item in shapes] == [
         *((1, "1", True), (2, None, False), (3, "3", False)),
     ]
@@ -157,19 +157,19 @@ def test_bulk_tells_what_was_refused_and_what_existed(meshq: Meshq) -> None:
         ('{"type": "a", "unique_scope": "EVER"}', "'EVER' is not a valid UniqueScope"),
     ],
 )
-def test_a_line_that_is_no_task_ends_the_reading(meshq: Meshq, line: str, says: str) -> None:
-    meshq.server.results = accepted("1")
-    run = meshq("task", "bulk", stdin=f'{{"type": "a"}}\n{line}\n{{"type": "b"}}\n'.encode(), code=2)
+def test_a_line_that_is_no_task_ends_the_reading(inside: Meshq, line: str, says: str) -> None:
+    inside.server.results = accepted("1")
+    run = inside("task", "bulk", stdin=f'{{"type": "a"}}\n{line}\n{{"type": "b"}}\n'.encode(), code=2)
     assert run.stdout == "1\n"
     assert says in run.stderr
-    assert [task.type for task in meshq.server.ingested] == ["a"]
+    assert [task.type for task in inside.server.ingested] == ["a"]
 
 
 # Reading
 
 
-def test_get_says_why_a_task_waits_and_what_was_tried(meshq: Meshq) -> None:
-    meshq.server.answer = lambda _: make_task(
+def test_get_says_why_a_task_waits_and_what_was_tried(inside: Meshq) -> None:
+    inside.server.answer = lambda _: make_task(
         state="TASK_STATE_RETRYING",
         attempt=2,
         spared_attempts=1,
@@ -187,8 +187,8 @@ def test_get_says_why_a_task_waits_and_what_was_tried(meshq: Meshq) -> None:
     attempt.error.type, attempt.error.message, attempt.error.traceback = "Timeout", "no answer", "the trace"
     attempt.retry_delay.FromSeconds(90)
     found = task_service_pb2.ListAttemptsResponse(attempts=[attempt])
-    meshq.server.answers["ListAttempts"] = lambda _: found
-    text = meshq("task", "get", ID).stdout
+    inside.server.answers["ListAttempts"] = lambda _: found
+    text = inside("task", "get", ID).stdout
     for part in (
         "as the queue allows [KEY_BUSY]: 2 of 2 at workers",
         "1 of 3 (number 2; 1 before it cost nothing)",
@@ -199,127 +199,127 @@ def test_get_says_why_a_task_waits_and_what_was_tried(meshq: Meshq) -> None:
         "Timeout: no answer; again after 1 min 30 s",
     ):
         assert part in text
-    (shape,) = lines(meshq("task", "get", ID, "--json").stdout)
+    (shape,) = lines(inside("task", "get", ID, "--json").stdout)
     assert shape["waiting"]["reason"] == "KEY_BUSY"
     assert shape["attempts"][0]["retry_delay"] == 90
-    assert "the trace" in meshq("task", "attempts", ID).stdout
-    assert lines(meshq("task", "attempts", ID, "--json").stdout)[0]["outcome"] == "FAILED"
+    assert "the trace" in inside("task", "attempts", ID).stdout
+    assert lines(inside("task", "attempts", ID, "--json").stdout)[0]["outcome"] == "FAILED"
 
 
-def test_get_shows_the_rest_when_nobody_knows_the_attempts(meshq: Meshq) -> None:
-    meshq.server.answers["ListAttempts"] = lambda _: errors.InternalError("away")
-    assert "the attempts cannot be shown now" in meshq("task", "get", ID).stdout
-    assert lines(meshq("task", "get", ID, "--json").stdout)[0]["attempts"] is None
+def test_get_shows_the_rest_when_nobody_knows_the_attempts(inside: Meshq) -> None:
+    inside.server.answers["ListAttempts"] = lambda _: errors.InternalError("away")
+    assert "the attempts cannot be shown now" in inside("task", "get", ID).stdout
+    assert lines(inside("task", "get", ID, "--json").stdout)[0]["attempts"] is None
 
 
-def test_get_shows_progress(meshq: Meshq) -> None:
-    meshq.server.answer = lambda _: make_task(
+def test_get_shows_progress(inside: Meshq) -> None:
+    inside.server.answer = lambda _: make_task(
         state="TASK_STATE_RUNNING", progress={"attempt": 1, "fraction": 0.25, "message": "reading"}
     )
-    assert "█████░░░░░░░░░░░░░░░ 25% reading" in meshq("task", "get", ID).stdout
+    assert "█████░░░░░░░░░░░░░░░ 25% reading" in inside("task", "get", ID).stdout
 
 
-def test_count_and_list_by_label(meshq: Meshq) -> None:
-    meshq.server.answers["CountTasks"] = lambda _: task_service_pb2.CountTasksResponse(
+def test_count_and_list_by_label(inside: Meshq) -> None:
+    inside.server.answers["CountTasks"] = lambda _: task_service_pb2.CountTasksResponse(
         count=1_000_000, truncated=True
     )
-    assert meshq("task", "count", "--label", "a=b", "--state", "failed").stdout == "more than 1000000\n"
-    request = meshq.server.requests[-1]
+    assert inside("task", "count", "--label", "a=b", "--state", "failed").stdout == "more than 1000000\n"
+    request = inside.server.requests[-1]
     assert (list(request.labels), list(request.states)) == (["a=b"], [task_pb2.TASK_STATE_FAILED])
-    (shape,) = lines(meshq("task", "count", "--json").stdout)
+    (shape,) = lines(inside("task", "count", "--json").stdout)
     assert shape == {"count": 1_000_000, "truncated": True}
-    meshq.server.answer = lambda _: task_service_pb2.ListTasksResponse()
-    meshq("task", "list", "-l", "a=b", "-l", "c=d")
-    assert list(meshq.server.requests[-1].labels) == ["a=b", "c=d"]
+    inside.server.answer = lambda _: task_service_pb2.ListTasksResponse()
+    inside("task", "list", "-l", "a=b", "-l", "c=d")
+    assert list(inside.server.requests[-1].labels) == ["a=b", "c=d"]
 
 
 # Changing
 
 
-def test_update_names_what_changes(meshq: Meshq) -> None:
-    meshq.server.answer = lambda _: make_task()
-    run = meshq("task", "update", ID, "new input", "--priority", "0", "--in", "0", "--no-labels")
+def test_update_names_what_changes(inside: Meshq) -> None:
+    inside.server.answer = lambda _: make_task()
+    run = inside("task", "update", ID, "new input", "--priority", "0", "--in", "0", "--no-labels")
     assert run.stdout == f"Task {ID} is changed; it is PENDING.\n"
-    (request,) = meshq.server.requests
+    (request,) = inside.server.requests
     assert list(request.update_mask.paths) == ["labels", "payload", "priority", "start_delay"]
     assert request.task.payload.string_value == "new input"
 
 
-def test_a_task_that_has_started_is_not_changed(meshq: Meshq) -> None:
-    meshq.server.answer = lambda _: errors.PreconditionFailed("it runs", errors.Reason.TASK_STARTED)
-    run = meshq("task", "update", ID, "--priority", "1", code=5)
+def test_a_task_that_has_started_is_not_changed(inside: Meshq) -> None:
+    inside.server.answer = lambda _: errors.PreconditionFailed("it runs", errors.Reason.TASK_STARTED)
+    run = inside("task", "update", ID, "--priority", "1", code=5)
     assert run.stderr.endswith("it runs; what has started can only be cancelled: `meshq task cancel`.\n")
 
 
-def test_several_ids_are_cancelled(meshq: Meshq) -> None:
-    meshq.server.answers["CancelTasks"] = lambda _: task_service_pb2.CancelTasksResponse(
+def test_several_ids_are_cancelled(inside: Meshq) -> None:
+    inside.server.answers["CancelTasks"] = lambda _: task_service_pb2.CancelTasksResponse(
         cancelled_count=1, complete=True, missing_task_ids=[OTHER]
     )
-    run = meshq("task", "cancel", ID, OTHER, "--reason", "late", code=3)
+    run = inside("task", "cancel", ID, OTHER, "--reason", "late", code=3)
     assert run.stdout == "1 task is cancelled or being cancelled.\n"
     assert OTHER in run.stderr
-    (request,) = meshq.server.requests
+    (request,) = inside.server.requests
     assert (list(request.task_ids), request.reason) == ([ID, OTHER], "late")
 
 
-def test_nothing_is_cancelled_by_a_filter_without_agreement(meshq: Meshq) -> None:
-    meshq.server.answers["CountTasks"] = lambda _: task_service_pb2.CountTasksResponse(count=1_234)
-    run = meshq("task", "cancel", "--queue", "q", stdin=b"y\n", code=2)
+def test_nothing_is_cancelled_by_a_filter_without_agreement(inside: Meshq) -> None:
+    inside.server.answers["CountTasks"] = lambda _: task_service_pb2.CountTasksResponse(count=1_234)
+    run = inside("task", "cancel", "--queue", "q", stdin=b"y\n", code=2)
     assert run.stderr == "Error: Nobody can be asked: Cancel 1,234 tasks?; give --yes to go on without.\n"
-    (request,) = meshq.server.requests
+    (request,) = inside.server.requests
     assert task_pb2.TASK_STATE_PENDING in request.states
     assert task_pb2.TASK_STATE_FAILED not in request.states
 
 
 @pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"\n", 130)])
-def test_a_person_is_asked(meshq: Meshq, answer: bytes, code: int) -> None:
-    meshq.server.answers["CountTasks"] = lambda _: task_service_pb2.CountTasksResponse(count=7)
-    meshq.server.answers["DeleteTasks"] = lambda _: task_service_pb2.DeleteTasksResponse(
+def test_a_person_is_asked(inside: Meshq, answer: bytes, code: int) -> None:
+    inside.server.answers["CountTasks"] = lambda _: task_service_pb2.CountTasksResponse(count=7)
+    inside.server.answers["DeleteTasks"] = lambda _: task_service_pb2.DeleteTasksResponse(
         deleted_count=7, complete=True
     )
-    with Terminal(meshq, "task", "delete", "--label", "run=7") as terminal:
+    with Terminal(inside, "task", "delete", "--label", "run=7") as terminal:
         terminal.read_until(r"Delete 7 tasks\? \[y/N\]")
         terminal.write(answer)
         terminal.read_until("7 tasks are deleted" if code == 0 else "Nothing was changed")
         assert terminal.process.wait(DEADLINE) == code
 
 
-def test_filters_go_on_until_complete(meshq: Meshq) -> None:
+def test_filters_go_on_until_complete(inside: Meshq) -> None:
     steps = iter([(3, False), (2, True)])
 
     def redriven(_: Any) -> Any:
         count, complete = next(steps)
         return task_service_pb2.RedriveTasksResponse(redriven_count=count, complete=complete)
 
-    meshq.server.answers["RedriveTasks"] = redriven
-    run = meshq("task", "redrive", "--queue", "q", "--rate", "20", "--max", "10", "--yes", "--json")
+    inside.server.answers["RedriveTasks"] = redriven
+    run = inside("task", "redrive", "--queue", "q", "--rate", "20", "--max", "10", "--yes", "--json")
     assert lines(run.stdout) == [{"redriven_count": 5}]
-    assert [(item.rate, item.max_tasks) for item in meshq.server.requests] == [(20, 10), (20, 7)]
+    assert [(item.rate, item.max_tasks) for item in inside.server.requests] == [(20, 10), (20, 7)]
 
 
-def test_redriving_by_id_prints_the_new_ids(meshq: Meshq) -> None:
-    meshq.server.answer = lambda _: make_task(task_id=OTHER, redriven_from=ID)
-    assert meshq("task", "redrive", ID, ID).stdout == f"{OTHER}\n{OTHER}\n"
-    assert lines(meshq("task", "redrive", ID, "--json").stdout)[0]["redriven_from"] == ID
+def test_redriving_by_id_prints_the_new_ids(inside: Meshq) -> None:
+    inside.server.answer = lambda _: make_task(task_id=OTHER, redriven_from=ID)
+    assert inside("task", "redrive", ID, ID).stdout == f"{OTHER}\n{OTHER}\n"
+    assert lines(inside("task", "redrive", ID, "--json").stdout)[0]["redriven_from"] == ID
 
 
 # Waiting and watching
 
 
-def test_waiting_for_several(meshq: Meshq) -> None:
+def test_waiting_for_several(inside: Meshq) -> None:
     def awaited(*tasks: Any, **more: Any) -> Any:
         return lambda _: task_service_pb2.AwaitTasksResponse(tasks=tasks, **more)
 
-    answers = meshq.server.answers
+    answers = inside.server.answers
     answers["AwaitTasks"] = awaited(SUCCEEDED, satisfied=True)
-    assert "SUCCEEDED" in meshq("task", "wait", ID, "--any").stdout
-    assert meshq.server.requests[-1].mode == task_service_pb2.AWAIT_MODE_ANY
+    assert "SUCCEEDED" in inside("task", "wait", ID, "--any").stdout
+    assert inside.server.requests[-1].mode == task_service_pb2.AWAIT_MODE_ANY
     answers["AwaitTasks"] = awaited(SUCCEEDED, FAILED, satisfied=True)
-    assert len(lines(meshq("task", "wait", ID, OTHER, "--json", code=1).stdout)) == 2
+    assert len(lines(inside("task", "wait", ID, OTHER, "--json", code=1).stdout)) == 2
     answers["AwaitTasks"] = awaited(missing_task_ids=[OTHER])
-    assert OTHER in meshq("task", "wait", OTHER, code=3).stderr
+    assert OTHER in inside("task", "wait", OTHER, code=3).stderr
     answers["AwaitTasks"] = awaited(make_task(), SUCCEEDED)
-    run = meshq("task", "wait", ID, OTHER, "--timeout", "0.2", code=4)
+    run = inside("task", "wait", ID, OTHER, "--timeout", "0.2", code=4)
     assert "1 of 2 tasks have not ended after 0.2 s; they go on" in run.stderr
 
 
@@ -329,29 +329,29 @@ def changes(context: grpc.ServicerContext) -> Iterator[Any]:
     yield errors.Aborted("too much has happened", errors.Reason.RESUME_LOST)
 
 
-def test_a_filter_is_watched(meshq: Meshq) -> None:
-    meshq.server.events = changes
+def test_a_filter_is_watched(inside: Meshq) -> None:
+    inside.server.events = changes
     token = base64.b64encode(b"0").decode()
-    run = meshq("task", "watch", "--queue", "q", "--state", "failed", "--resume", token, "--json", code=4)
+    run = inside("task", "watch", "--queue", "q", "--state", "failed", "--resume", token, "--json", code=4)
     shapes = lines(run.stdout)
     assert [item["task"]["state"] for item in shapes] == ["PENDING", "FAILED"]
     assert base64.b64decode(shapes[1]["resume_token"]) == b"2"
     assert lines(run.stderr)[0]["error"]["reason"] == "RESUME_LOST"
-    (request,) = meshq.server.requests
+    (request,) = inside.server.requests
     assert (request.filter.queue, request.resume_token) == ("q", b"0")
-    run = meshq("task", "watch", "--all", code=4)
+    run = inside("task", "watch", "--all", code=4)
     assert f"FAILED     {ID} word_count in default, attempt 3 of 3 ValueError: no words" in run.stdout
     assert run.stderr.startswith("Error: Cannot watch the tasks: too much has happened; list the tasks")
 
 
-def test_a_watch_of_many_ends_with_its_timeout(meshq: Meshq) -> None:
+def test_a_watch_of_many_ends_with_its_timeout(inside: Meshq) -> None:
     def endless(context: grpc.ServicerContext) -> Iterator[Any]:
         yield task_service_pb2.WatchTasksResponse(task=make_task(), resume_token=b"1")
         gone.wait(DEADLINE)
 
     gone = threading.Event()
-    meshq.server.events = endless
-    assert ID in meshq("task", "watch", "--all", "--timeout", "0.5").stdout
+    inside.server.events = endless
+    assert ID in inside("task", "watch", "--all", "--timeout", "0.5").stdout
     gone.set()
 
 
@@ -366,14 +366,14 @@ QUEUE.limits.rate.period.FromSeconds(60)
 QUEUE.pause.actor, QUEUE.pause.reason = "eva@host", "the provider is down"
 
 
-def queue_answers(meshq: Meshq) -> None:
+def queue_answers(inside: Meshq) -> None:
     for name in ("Get", "Create", "Update", "Delete", "Pause", "Drain", "Resume"):
-        meshq.server.answers[f"{name}Queue"] = lambda _: QUEUE
+        inside.server.answers[f"{name}Queue"] = lambda _: QUEUE
 
 
-def test_a_queue_says_who_stopped_it(meshq: Meshq) -> None:
-    queue_answers(meshq)
-    text = meshq("queue", "get", "q").stdout
+def test_a_queue_says_who_stopped_it(inside: Meshq) -> None:
+    queue_answers(inside)
+    text = inside("queue", "get", "q").stdout
     for part in (
         "by eva@host, the provider is down",
         "10 at workers, 5 starts in 1 min 0 s",
@@ -382,19 +382,19 @@ def test_a_queue_says_who_stopped_it(meshq: Meshq) -> None:
         "7 days",
     ):
         assert part in text
-    (shape,) = lines(meshq("queue", "get", "q", "--json").stdout)
+    (shape,) = lines(inside("queue", "get", "q", "--json").stdout)
     assert shape["pause"]["actor"] == "eva@host"
     assert shape["limits"]["rate"] == {"units": 5, "period": 60.0, "burst": None}
 
 
-def test_queues_are_set(meshq: Meshq) -> None:
-    queue_answers(meshq)
+def test_queues_are_set(inside: Meshq) -> None:
+    queue_answers(inside)
     settings = ["--max-running", "20", "--rate", "100/s", "--burst", "200", "--max-open-tasks", "none"]
     defaults = ["--max-attempts", "5", "--retry-delay", "2s", "--heartbeat-timeout", "none"]
     assert (
-        meshq("queue", "set", "q", *settings, *defaults, "--retention", "30d").stdout == "Queue q is set.\n"
+        inside("queue", "set", "q", *settings, *defaults, "--retention", "30d").stdout == "Queue q is set.\n"
     )
-    request = meshq.server.requests[-1]
+    request = inside.server.requests[-1]
     assert list(request.update_mask.paths) == [
         *("defaults.heartbeat_timeout", "defaults.max_attempts", "defaults.retry_policy"),
         *("limits.max_running", "limits.rate", "max_open_tasks", "retention_days"),
@@ -403,61 +403,61 @@ def test_queues_are_set(meshq: Meshq) -> None:
     assert (queue.limits.max_running, queue.limits.rate.units, queue.limits.rate.burst) == (20, 100, 200)
     assert (queue.defaults.max_attempts, queue.max_open_tasks, queue.retention_days) == (5, 0, 30)
     assert not queue.defaults.HasField("heartbeat_timeout")
-    meshq("queue", "create", "q", "--max-running-per-key", "2", "--type", "u", "--priority", "9")
-    request = meshq.server.requests[-1]
+    inside("queue", "create", "q", "--max-running-per-key", "2", "--type", "u", "--priority", "9")
+    request = inside.server.requests[-1]
     assert request.queue.limits.max_running_per_key == 2
     assert request.queue.type_defaults["u"].priority == 9
 
 
-def test_defaults_of_a_type_join_the_others(meshq: Meshq) -> None:
-    queue_answers(meshq)
-    meshq("queue", "set", "q", "--type", "u", "--max-attempts", "1")
-    request = meshq.server.requests[-1]
+def test_defaults_of_a_type_join_the_others(inside: Meshq) -> None:
+    queue_answers(inside)
+    inside("queue", "set", "q", "--type", "u", "--max-attempts", "1")
+    request = inside.server.requests[-1]
     assert list(request.update_mask.paths) == ["type_defaults"]
     assert {name: item.priority for name, item in request.queue.type_defaults.items()} == {"t": 3, "u": 0}
-    meshq("queue", "set", "q", "--type", "t", "--priority", "none")
-    assert not meshq.server.requests[-1].queue.type_defaults
+    inside("queue", "set", "q", "--type", "t", "--priority", "none")
+    assert not inside.server.requests[-1].queue.type_defaults
 
 
-def test_queues_are_stopped_and_go_on(meshq: Meshq) -> None:
-    queue_answers(meshq)
-    assert meshq("queue", "pause", "q", "--reason", "deploy").stdout == "Queue q is paused.\n"
-    request = meshq.server.requests[-1]
+def test_queues_are_stopped_and_go_on(inside: Meshq) -> None:
+    queue_answers(inside)
+    assert inside("queue", "pause", "q", "--reason", "deploy").stdout == "Queue q is paused.\n"
+    request = inside.server.requests[-1]
     assert request.reason == "deploy"
     assert "@" in request.actor
-    meshq("queue", "drain", "q", "--actor", "me")
-    assert meshq.server.requests[-1].actor == "me"
-    assert lines(meshq("queue", "resume", "q", "--json").stdout)[0]["queue"] == "q"
-    assert meshq("queue", "delete", "q").stdout == "Queue q is deleted.\n"
+    inside("queue", "drain", "q", "--actor", "me")
+    assert inside.server.requests[-1].actor == "me"
+    assert lines(inside("queue", "resume", "q", "--json").stdout)[0]["queue"] == "q"
+    assert inside("queue", "delete", "q").stdout == "Queue q is deleted.\n"
 
 
-def test_purging_asks(meshq: Meshq) -> None:
-    queue_answers(meshq)
-    meshq.server.answers["PurgeQueue"] = lambda _: queue_service_pb2.PurgeQueueResponse(
+def test_purging_asks(inside: Meshq) -> None:
+    queue_answers(inside)
+    inside.server.answers["PurgeQueue"] = lambda _: queue_service_pb2.PurgeQueueResponse(
         cancelled_count=3, complete=True
     )
-    assert "Cancel about 0 tasks that wait in queue q?" in meshq("queue", "purge", "q", code=2).stderr
-    run = meshq("queue", "purge", "q", "--yes")
+    assert "Cancel about 0 tasks that wait in queue q?" in inside("queue", "purge", "q", code=2).stderr
+    run = inside("queue", "purge", "q", "--yes")
     assert run.stdout == "3 tasks of queue q are cancelled or being cancelled.\n"
 
 
-def test_a_wrong_name_is_told_as_the_name(meshq: Meshq) -> None:
-    meshq.server.answers["PauseQueue"] = lambda _: errors.InvalidRequest.field("queue", "must be short")
-    assert "\n  NAME: must be short\n" in meshq("queue", "pause", "q", code=2).stderr
+def test_a_wrong_name_is_told_as_the_name(inside: Meshq) -> None:
+    inside.server.answers["PauseQueue"] = lambda _: errors.InvalidRequest.field("queue", "must be short")
+    assert "\n  NAME: must be short\n" in inside("queue", "pause", "q", code=2).stderr
 
 
-def test_queues_are_watched(meshq: Meshq) -> None:
+def test_queues_are_watched(inside: Meshq) -> None:
     def news(_: grpc.ServicerContext) -> Iterator[Any]:
         yield queue_service_pb2.WatchQueuesResponse(queues=[QUEUE])
         yield queue_service_pb2.WatchQueuesResponse(deleted_queues=["q"])
         yield errors.InvalidRequest.field("interval", "must be short")
 
-    meshq.server.events = news
-    run = meshq("queue", "watch", "q", "--interval", "500ms", code=2)
+    inside.server.events = news
+    run = inside("queue", "watch", "q", "--interval", "500ms", code=2)
     assert run.stdout.splitlines()[0].startswith("q: 0 pending, 0 running")
     assert run.stdout.splitlines()[0].endswith("paused")
     assert run.stdout.splitlines()[1] == "q: deleted"
     assert "--interval: must be short" in run.stderr
-    assert meshq.server.requests[-1].interval.ToMilliseconds() == 500
-    shapes = lines(meshq("queue", "watch", "--json", code=2).stdout)
+    assert inside.server.requests[-1].interval.ToMilliseconds() == 500
+    shapes = lines(inside("queue", "watch", "--json", code=2).stdout)
     assert (shapes[0]["queue"]["queue"], shapes[1]) == ("q", {"event": "deleted", "queue": "q"})

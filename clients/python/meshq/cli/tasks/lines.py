@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -68,7 +69,7 @@ class Lines:
 
     def _open(self) -> IO[str]:
         if self._source == inputs.STDIN:
-            return open(sys.stdin.fileno(), encoding="utf-8", closefd=False)
+            return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8")
         try:
             return Path(self._source).open(encoding="utf-8")
         except OSError as error:
