@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from meshq.contract.errors import MeshqError
-from meshq.execution.model import Deferral, Status
+from meshq.execution.attempts.announcer import started
+from meshq.execution.model import Deferral, Ended, Status
 from meshq.execution.ring.errors import ShardError
 from meshq.execution.ring.shard import Held
 from meshq.execution.ring.shards import Shards
@@ -39,17 +40,26 @@ class Store(Protocol):
         """Forget what has ended among a page; returns the page's last, None when it is empty."""
 
 
+class Starts(Protocol):
+    """Who tells the ledger what has started."""
+
+    def add(self, ended: Ended) -> None:
+        """Report a start."""
+
+
 class Deferrals:
     """See the module.
 
     Args:
         store: The database.
         shards: Where the leases are.
+        starts: Gets the starts of what is deferred, which may be before the worker's lease was old enough.
     """
 
-    def __init__(self, store: Store, shards: Shards) -> None:
+    def __init__(self, store: Store, shards: Shards, starts: Starts) -> None:
         self._store = store
         self._shards = shards
+        self._starts = starts
         self._swept = _FIRST
         self._repeater = Repeater("deferrals", self.run_once, _SWEEP_SECONDS)
 
@@ -76,6 +86,8 @@ class Deferrals:
         except MeshqError as error:
             _log.warning("tasks cannot be left to be finished later", reason=error.message)
             return [Status.TRY_LATER if status == Status.ACCEPTED else status for status in statuses]
+        for deferral in accepted.values():
+            self._starts.add(started(deferral.lease, deferral.worker_id))
         return statuses
 
     async def held_on(self, shard: str) -> list[Held]:
