@@ -161,3 +161,11 @@ def test_whoever_completes_a_task_hears_of_its_cancellation(
     ended = task.ended()
     assert (ended.state, ended.cancel_reason) == (TaskState.CANCELLED, "enough")
     assert outcomes(client, ended) == ["CANCELLED"]
+
+
+def test_a_task_is_completed_over_rest(client: SyncClient, rest: Any) -> None:
+    task = Deferred(client)
+    result = {"lease_token": task.token(), "success": {"result": [1, 2]}}
+    answer = rest("POST", "/v1/leases:complete", {"worker_id": "webhook", "results": [result]})
+    assert answer.json["acks"][0]["status"] == "RESULT_STATUS_ACCEPTED"
+    assert task.ended().result == [1, 2]

@@ -14,7 +14,7 @@ from meshq.client import SyncClient, TaskProgress, TaskState
 from meshq.local.system import System
 from meshq.worker import FinishLater, SyncCompleter, TaskContext, Worker
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 Started = Callable[[], "subprocess.Popen[bytes]"]
 
@@ -42,7 +42,7 @@ def start(system: System, queue: str) -> Iterator[Started]:
 
 
 def test_the_next_worker_goes_on_from_the_checkpoint(client: SyncClient, queue: str, start: Started) -> None:
-    task = client.create("steps", {"steps": 10, "seconds": 5.0}, queue=queue)
+    task = client.create("steps", {"steps": 10, "seconds": 3.0}, queue=queue)
     process = start()
     for event in client.watch(task.task_id, timeout=SECONDS):
         if isinstance(event, TaskProgress) and event.fraction >= 0.2:

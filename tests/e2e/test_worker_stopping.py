@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from fixtures.worker import sample
+from fixtures.worker import TASKS
 
 from meshq.client import SyncClient, Task, TaskState
 from meshq.local.system import System
 from meshq.worker import FinishLater, SyncCompleter, TaskCancelled, TaskContext, Worker
-
-__all__ = ["sample"]
 
 SECONDS = 30.0
 LONG = 60.0
@@ -31,6 +31,7 @@ class Bench:
         self.queue = f"own-{uuid.uuid4().hex[:8]}"
         options.setdefault("queues", [self.queue])
         self.worker = Worker(system.edge, drain_timeout=0.5, **options)
+        self.begun = threading.Event()
         self.stopped = threading.Event()
 
     def create(self, kind: str, payload: Any = None, **options: Any) -> Task:
@@ -46,16 +47,32 @@ class Bench:
         ]
 
 
+@pytest.fixture(scope="module")
+def own_worker(
+    system: System, client: SyncClient, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bench]:
+    folder = tmp_path_factory.mktemp("tasks")
+    (folder / "sample_tasks.py").write_text(TASKS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        made = Bench(system, client, processes=1)
+        add_stoppable(made)
+        add_others(made, system)
+        made.worker.registry.add("process", importlib.import_module("sample_tasks").linger, processes=True)
+        made.worker.start()
+        made.ended(made.create("left"))
+        yield made
+        made.worker.stop()
+        made.worker.wait()
+        del sys.modules["sample_tasks"]
+
+
 @pytest.fixture
-def bench(system: System, client: SyncClient, sample: Any) -> Iterator[Bench]:
-    made = Bench(system, client, processes=1)
-    add_stoppable(made)
-    add_others(made, system)
-    made.worker.registry.add("process", sample.linger, processes=True)
-    made.worker.start()
-    yield made
-    made.worker.stop()
-    made.worker.wait()
+def bench(own_worker: Bench) -> Bench:
+    """A worker that is at work."""
+    own_worker.begun.clear()
+    own_worker.stopped.clear()
+    return own_worker
 
 
 def add_stoppable(made: Bench) -> None:
@@ -63,6 +80,7 @@ def add_stoppable(made: Bench) -> None:
 
     @made.worker.task("loop")
     async def in_loop() -> None:
+        made.begun.set()
         try:
             await asyncio.sleep(LONG)
         finally:
@@ -169,8 +187,10 @@ def test_signs_of_life_keep_a_handler(bench: Bench, eventually: Eventually) -> N
     assert bench.ended(alive).state is TaskState.CANCELLED
 
 
-def test_a_task_that_runs_out_of_time_is_stopped(bench: Bench, eventually: Eventually) -> None:
-    ended = bench.ended(running(bench, eventually, "loop", schedule_to_close_timeout=4.0))
+def test_a_task_that_runs_out_of_time_is_stopped(bench: Bench) -> None:
+    task = bench.create("loop", schedule_to_close_timeout=3.0)
+    assert bench.begun.wait(SECONDS)
+    ended = bench.ended(task)
     assert ended.state is TaskState.EXPIRED
     assert ended.error is not None
     assert ended.error.type == "SCHEDULE_TO_CLOSE_TIMEOUT"
