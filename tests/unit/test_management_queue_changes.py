@@ -57,22 +57,22 @@ def test_a_declared_queue_has_the_defaults_of_what_it_leaves_out() -> None:
         (
             {"defaults": {"retryPolicy": {"initialDelay": "86401s"}}},
             "queue.defaults.retry_policy.initial_delay",
-            "must be 0 s to 24 hours, not 86401 s",
+            "must be 0 to 86400 s, not 86401 s",
         ),
         (
-            {"defaults": {"retryPolicy": {"nonRetryableErrors": [""]}}},
+            {"defaults": {"retryPolicy": {"nonRetryableErrors": ["x" * 257]}}},
             "queue.defaults.retry_policy.non_retryable_errors[0]",
-            "must be 1 to 256 characters, not 0",
+            "must have at most 256 characters, not 257",
         ),
         (
             {"defaults": {"heartbeatTimeout": "0.05s"}},
             "queue.defaults.heartbeat_timeout",
-            "must be 100 ms to 24 hours, not 50 ms",
+            "must be 0.1 to 86400 s, not 0.05 s",
         ),
         (
             {"typeDefaults": {"t": {"startToCloseTimeout": "-1s"}}},
             "queue.type_defaults['t'].start_to_close_timeout",
-            "must be 1 ms to 30 days, not -1 s",
+            "must be 0.001 to 2592000 s, not -1 s",
         ),
         ({"typeDefaults": {"": {}}}, "queue.type_defaults", "is required"),
         (
@@ -80,16 +80,16 @@ def test_a_declared_queue_has_the_defaults_of_what_it_leaves_out() -> None:
             "queue.type_defaults",
             "must have at most 64 entries, not 65",
         ),
-        ({"limits": {"maxRunning": -1}}, "queue.limits.max_running", "must be 0 to 1,000,000, not -1"),
-        ({"limits": {"rate": {"burst": "5"}}}, "queue.limits.rate.units", "must be 1 to 1,000,000, not 0"),
+        ({"limits": {"maxRunning": -1}}, "queue.limits.max_running", "must be 0 to 1000000, not -1"),
+        ({"limits": {"rate": {"burst": "5"}}}, "queue.limits.rate.units", "must be 1 to 1000000, not 0"),
         (
             {"limits": {"ratePerKey": {"units": "1", "period": "0.001s"}}},
             "queue.limits.rate_per_key.period",
-            "must be 10 ms to 30 days, not 1 ms",
+            "must be 0.01 to 2592000 s, not 0.001 s",
         ),
         ({"retentionDays": 2}, "queue.retention_days", "must be one of 1, 3, 7, 14, 30, 90, 180, 365, not 2"),
         ({"poisonLimit": 101}, "queue.poison_limit", "must be 1 to 100, not 101"),
-        ({"maxOpenTasks": "-5"}, "queue.max_open_tasks", "must be 1 to 1,000,000,000, not -5"),
+        ({"maxOpenTasks": "-5"}, "queue.max_open_tasks", "must be 1 to 1000000000, not -5"),
         (
             {
                 "typeDefaults": {

@@ -19,47 +19,35 @@ from meshq.contract.limits import (
     MIN_HEARTBEAT_TIMEOUT_SECONDS,
     MIN_TIMEOUT_SECONDS,
 )
-from meshq.management.model.validation import Violations
+from meshq.management.model.validation import Violations, check_range, check_text
 from meshq.v1 import queue_service_pb2, task_pb2
 
-TIMEOUTS: Final = (
-    ("schedule_to_start_timeout", MIN_TIMEOUT_SECONDS, MAX_START_SECONDS),
-    ("start_to_close_timeout", MIN_TIMEOUT_SECONDS, MAX_ATTEMPT_SECONDS),
-    ("schedule_to_close_timeout", MIN_TIMEOUT_SECONDS, MAX_START_SECONDS),
-    ("heartbeat_timeout", MIN_HEARTBEAT_TIMEOUT_SECONDS, MAX_HEARTBEAT_TIMEOUT_SECONDS),
-)
+TIMEOUTS: Final = {
+    "schedule_to_start_timeout": (MIN_TIMEOUT_SECONDS, MAX_START_SECONDS),
+    "start_to_close_timeout": (MIN_TIMEOUT_SECONDS, MAX_ATTEMPT_SECONDS),
+    "schedule_to_close_timeout": (MIN_TIMEOUT_SECONDS, MAX_START_SECONDS),
+    "heartbeat_timeout": (MIN_HEARTBEAT_TIMEOUT_SECONDS, MAX_HEARTBEAT_TIMEOUT_SECONDS),
+}
 """The fields of a task and of the defaults of a queue, with the shortest and longest time in seconds."""
-
-_UNITS: Final = ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"))
-
-
-def check_range(violations: Violations, field: str, value: float, least: float, most: float) -> None:
-    """A number; one that is not a number is out of every range."""
-    if not least <= value <= most:
-        shown = f"{value:g}" if isinstance(value, float) else str(value)
-        violations.append(FieldViolation(field, f"must be {least:g} to {_number(most)}, not {shown}"))
 
 
 def check_priority(violations: Violations, field: str, value: int) -> None:
     """The priority."""
-    check_range(violations, field, value, 0, MAX_PRIORITY)
+    check_range(violations, field, value, (0, MAX_PRIORITY))
 
 
 def check_duration(violations: Violations, field: str, value: Duration, least: float, most: float) -> None:
     """A time in seconds."""
-    seconds = value.seconds + value.nanos / 1e9
-    if not least <= seconds <= most:
-        rule = f"must be {shown_seconds(least)} to {shown_seconds(most)}, not {shown_seconds(seconds)}"
-        violations.append(FieldViolation(field, rule))
+    check_range(violations, field, value.seconds + value.nanos / 1e9, (least, most), " s")
 
 
 def check_timeouts(
     violations: Violations, path: str, message: task_pb2.Task | queue_service_pb2.TaskDefaults
 ) -> None:
     """The four timeouts, as far as they are set."""
-    for name, least, most in TIMEOUTS:
+    for name, bounds in TIMEOUTS.items():
         if message.HasField(name):  # type: ignore[arg-type]
-            check_duration(violations, f"{path}.{name}", getattr(message, name), least, most)
+            check_duration(violations, f"{path}.{name}", getattr(message, name), *bounds)
 
 
 def check_retry_policy(violations: Violations, path: str, policy: task_pb2.RetryPolicy) -> None:
@@ -67,29 +55,13 @@ def check_retry_policy(violations: Violations, path: str, policy: task_pb2.Retry
     check_duration(violations, f"{path}.initial_delay", policy.initial_delay, 0.0, MAX_RETRY_INITIAL_SECONDS)
     check_duration(violations, f"{path}.max_delay", policy.max_delay, 0.0, MAX_ATTEMPT_SECONDS)
     if policy.HasField("multiplier"):
-        check_range(violations, f"{path}.multiplier", policy.multiplier, 1.0, MAX_RETRY_MULTIPLIER)
+        check_range(violations, f"{path}.multiplier", policy.multiplier, (1, MAX_RETRY_MULTIPLIER))
     if policy.HasField("jitter"):
-        check_range(violations, f"{path}.jitter", policy.jitter, 0.0, 1.0)
+        check_range(violations, f"{path}.jitter", policy.jitter, (0, 1))
     errors = policy.non_retryable_errors
     if len(errors) > MAX_NON_RETRYABLE_ERRORS:
         rule = f"must have at most {MAX_NON_RETRYABLE_ERRORS} entries, not {len(errors)}"
         violations.append(FieldViolation(f"{path}.non_retryable_errors", rule))
         return
     for index, name in enumerate(errors):
-        if not 1 <= len(name) <= MAX_ERROR_TYPE_LENGTH:
-            rule = f"must be 1 to {MAX_ERROR_TYPE_LENGTH} characters, not {len(name)}"
-            violations.append(FieldViolation(f"{path}.non_retryable_errors[{index}]", rule))
-
-
-def shown_seconds(seconds: float) -> str:
-    """A time for people: `250 ms`, `1.5 s`, `30 days`."""
-    if 0 < seconds < 1:
-        return f"{seconds * 1_000:g} ms"
-    for unit, name in _UNITS:
-        if seconds >= 2 * unit and seconds % unit == 0:
-            return f"{seconds / unit:g} {name}"
-    return f"{seconds:g} s"
-
-
-def _number(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+        check_text(violations, f"{path}.non_retryable_errors[{index}]", name, MAX_ERROR_TYPE_LENGTH)

@@ -23,13 +23,12 @@ from meshq.contract.limits import (
 from meshq.management.conversion.checks import (
     check_duration,
     check_priority,
-    check_range,
     check_retry_policy,
     check_timeouts,
 )
 from meshq.management.conversion.queue_settings import add_settings, read_settings
 from meshq.management.model.queues import QueueSettings
-from meshq.management.model.validation import Violations, check_name
+from meshq.management.model.validation import Violations, check_name, check_range
 from meshq.v1 import queue_service_pb2
 
 _WHOLE: Final = ("type_defaults", "retention_days", "poison_limit", "max_open_tasks")
@@ -140,9 +139,9 @@ def _check_settings(violations: Violations, queue: queue_service_pb2.Queue) -> N
             FieldViolation("queue.retention_days", f"must be one of {days}, not {queue.retention_days}")
         )
     if queue.poison_limit:
-        check_range(violations, "queue.poison_limit", queue.poison_limit, 1, MAX_POISON_LIMIT)
+        check_range(violations, "queue.poison_limit", queue.poison_limit, (1, MAX_POISON_LIMIT))
     if queue.max_open_tasks:
-        check_range(violations, "queue.max_open_tasks", queue.max_open_tasks, 1, MAX_QUEUE_OPEN_TASKS)
+        check_range(violations, "queue.max_open_tasks", queue.max_open_tasks, (1, MAX_QUEUE_OPEN_TASKS))
     if (size := queue.ByteSize()) > MAX_QUEUE_SETTINGS_BYTES:
         rule = f"must have at most {MAX_QUEUE_SETTINGS_BYTES} bytes of settings together, not {size}"
         violations.append(FieldViolation("queue", rule))
@@ -163,7 +162,7 @@ def _check_defaults(violations: Violations, path: str, defaults: queue_service_p
     if defaults.HasField("priority"):
         check_priority(violations, f"{path}.priority", defaults.priority)
     if defaults.max_attempts:
-        check_range(violations, f"{path}.max_attempts", defaults.max_attempts, 1, MAX_ATTEMPTS)
+        check_range(violations, f"{path}.max_attempts", defaults.max_attempts, (1, MAX_ATTEMPTS))
     if defaults.HasField("retry_policy"):
         check_retry_policy(violations, f"{path}.retry_policy", defaults.retry_policy)
     check_timeouts(violations, path, defaults)
@@ -171,7 +170,7 @@ def _check_defaults(violations: Violations, path: str, defaults: queue_service_p
 
 def _check_limits(violations: Violations, path: str, limits: queue_service_pb2.QueueLimits) -> None:
     for name in ("max_running", "max_running_per_key"):
-        check_range(violations, f"{path}.{name}", getattr(limits, name), 0, MAX_RUNNING)
+        check_range(violations, f"{path}.{name}", getattr(limits, name), (0, MAX_RUNNING))
     if limits.HasField("rate"):
         _check_rate(violations, f"{path}.rate", limits.rate)
     if limits.HasField("rate_per_key"):
@@ -181,10 +180,10 @@ def _check_limits(violations: Violations, path: str, limits: queue_service_pb2.Q
 def _check_rate(violations: Violations, path: str, rate: queue_service_pb2.RateLimit) -> None:
     if rate == queue_service_pb2.RateLimit():
         return
-    check_range(violations, f"{path}.units", rate.units, 1, MAX_RATE)
+    check_range(violations, f"{path}.units", rate.units, (1, MAX_RATE))
     if rate.HasField("period"):
         check_duration(
             violations, f"{path}.period", rate.period, MIN_RATE_PERIOD_SECONDS, MAX_RATE_PERIOD_SECONDS
         )
     if rate.burst:
-        check_range(violations, f"{path}.burst", rate.burst, 1, MAX_RATE)
+        check_range(violations, f"{path}.burst", rate.burst, (1, MAX_RATE))

@@ -14,21 +14,20 @@ from google.protobuf.duration_pb2 import Duration
 from meshq.contract.errors import FieldViolation
 from meshq.contract.limits import (
     MAX_ATTEMPT_SECONDS,
-    MAX_ERROR_TYPE_LENGTH,
     MAX_FAIRNESS_WEIGHT,
-    MAX_HEARTBEAT_TIMEOUT_SECONDS,
     MAX_KEY_LENGTH,
-    MAX_NON_RETRYABLE_ERRORS,
-    MAX_PRIORITY,
     MAX_RATE_UNITS,
-    MAX_RETRY_INITIAL_SECONDS,
-    MAX_RETRY_MULTIPLIER,
     MAX_START_SECONDS,
     MAX_UNIQUE_KEY_LENGTH,
     MIN_FAIRNESS_WEIGHT,
-    MIN_HEARTBEAT_TIMEOUT_SECONDS,
-    MIN_TIMEOUT_SECONDS,
     MIN_UNIQUE_WINDOW_SECONDS,
+)
+from meshq.management.conversion.checks import (
+    TIMEOUTS,
+    check_duration,
+    check_priority,
+    check_retry_policy,
+    check_timeouts,
 )
 from meshq.management.conversion.queue_settings import read_retry_policy, write_retry_policy
 from meshq.management.conversion.values import milliseconds, timestamp
@@ -40,12 +39,6 @@ from meshq.v1 import task_pb2
 _FIRST: Final = 11
 _FIRST_BEHIND: Final = 50
 _STANDING: Final = range(20, 31)
-_TIMEOUTS: Final = {
-    "schedule_to_start_timeout": (MIN_TIMEOUT_SECONDS, MAX_START_SECONDS),
-    "start_to_close_timeout": (MIN_TIMEOUT_SECONDS, MAX_ATTEMPT_SECONDS),
-    "schedule_to_close_timeout": (MIN_TIMEOUT_SECONDS, MAX_START_SECONDS),
-    "heartbeat_timeout": (MIN_HEARTBEAT_TIMEOUT_SECONDS, MAX_HEARTBEAT_TIMEOUT_SECONDS),
-}
 _KEYS: Final = {
     "fairness_key": MAX_KEY_LENGTH,
     "limit_key": MAX_KEY_LENGTH,
@@ -62,7 +55,7 @@ def is_trait(number: int) -> bool:
 def check_traits(violations: Violations, path: str, task: task_pb2.Task) -> None:
     """The rules for what a caller wrote."""
     if task.HasField("priority"):
-        check_range(violations, f"{path}.priority", task.priority, (0, MAX_PRIORITY))
+        check_priority(violations, f"{path}.priority", task.priority)
     check_labels(violations, f"{path}.labels", task.labels)
     check_start(violations, path, task)
     if task.HasField("retry_policy"):
@@ -74,10 +67,7 @@ def check_traits(violations: Violations, path: str, task: task_pb2.Task) -> None
         check_range(violations, field, task.fairness_weight, (MIN_FAIRNESS_WEIGHT, MAX_FAIRNESS_WEIGHT))
     if task.rate_units:
         check_range(violations, f"{path}.rate_units", task.rate_units, (1, MAX_RATE_UNITS))
-    for field, bounds in _TIMEOUTS.items():
-        if task.HasField(field):  # type: ignore[arg-type]
-            value = _seconds(getattr(task, field))
-            check_range(violations, f"{path}.{field}", value, bounds, " s")
+    check_timeouts(violations, path, task)
     _check_unique(violations, path, task)
 
 
@@ -85,30 +75,12 @@ def check_start(violations: Violations, path: str, task: task_pb2.Task) -> None:
     """When a task is to start."""
     given = task.WhichOneof("start")
     if given == "start_delay":
-        value = _seconds(task.start_delay)
-        check_range(violations, f"{path}.start_delay", value, (0, MAX_START_SECONDS), " s")
+        check_duration(violations, f"{path}.start_delay", task.start_delay, 0, MAX_START_SECONDS)
     elif given == "start_time":
         value = task.start_time.seconds
         if value > time() + MAX_START_SECONDS:
             rule = f"must be at most 10 years ahead, not {value} s after the epoch"
             violations.append(FieldViolation(f"{path}.start_time", rule))
-
-
-def check_retry_policy(violations: Violations, path: str, policy: task_pb2.RetryPolicy) -> None:
-    """When and whether failed attempts are made again."""
-    initial, longest = _seconds(policy.initial_delay), _seconds(policy.max_delay)
-    check_range(violations, f"{path}.initial_delay", initial, (0, MAX_RETRY_INITIAL_SECONDS), " s")
-    check_range(violations, f"{path}.max_delay", longest, (0, MAX_ATTEMPT_SECONDS), " s")
-    if policy.HasField("multiplier"):
-        check_range(violations, f"{path}.multiplier", policy.multiplier, (1, MAX_RETRY_MULTIPLIER))
-    if policy.HasField("jitter"):
-        check_range(violations, f"{path}.jitter", policy.jitter, (0, 1))
-    errors = policy.non_retryable_errors
-    if len(errors) > MAX_NON_RETRYABLE_ERRORS:
-        rule = f"must have at most {MAX_NON_RETRYABLE_ERRORS} entries, not {len(errors)}"
-        violations.append(FieldViolation(f"{path}.non_retryable_errors", rule))
-    for index, error in enumerate(errors[:MAX_NON_RETRYABLE_ERRORS]):
-        check_text(violations, f"{path}.non_retryable_errors[{index}]", error, MAX_ERROR_TYPE_LENGTH)
 
 
 def _check_unique(violations: Violations, path: str, task: task_pb2.Task) -> None:
@@ -119,9 +91,9 @@ def _check_unique(violations: Violations, path: str, task: task_pb2.Task) -> Non
         elif value and not task.unique_key:
             violations.append(FieldViolation(f"{path}.{field}", "must not be set without unique_key"))
     if task.HasField("unique_window"):
-        value = _seconds(task.unique_window)
         field = f"{path}.unique_window"
-        check_range(violations, field, value, (MIN_UNIQUE_WINDOW_SECONDS, MAX_ATTEMPT_SECONDS), " s")
+        bounds = MIN_UNIQUE_WINDOW_SECONDS, MAX_ATTEMPT_SECONDS
+        check_duration(violations, field, task.unique_window, *bounds)
         if task.unique_scope != task_pb2.UNIQUE_SCOPE_WINDOW:
             violations.append(FieldViolation(field, "must not be set without the scope WINDOW"))
     elif task.unique_scope == task_pb2.UNIQUE_SCOPE_WINDOW:
@@ -178,7 +150,7 @@ def _missing(task: task_pb2.Task, defaults: TaskDefaults) -> task_pb2.Task:
         defaults.schedule_to_close_ms,
         defaults.heartbeat_ms,
     )
-    for field, value_ms in zip(_TIMEOUTS, timeouts, strict=True):
+    for field, value_ms in zip(TIMEOUTS, timeouts, strict=True):
         if value_ms and not task.HasField(field):  # type: ignore[arg-type]
             getattr(added, field).FromMilliseconds(value_ms)
     return added
