@@ -1,4 +1,4 @@
-"""The hash ring: even shares, few moves, stable names."""
+"""The hash ring: even shares, few moves, stable names; and what travels to shards and back as text."""
 
 import random
 
@@ -6,6 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshq.execution.model import Traits
+from meshq.execution.ring import scripts
+from meshq.execution.ring.extras import encode_extras, parse_extras
 from meshq.execution.ring.hashring import POINTS_PER_WEIGHT, Ring, RingShard
 from meshq.execution.settings import parse_shard
 
@@ -84,3 +87,34 @@ def test_settings_name_shards(text: str, shard: RingShard) -> None:
 def test_settings_refuse_what_is_no_shard(text: str) -> None:
     with pytest.raises(ValueError, match=r"must be"):
         parse_shard(text)
+
+
+@given(
+    st.builds(
+        Traits,
+        limit_key=st.text(max_size=128),
+        rate_units=st.integers(1, 1_000),
+        fairness_weight=st.floats(0.01, 100).map(lambda weight: float(f"{weight:g}")),
+        start_by_ms=st.integers(0, 1 << 45),
+        start_to_close_ms=st.integers(0, 1 << 40),
+        heartbeat_ms=st.integers(0, 1 << 30),
+        announce=st.booleans(),
+    )
+)
+def test_traits_survive_their_text(traits: Traits) -> None:
+    assert parse_extras(encode_extras(traits)) == traits
+
+
+def test_a_plain_task_has_no_extras() -> None:
+    assert encode_extras(None) == encode_extras(Traits()) == b""
+    assert parse_extras(b"") == Traits()
+
+
+def test_scripts_hold_no_names_that_are_not_put_in() -> None:
+    assert len({script.name for script in scripts.ALL}) == len(scripts.ALL)
+    for script in scripts.ALL:
+        code = [line.partition("--")[0] for line in script.text.decode().splitlines()]
+        assert not [line for line in code if "KEY." in line or "AT." in line]
+        # What comes behind the first line must not be taken for another one.
+        assert script.text.startswith(b"#!lua")
+        assert script.text.count(b"#!lua") == 1

@@ -63,7 +63,7 @@ class Surroundings(NamedTuple):
         lease_ms: How long a session lives without being heard.
         poll_ms: How long adopted polled leases live without being renewed.
         configs: What a shard of that name has to know of queues before anything is leased from it.
-        deferred: What is to be finished later on a shard of that name.
+        others: Leases on a shard of that name that belong to no session.
     """
 
     next_epoch: Callable[[], Awaitable[int]]
@@ -74,7 +74,7 @@ class Surroundings(NamedTuple):
     lease_ms: int
     poll_ms: int
     configs: Callable[[str], Sequence[ShardQueueConfig]] = lambda _shard: ()
-    deferred: Callable[[str], Awaitable[Sequence[Held]]] = _nothing
+    others: Callable[[str], Awaitable[Sequence[Held]]] = _nothing
 
 
 class Identity(NamedTuple):
@@ -204,7 +204,7 @@ class Keeper:
         if shard.epoch != epoch:
             held = list(self._around.holders.held_on(shard.name))
             if recovering:
-                held += await self._around.deferred(shard.name)
+                held += await self._around.others(shard.name)
             await self._adopt(aside, held)
         self._compare_due = self._compare_due or recovering or shard.epoch not in {0, epoch}
         shard.attach(connection, epoch)

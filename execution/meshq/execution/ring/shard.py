@@ -67,6 +67,7 @@ class Held(NamedTuple):
         extras: As the lease call has returned it, so that limits and deadlines go on.
         deferred_ms: Of one that is finished later: its timeout.
         ends_ms: When that ends, if it is not to begin anew.
+        ttl_ms: Of a poll's lease: how long it lasts, if that is known.
     """
 
     lease: Lease
@@ -76,6 +77,7 @@ class Held(NamedTuple):
     extras: bytes = b""
     deferred_ms: int = 0
     ends_ms: int = 0
+    ttl_ms: int = 0
 
 
 class Refused(NamedTuple):
@@ -305,7 +307,7 @@ class Shard:
             lease = item.lease
             arguments += (
                 lease.task_id, lease.attempt, lease.label, item.session, item.worker_id, item.lane,
-                lease.leased_ms, item.extras, item.deferred_ms, item.ends_ms,
+                lease.leased_ms, item.extras, item.deferred_ms, item.ends_ms, item.ttl_ms,
             )  # fmt: skip
         due, *verdicts = await self._run(scripts.ADOPT, *arguments)
         self._note_due(due)

@@ -4,7 +4,7 @@
 -- here, so that the task cannot run again from it. Limits do not keep a lease from being adopted, but they count it.
 -- KEYS: none. ARGV: epoch, ring, ms that a poll's lease lasts, per item: id, attempt, lease, session ('' for a
 -- poll), worker, lane, ms when it was leased, extras, ms within which it is to be finished later or 0, when that
--- ends or 0 for from now on.
+-- ends or 0 for from now on, ms that this poll's lease lasts or 0.
 -- Returns {ms until something is due or -1, per item 1 kept, 0 lost}.
 
 local bad = guard()
@@ -26,8 +26,9 @@ local function hold(item, lane, extras, grace)
     call('HSET', key, 'ttl', item.deferred, 'deferred', 1)
     call('ZADD', KEY.POLLED, item.ends > 0 and item.ends or NOW + item.deferred, id)
   else
-    call('HSET', key, 'ttl', poll_ms)
-    call('ZADD', KEY.POLLED, NOW + poll_ms, id)
+    local ttl = item.ttl > 0 and item.ttl or poll_ms
+    call('HSET', key, 'ttl', ttl)
+    call('ZADD', KEY.POLLED, NOW + ttl, id)
   end
   local scope = parts(lane)
   count(scope, 'leased', 1)
@@ -35,7 +36,7 @@ local function hold(item, lane, extras, grace)
     slots().begin_traits(id, extras, lease, item.leased, scope, item.deferred > 0)
   end
   if grace then
-    slots().add_deadline(grace, 'g' .. id .. lease)
+    slots().add_deadline(tonumber(grace), 'g' .. id .. lease)
   end
 end
 
@@ -68,11 +69,11 @@ local function adopt(item)
 end
 
 local answers = {-1}
-for at = 4, #ARGV, 10 do
+for at = 4, #ARGV, 11 do
   answers[#answers + 1] = adopt({
     id = ARGV[at], attempt = ARGV[at + 1], lease = ARGV[at + 2], session = ARGV[at + 3], worker = ARGV[at + 4],
     lane = ARGV[at + 5], leased = ARGV[at + 6], extras = ARGV[at + 7] ~= '' and ARGV[at + 7],
-    deferred = tonumber(ARGV[at + 8]), ends = tonumber(ARGV[at + 9]),
+    deferred = tonumber(ARGV[at + 8]), ends = tonumber(ARGV[at + 9]), ttl = tonumber(ARGV[at + 10]),
   })
 end
 flush()
