@@ -311,6 +311,27 @@ async def test_slots_survive_a_wiped_home(database: str, shards: dict[str, str])
         assert len(await polled(instance, 5)) + len(await polled(instance, 1)) == 2
 
 
+async def test_polled_leases_keep_their_slots_on_a_wiped_home(database: str, shards: dict[str, str]) -> None:
+    async with cluster(database, shards) as system:
+        instance = await system.start()
+        assert await configured(instance, 1, max_running=3, max_running_per_key=2)
+        dispatcher = system.dispatcher(instance)
+        await dispatcher.many(5, traits=traits(limit_key="k"))
+        held = await polled(instance, lease_ttl=seconds(20))
+        assert len(held) == 2
+        before = {shard.name: shard.epoch for shard in instance.execution.shards.all()}
+        for shard in instance.execution.shards.all():
+            assert shard._connection
+            await shard._connection.call("FLUSHALL")
+        await wait_until(lambda: reopened(instance, before), seconds=30)
+        await dispatcher.many(5, traits=traits(limit_key="k"))
+        assert await polled(instance) == []
+        await dispatcher.many(5, traits=traits(limit_key="other"))
+        assert len(await polled(instance, 5)) == 1
+        await finished(instance, held)
+        assert len(await polled(instance, 5)) >= 1
+
+
 async def test_a_silent_shard_delays_a_limit_for_a_lease_time_only(
     database: str, shards: dict[str, str]
 ) -> None:

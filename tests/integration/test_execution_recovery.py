@@ -118,7 +118,8 @@ async def test_polled_leases_survive_a_wiped_shard(database: str, shards: dict[s
         for name in shards:
             await flush(instance, name)
         await reopened(instance, before, *shards)
-        assert await compared(instance, (task_id, 1)) == [MISSING]
+        # The instance that has leased it makes the lease anew, so that nobody else gets the task meanwhile.
+        assert await compared(instance, (task_id, 1)) == [PRESENT]
         beat = pb.HeartbeatTasksRequest(worker_id="p", lease_tokens=[token])
         assert list((await instance.worker.HeartbeatTasks(beat)).lost_lease_tokens) == []
         assert await compared(instance, (task_id, 1)) == [PRESENT]
@@ -131,6 +132,24 @@ async def test_polled_leases_survive_a_wiped_shard(database: str, shards: dict[s
             await flush(instance, name)
         await reopened(instance, before, *shards)
         assert list((await instance.worker.HeartbeatTasks(beat)).lost_lease_tokens) == [token]
+
+
+async def test_polled_leases_of_a_dead_instance_are_made_anew_by_their_heartbeat(
+    database: str, shards: dict[str, str]
+) -> None:
+    async with cluster(database, shards) as system:
+        first, second = await system.start(lease_ttl=1.0), await system.start(lease_ttl=1.0)
+        task_id = await system.dispatcher(first).one()
+        poll = await first.worker.PollTasks(pb.PollTasksRequest(worker_id="p", task_types=["t"]))
+        await first.crash()
+        before = epochs(second)
+        for name in shards:
+            await flush(second, name)
+        await reopened(second, before, *shards)
+        assert await compared(second, (task_id, 1)) == [MISSING]
+        beat = pb.HeartbeatTasksRequest(worker_id="p", lease_tokens=[poll.assignments[0].lease_token])
+        assert list((await second.worker.HeartbeatTasks(beat)).lost_lease_tokens) == []
+        assert await compared(second, (task_id, 1)) == [PRESENT]
 
 
 async def test_a_killed_shard_comes_back_empty_and_recovers(

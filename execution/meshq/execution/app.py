@@ -36,6 +36,7 @@ from meshq.execution.queues.homes import Homes, Queues
 from meshq.execution.ring.doorbell import Doorbell
 from meshq.execution.ring.follower import RingFollower
 from meshq.execution.ring.keeper import Surroundings
+from meshq.execution.ring.shard import Held
 from meshq.execution.ring.shards import Shards
 from meshq.execution.servicers import attempt, dispatch, progress, ring, worker
 from meshq.execution.servicers.explanations import Explanations
@@ -184,7 +185,7 @@ class Execution:
                 lease_ms=times.lease_ms,
                 poll_ms=times.lease_ms,
                 configs=self.homes.of_shard,
-                deferred=self.deferrals.held_on,
+                others=self._held_by_others,
             )
         )
 
@@ -232,6 +233,10 @@ class Execution:
         self._dispatch.drain()
         self._progress.drain()
         await self.reporter.reported()
+
+    async def _held_by_others(self, shard: str) -> list[Held]:
+        """The leases on a shard that belong to no session."""
+        return [*self.polls.held_on(shard), *await self.deferrals.held_on(shard)]
 
     def _live(self) -> list[str]:
         return list(self._peers.instances)

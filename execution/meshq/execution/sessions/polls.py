@@ -62,6 +62,8 @@ class _Leased(NamedTuple):
 
     polled: Polled
     lease: Lease
+    lane: str
+    extras: bytes
     announce: bool
 
 
@@ -72,17 +74,32 @@ class Renewed(NamedTuple):
     lost: list[bytes]
 
 
+class PolledLease(NamedTuple):
+    """A lease as far as this instance knows it.
+
+    Attributes:
+        until: The monotonic time until which it is taken to be held.
+        ttl_ms: How long it lasts when it is renewed.
+    """
+
+    until: float
+    lease: Lease
+    lane: str
+    extras: bytes
+    ttl_ms: int
+
+
 class PollingWorker:
     """A worker that has polled this instance within the last minute.
 
     Attributes:
-        leases: Tokens with the monotonic time until which they are taken to be held.
+        leases: What it is taken to hold, by token.
     """
 
     def __init__(self, facts: WorkerFacts) -> None:
         self.facts = facts
         self.first_seen = self.last_seen = monotonic()
-        self.leases: dict[bytes, float] = {}
+        self.leases: dict[bytes, PolledLease] = {}
         self._turns: tuple[list[int], Turns] = ([], Turns([]))
 
     @property
@@ -184,9 +201,12 @@ class Polls:
         if not found:
             found = await self._wait_for(poll, worker)
         now = monotonic()
-        for polled, lease, _ in found:
-            worker.leases[polled.token] = now + poll.lease_ttl
-            self._young.append((now, worker, polled.token, lease))
+        for item in found:
+            token, ttl_ms = item.polled.token, int(poll.lease_ttl * 1000)
+            known = worker.leases.get(token)
+            lane = known.lane if known else item.lane
+            worker.leases[token] = PolledLease(now + poll.lease_ttl, item.lease, lane, item.extras, ttl_ms)
+            self._young.append((now, worker, token, item.lease))
         worker.last_seen = now
         return [item.polled for item in found]
 
@@ -284,16 +304,16 @@ class Polls:
             taken = await asyncio.shield(call)
         except asyncio.CancelledError:
             if not key:
-                self._give_back_later(shard, facts.tenant, call)
+                self._give_back_later(shard, classes, call)
             raise
-        return _leased(shard, facts.tenant, taken, lease_ms)
+        return _leased(shard, classes, taken, lease_ms)
 
-    def _give_back_later(self, shard: Shard, tenant: str, call: asyncio.Future[Taken]) -> None:
+    def _give_back_later(self, shard: Shard, classes: list[str], call: asyncio.Future[Taken]) -> None:
         """The caller has gone while its lease call was under way; the tasks must not wait for it."""
 
         async def give_back() -> None:
             with suppress(ShardError):
-                leases = [item.lease for item in _leased(shard, tenant, await call, 0)]
+                leases = [item.lease for item in _leased(shard, classes, await call, 0)]
                 if leases:
                     await shard.release(leases)
 
@@ -310,6 +330,8 @@ class Polls:
             _Leased(
                 Polled(spec, encode_token(lease), lease.attempt, ends_ms),
                 lease,
+                unknown_lane(lease.tenant),
+                extras,
                 parse_extras(extras).announce,
             )
             for answer in answers
@@ -335,7 +357,9 @@ class Polls:
         for part in parts:
             renewed.cancels.extend(part.cancels)
             renewed.lost.extend(part.lost)
-        self._note_renewed(facts, set(leases) - set(renewed.lost), renewed.lost)
+        lost = set(renewed.lost)
+        kept = {token: lease for token, lease in leases.items() if token not in lost}
+        self._note_renewed(facts, kept, renewed.lost)
         return renewed
 
     async def _renew_on(self, name: str, worker_id: str, leases: dict[bytes, Lease]) -> Renewed:
@@ -347,7 +371,7 @@ class Polls:
         try:
             answers = await shard.renew_polled(list(leases.values()))
             for (token, lease), answer in zip(leases.items(), answers, strict=True):
-                item = Held(lease, "", worker_id, unknown_lane(lease.tenant))
+                item = self._held(token, lease, worker_id)
                 self._sort_out(token, item, answer, renewed, unknown)
             kept = await adopt(shard, unknown, self._ended, self._default_ms) if unknown else []
         except (ShardError, MeshqError) as error:
@@ -359,6 +383,24 @@ class Polls:
         renewed.lost.extend(encode_token(item.lease) for item in unknown if item not in kept)
         return renewed
 
+    def held_on(self, shard: str) -> list[Held]:
+        """What polls of this instance have leased on a shard, for one that has begun anew."""
+        now = monotonic()
+        return [
+            self._held(token, polled.lease, worker.facts.worker_id)
+            for worker in self._workers.values()
+            for token, polled in worker.leases.items()
+            if polled.lease.shard == shard and polled.until > now and polled.ttl_ms
+        ]
+
+    def _held(self, token: bytes, lease: Lease, worker_id: str) -> Held:
+        """A lease with all that this instance knows of it."""
+        worker = self._workers.get((lease.tenant, worker_id))
+        known = worker.leases.get(token) if worker else None
+        if known is None:
+            return Held(lease, "", worker_id, unknown_lane(lease.tenant))
+        return Held(lease, "", worker_id, known.lane, known.extras, ttl_ms=known.ttl_ms)
+
     @staticmethod
     def _sort_out(token: bytes, item: Held, answer: list[Any], renewed: Renewed, unknown: list[Held]) -> None:
         if answer[0] == _GOES_ON:
@@ -369,13 +411,18 @@ class Polls:
         else:
             renewed.lost.append(token)
 
-    def _note_renewed(self, facts: WorkerFacts, kept: set[bytes], lost: list[bytes]) -> None:
+    def _note_renewed(self, facts: WorkerFacts, kept: dict[bytes, Lease], lost: list[bytes]) -> None:
         worker = self._workers.get((facts.tenant, facts.worker_id))
         if worker is None:
             return
         worker.last_seen = now = monotonic()
-        for token in kept:
-            worker.leases[token] = now + self._default_ms / 1000
+        for token, lease in kept.items():
+            known = worker.leases.get(token)
+            if known is None:
+                # It was leased elsewhere: its lane and how long it lasts are not known here.
+                known = PolledLease(now, lease, unknown_lane(lease.tenant), b"", 0)
+            lasts = (known.ttl_ms or self._default_ms) / 1000
+            worker.leases[token] = known._replace(until=now + lasts)
         for token in lost:
             worker.leases.pop(token, None)
 
@@ -397,7 +444,7 @@ class Polls:
         """Forget workers that are gone, and report what runs."""
         now = monotonic()
         for key, worker in list(self._workers.items()):
-            worker.leases = {token: until for token, until in worker.leases.items() if until > now}
+            worker.leases = {token: polled for token, polled in worker.leases.items() if polled.until > now}
             if worker.last_seen < now - _REMEMBER_SECONDS and not worker.leases:
                 del self._workers[key]
         while self._young and self._young[0][0] <= now - _STARTED_SECONDS:
@@ -415,11 +462,13 @@ class Polls:
         return worker
 
 
-def _leased(shard: Shard, tenant: str, taken: Taken, lease_ms: int) -> list[_Leased]:
+def _leased(shard: Shard, classes: list[str], taken: Taken, lease_ms: int) -> list[_Leased]:
     found = []
     for at in range(0, len(taken.tasks), 7):
-        task_id, attempt, number, _, _, extras, spec = taken.tasks[at : at + 7]
+        task_id, attempt, number, _, index, extras, spec = taken.tasks[at : at + 7]
+        lane = f"{classes[index - 1]}/"
+        tenant = lane.partition("/")[0]
         lease = Lease(task_id, attempt, taken.epoch, number, shard.name, tenant, taken.now_ms)
         polled = Polled(spec, encode_token(lease), attempt, taken.now_ms + lease_ms)
-        found.append(_Leased(polled, lease, bool(extras) and parse_extras(extras).announce))
+        found.append(_Leased(polled, lease, lane, extras, bool(extras) and parse_extras(extras).announce))
     return found
