@@ -104,10 +104,13 @@ class Deferred:
         return self._client.run(task_id=self.task_id, timeout=SECONDS)
 
 
-def test_somebody_else_completes_a_task(client: SyncClient, completer: SyncCompleter) -> None:
+def test_somebody_else_completes_a_task(
+    client: SyncClient, completer: SyncCompleter, eventually: Eventually
+) -> None:
     task = Deferred(client)
     token = task.token()
     assert completer.progress(token, 0.5, "half way") is None
+    eventually(lambda: client.get(task.task_id).state, lambda state: state is TaskState.RUNNING)
     completer.succeed(token, {"paid": True})
     ended = task.ended()
     assert (ended.state, ended.result) == (TaskState.SUCCEEDED, {"paid": True})
