@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final, NamedTuple
 
 from meshq.contract.errors import Aborted, Reason
-from meshq.contract.limits import STREAM_KEEPALIVE_SECONDS
+from meshq.contract.limits import MAX_RESUME_SECONDS, MAX_RESUMED_TASKS, STREAM_KEEPALIVE_SECONDS
 from meshq.management.ledger import Ledger
 from meshq.management.model.filters import selects
 from meshq.management.model.states import newer
@@ -21,8 +21,8 @@ from meshq.management.watch.bus import Bus, Change, Event, Follower, Gap
 
 _MARGIN_MS: Final = 3_000
 """How long a change may be under way from its writing to the bus, and by how much clocks may differ."""
-_MAX_BACK_MS: Final = 600_000
-_MAX_READ: Final = 10_000
+_MAX_BACK_MS: Final = int(MAX_RESUME_SECONDS * 1_000)
+_MAX_READ: Final = MAX_RESUMED_TASKS
 _REMEMBERED: Final = 20_000
 
 

@@ -103,6 +103,9 @@ MIN_WATCH_INTERVAL_SECONDS: Final = 0.5
 MAX_WATCH_INTERVAL_SECONDS: Final = 60.0
 DEFAULT_WATCH_INTERVAL_SECONDS: Final = 2.0
 MAX_LISTED_ATTEMPTS: Final = 1_000
+MAX_RESUME_SECONDS: Final = 600.0
+MAX_RESUMED_TASKS: Final = 10_000
+"""How far back a resume_token goes, and over how many tasks that have changed since."""
 
 MAX_PAGE_SIZE: Final = 1_000
 DEFAULT_TASK_PAGE_SIZE: Final = 50
