@@ -92,7 +92,7 @@ async def test_the_next_poll_goes_on_at_the_checkpoint_on_any_instance(
             said = pb.LeaseProgress(lease_token=item.lease_token, checkpoint=value(step))
             await first.worker.HeartbeatTasks(pb.HeartbeatTasksRequest(worker_id="p", progress=[said]))
         result = pb.TaskResult(lease_token=item.lease_token, snooze=pb.Snooze(delay=seconds(0)))
-        assert await completed(first, result) == [ACCEPTED]
+        assert await completed(second, result) == [ACCEPTED]
         (item,) = await polled(second, 10, request_id="r")
         assert (item.attempt, item.checkpoint) == (2, value(2))
         (item,) = await polled(first, 0, request_id="r")

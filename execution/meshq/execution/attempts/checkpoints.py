@@ -2,7 +2,8 @@
 
 A task's first checkpoint is written at once, the next ones at most every `CHECKPOINT_INTERVAL_SECONDS`; what
 waits is written before an end of the attempt is recorded here. Whoever hands the task out again reads the
-table, and what waits in this instance.
+table, and what waits in this instance. A worker that polls may report the end to another instance, so what it
+says is written before it is answered.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ from itertools import islice
 from time import monotonic
 from typing import Final, Protocol
 
+from meshq.contract.errors import MeshqError
 from meshq.contract.limits import CHECKPOINT_INTERVAL_SECONDS, MAX_CHECKPOINT_BYTES, MAX_FRAME_BYTES
 from meshq.execution.model import Checkpoint, Ended, Outcome
 from meshq.mesh.lifecycle import Repeater
+from meshq.mesh.telemetry import logger
+
+_log = logger(__name__)
 
 _IDLE_SECONDS: Final = 3_600.0
 _AT_ONCE: Final = MAX_FRAME_BYTES // MAX_CHECKPOINT_BYTES
@@ -70,6 +75,13 @@ class Checkpoints:
         if task_id not in self._resting:
             self._ready[task_id] = None
             self._repeater.wake()
+
+    async def keep(self, task_ids: Sequence[bytes]) -> None:
+        """Write what waits of tasks now; what cannot be written is tried again later."""
+        try:
+            await self._write(task_ids)
+        except MeshqError as error:
+            _log.warning("checkpoints of polled tasks not written yet", reason=error.message)
 
     async def of(self, task_ids: Sequence[bytes]) -> dict[bytes, bytes]:
         """The latest checkpoints of tasks; raises `MeshqError` when the database does not answer."""

@@ -43,10 +43,20 @@ class Handlers:
         if living:
             self._beats.add(living)
 
-    def progress(self, progress: Sequence[pb.LeaseProgress], field: str) -> None:
-        """Take the progress of handlers whose leases are renewed one by one."""
-        for lease, item in self._named(progress, field):
+    def progress(self, progress: Sequence[pb.LeaseProgress], field: str) -> list[bytes]:
+        """Take the progress of handlers whose leases are renewed one by one.
+
+        Returns:
+            The tasks with checkpoints, which are to be kept before the answer.
+        """
+        named = self._named(progress, field)
+        for lease, item in named:
             self._take(lease, item)
+        return [lease.task_id for lease, item in named if item.HasField("checkpoint")]
+
+    async def keep(self, task_ids: Sequence[bytes]) -> None:
+        """Write the checkpoints of tasks."""
+        await self._checkpoints.keep(task_ids)
 
     def output(self, outputs: Sequence[pb.LeaseOutput], field: str) -> None:
         """Pass on what handlers wrote."""

@@ -203,9 +203,11 @@ class WorkerServicer:
         leases = self._named(request)
         if not leases:
             raise InvalidRequest.field("lease_tokens", "must have at least one token")
-        self._handlers.progress(request.progress, "progress")
+        with_checkpoints = self._handlers.progress(request.progress, "progress")
         self._handlers.output(request.outputs, "outputs")
         renewed = await self._polls.renew(facts, leases)
+        if with_checkpoints:
+            await self._handlers.keep(with_checkpoints)
         grace = self._sessions.times.cancel_grace
         return pb.HeartbeatTasksResponse(
             cancels=[cancel_lease(token, reason, grace) for token, reason in renewed.cancels],
