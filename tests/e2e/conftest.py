@@ -11,6 +11,7 @@ import shutil
 import sysconfig
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -120,6 +121,88 @@ class Rest:
 def rest(system: System) -> Rest:
     """REST at the edge."""
     return Rest(system.edge)
+
+
+class Hand:
+    """A worker of one queue that does nothing by itself: it polls and completes as a test says.
+
+    Args:
+        rest: The edge.
+        queue: The only queue that it serves.
+        task_type: The only type that it handles.
+    """
+
+    def __init__(self, rest: Rest, queue: str, task_type: str = "by_hand") -> None:
+        self._rest = rest
+        self.queue = queue
+        self.task_type = task_type
+        self.worker_id = f"hand-{queue}"
+
+    def create(self, **task: Any) -> Any:
+        """A new task of its queue and type."""
+        answer = self.try_to_create(**task)
+        assert answer.status == 200, answer.text
+        return answer.json
+
+    def try_to_create(self, **task: Any) -> Answer:
+        """What creating a task is answered with."""
+        return self._rest("POST", "/v1/tasks", {"type": self.task_type, "queue": self.queue} | task)
+
+    def read(self, task: Any) -> Any:
+        """How a task stands."""
+        return self._rest("GET", f"/v1/tasks/{task['task_id']}").json
+
+    def poll(self, most: int = 1, wait: float = 10.0, **more: Any) -> list[Any]:
+        """Lease what there is; wait for the first one."""
+        request = {
+            "worker_id": self.worker_id,
+            "task_types": [self.task_type],
+            "queues": [self.queue],
+            "max_tasks": most,
+            "wait_timeout": f"{wait}s",
+        }
+        answer = self._rest("POST", "/v1/leases:poll", request | more)
+        assert answer.status == 200, answer.text
+        found: list[Any] = answer.json["assignments"]
+        return found
+
+    def take(self, **more: Any) -> Any:
+        """Lease the next task."""
+        (assignment,) = self.poll(**more)
+        return assignment
+
+    def beat(self, lease: Any, **progress: Any) -> Any:
+        """Renew a lease, with news."""
+        token = lease["lease_token"]
+        request: dict[str, Any] = {"worker_id": self.worker_id, "lease_tokens": [token]}
+        if progress:
+            request["progress"] = [{"lease_token": token} | progress]
+        answer = self._rest("POST", "/v1/leases:heartbeat", request)
+        assert answer.status == 200, answer.text
+        return answer.json
+
+    def end(self, lease: Any, **outcome: Any) -> str:
+        """Report how a task ended; the status of the report."""
+        result = {"lease_token": lease["lease_token"]} | outcome
+        request = {"worker_id": self.worker_id, "results": [result]}
+        answer = self._rest("POST", "/v1/leases:complete", request)
+        assert answer.status == 200, answer.text
+        status: str = answer.json["acks"][0]["status"]
+        return status.removeprefix("RESULT_STATUS_")
+
+    def succeed(self, lease: Any, result: Any = None) -> str:
+        """Report success."""
+        return self.end(lease, success={"result": result})
+
+    def fail(self, lease: Any, kind: str = "Broken", **more: Any) -> str:
+        """Report failure."""
+        return self.end(lease, failure={"error": {"type": kind, "message": f"it is {kind}"}} | more)
+
+
+@pytest.fixture
+def hand(rest: Rest) -> Hand:
+    """A worker by hand with a queue of its own."""
+    return Hand(rest, f"q-{uuid.uuid4().hex[:10]}")
 
 
 @pytest.fixture(scope="session")

@@ -95,6 +95,42 @@ def test_a_shell_script_may_give_up_a_task(grpcurl: Grpcurl) -> None:
     assert (ended["state"], ended["error"]["type"]) == ("TASK_STATE_FAILED", "Tired")
 
 
+def poll_for(grpcurl: Grpcurl, task_type: str) -> Any:
+    """The next task of a type, leased by a shell script."""
+    poll = {"worker_id": f"shell-{task_type}", "task_types": [task_type], "wait_timeout": "20s"}
+    (leased,) = json.loads(grpcurl("meshq.v1.WorkerService/PollTasks", data=poll))["assignments"]
+    return leased
+
+
+def complete(grpcurl: Grpcurl, lease: Any, **outcome: Any) -> None:
+    """Report how a task ended."""
+    result = {"lease_token": lease["lease_token"]} | outcome
+    data = {"worker_id": "shell", "results": [result]}
+    done = json.loads(grpcurl("meshq.v1.WorkerService/CompleteTasks", data=data))
+    assert done["acks"][0]["status"] == "RESULT_STATUS_ACCEPTED"
+
+
+def test_a_shell_script_snoozes_checkpoints_and_leaves_the_end_to_another(grpcurl: Grpcurl) -> None:
+    """All that a session can say about a task can be said in single calls."""
+    task_type = f"shell_job_{uuid.uuid4().hex[:8]}"
+    task = {"type": task_type, "retry_policy": {"initial_delay": "0.05s"}}
+    created = json.loads(grpcurl("meshq.v1.TaskService/CreateTask", data={"task": task}))
+    complete(grpcurl, poll_for(grpcurl, task_type), snooze={"delay": "0.1s", "reason": "not yet"})
+    second = poll_for(grpcurl, task_type)
+    news = {"lease_token": second["lease_token"], "fraction": 0.5, "checkpoint": {"page": 3}}
+    grpcurl("meshq.v1.WorkerService/HeartbeatTasks", data={"worker_id": "shell", "progress": [news]})
+    complete(grpcurl, second, failure={"error": {"type": "Torn", "message": "page 4"}})
+    third = poll_for(grpcurl, task_type)
+    assert (third["attempt"], third["checkpoint"]) == (3, {"page": 3})
+    complete(grpcurl, third, finish_later={"timeout": "60s"})
+    complete(grpcurl, third, success={"result": "by whoever has the token"})
+    ended = json.loads(grpcurl("meshq.v1.TaskService/RunTask", data={"task_id": created["task_id"]}))
+    assert (ended["state"], ended["result"]) == ("TASK_STATE_SUCCEEDED", "by whoever has the token")
+    told = grpcurl("meshq.v1.TaskService/ListAttempts", data={"task_id": created["task_id"]})
+    outcomes = [item["outcome"].removeprefix("ATTEMPT_OUTCOME_") for item in json.loads(told)["attempts"]]
+    assert outcomes == ["SNOOZED", "FAILED", "SUCCEEDED"]
+
+
 def test_watching_streams(grpcurl: Grpcurl) -> None:
     task = {"type": "word_count", "payload": "a b c"}
     created = json.loads(grpcurl("meshq.v1.TaskService/CreateTask", data={"task": task}))
