@@ -1,20 +1,26 @@
 """Queues with their figures.
 
 The counters come from the ledger with each call. What shards and ledger hold in which state is asked for
-only when somebody wants to know, and at most once a second for a queue, however many want to know.
+only when somebody wants to know, and at most once a second for a queue, however many want to know; more
+rarely where the ledger has long to count.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from meshq.management.model.placement import Depth
 from meshq.management.model.task import DISPATCH_HORIZON_MS
 from meshq.management.queues.store import Held, QueueKey, QueueRow, QueueStore
 
+T = TypeVar("T")
+
 _FRESH_SECONDS: Final = 1.0
+_REST: Final = 10.0
+"""How many times as long as the ledger took to count figures are kept at least. It takes most of a second
+for a million waiting tasks: whoever looks on must not keep it busy with that."""
 _KEPT_SECONDS: Final = 60.0
 _MAX_KEPT: Final = 10_000
 
@@ -96,7 +102,7 @@ class QueueFigures:
 
     def _fresh(self, key: QueueKey) -> bool:
         known = self._known.get(key)
-        return known is not None and _clock() - known[0] < _FRESH_SECONDS
+        return known is not None and _clock() < known[0]
 
     def _begin_reading(self, keys: Sequence[QueueKey]) -> None:
         if len(self._known) > _MAX_KEPT:
@@ -109,13 +115,13 @@ class QueueFigures:
         try:
             tenant, names = keys[0][0], [name for _, name in keys]
             later_ms = self._now_ms() + DISPATCH_HORIZON_MS
-            (depths, complete), held = await asyncio.gather(
-                self._shards.depths(tenant, names), self._store.held(tenant, names, later_ms)
+            (depths, complete), (held, took) = await asyncio.gather(
+                self._shards.depths(tenant, names), _timed(self._store.held(tenant, names, later_ms))
             )
-            now = _clock()
+            until = _clock() + max(_FRESH_SECONDS, _REST * took)
             for key in keys:
                 live = Live(held[key[1]], depths.get(key[1], NOTHING), complete)
-                self._known[key] = now, live
+                self._known[key] = until, live
         finally:
             for key in keys:
                 del self._reading[key]
@@ -139,6 +145,12 @@ def view(row: QueueRow, live: Live) -> QueueView:
     waiting = min(waiting, row.open - running - scheduled)
     pending = row.open - running - scheduled - waiting
     return QueueView(row, waiting, scheduled, pending, running, oldest_ready_ms, complete)
+
+
+async def _timed(work: Awaitable[T]) -> tuple[T, float]:
+    """Do something, and say how many seconds it took."""
+    began = _clock()
+    return await work, _clock() - began
 
 
 def _clock() -> float:
