@@ -65,9 +65,11 @@ for index, id in ipairs(ids) do
     local score = tonumber(ready) - tonumber(ARGV[at + 4]) * PRIORITY_BOOST_MS
     local extras = ARGV[at + 6] ~= '' and ARGV[at + 6]
     local state = place(id, attempt, lane, ready, score, extras)
-    call('HSET', KEY.TASK .. id, 'attempt', attempt, 'state', state, 'lane', lane, 'ready', ready, 'score', score)
     if extras then
-      call('HSET', KEY.TASK .. id, 'extras', extras)
+      call('HSET', KEY.TASK .. id, 'attempt', attempt, 'state', state, 'lane', lane, 'ready', ready, 'score', score,
+        'extras', extras)
+    else
+      call('HSET', KEY.TASK .. id, 'attempt', attempt, 'state', state, 'lane', lane, 'ready', ready, 'score', score)
     end
   end
 end
