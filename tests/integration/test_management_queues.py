@@ -462,3 +462,33 @@ async def test_a_full_queue_refuses_tasks_also_on_an_instance_that_has_just_star
             return True
 
         await until(taken, "room")
+
+
+async def test_no_change_is_missed_when_many_come_at_once(database: str) -> None:
+    async with cluster(database, nodes=2) as system:
+        names = [f"q{number}" for number in range(30)]
+        calls = [
+            create(system.nodes[number % 2], name, maxOpenTasks=str(number + 1))
+            for number, name in enumerate(names)
+        ]
+        made = await asyncio.gather(*calls)
+        assert [item.max_open_tasks for item in made] == list(range(1, 31))
+
+        def known(node: Node) -> list[int]:
+            book = node.management.book
+            return [book.settings("default", name).max_open_tasks for name in names]
+
+        await until(lambda: all(known(node) == list(range(1, 31)) for node in system.nodes), "the changes")
+
+
+async def test_a_task_that_slips_into_a_queue_as_it_is_deleted_brings_it_back(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        await create(node)
+        await node.queues.DeleteQueue(DeleteQueueRequest(queue="q"))
+        # As on an instance that has not heard of the deletion yet.
+        node.management.ledger._named.add(KEY)
+        await node.create(queue="q")
+        assert (await failure(get(node))).reason == Reason.QUEUE_NOT_FOUND
+        await node.management.revival.run_once()
+        assert (await get(node)).counts.open == 1
