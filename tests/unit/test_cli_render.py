@@ -12,10 +12,13 @@ from rich.console import Console, RenderableType
 from meshq.cli import drawings, mesh_drawings, queue_drawings, task_drawings, watch
 from meshq.cli.output import Output, printable
 from meshq.client.models import (
+    Attempt,
+    AttemptOutcome,
     Instance,
     InstanceState,
     Queue,
     QueueCounts,
+    RetryPolicy,
     Ring,
     Service,
     Shard,
@@ -26,6 +29,8 @@ from meshq.client.models import (
     TaskOutput,
     TaskProgress,
     TaskState,
+    Waiting,
+    WaitingReason,
     Worker,
     WorkerMode,
     WorkerState,
@@ -190,3 +195,65 @@ def test_plain_lines_where_nobody_looks() -> None:
     ]
     assert last is not None
     assert last.succeeded
+
+
+def test_a_list_says_shortly_what_tasks_wait_for() -> None:
+    limited = Waiting(reason=WaitingReason.KEY_BUSY, message="a long sentence", limit=1_200, in_use=1_200)
+    late = Waiting(reason=WaitingReason.NOT_DUE, due_time=START.replace(year=2126))
+    items = [make_task(state=TaskState.PENDING, waiting=item, end_time=None) for item in (limited, late)]
+    text = drawn(task_drawings.tasks(items, width=200))
+    assert "KEY_BUSY, 1,200 of 1,200" in text
+    assert "NOT_DUE, due 2126-01-31" in text
+
+
+@pytest.mark.parametrize(
+    ("waiting", "says"),
+    [
+        (
+            Waiting(reason=WaitingReason.QUEUE_LIMIT, message="2 run; its limit is 2.", limit=2, in_use=2),
+            "2 run; its limit is 2 [QUEUE_LIMIT]",
+        ),
+        (Waiting(reason=WaitingReason.KEY_BUSY, limit=2, in_use=2), "may [KEY_BUSY]: 2 of 2 at workers"),
+        (
+            Waiting(reason=WaitingReason.IN_LINE, message="7 others are before it", ahead=7, workers=1),
+            "7 others are before it [IN_LINE]: 1 worker",
+        ),
+        (
+            Waiting(reason=WaitingReason.PREDECESSOR, predecessor_task_id=ID),
+            f"an earlier task with its ordering key has not ended [PREDECESSOR]: {ID}",
+        ),
+    ],
+)
+def test_one_task_says_what_it_waits_for(waiting: Waiting, says: str) -> None:
+    text = drawn(task_drawings.task(make_task(state=TaskState.PENDING, waiting=waiting)))
+    assert says + "\n" in "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+
+
+def test_attempts_are_shown_where_one_is_not_enough() -> None:
+    lost = Attempt(attempt=1, outcome=AttemptOutcome.LOST, worker_id="w-9", error=TaskError("LOST"))
+    fine = Attempt(attempt=2, outcome=AttemptOutcome.SUCCEEDED, worker_id="w-1")
+    assert "OUTCOME" not in drawn(task_drawings.task(make_task(), (fine,)))
+    text = drawn(task_drawings.task(make_task(attempt=2), (lost, fine)))
+    assert "LOST" in text
+    assert "w-9" in text
+
+
+def test_everything_asked_for_is_shown_and_defaults_are_not() -> None:
+    asked = make_task(
+        priority=5,
+        labels={"team": "a"},
+        retry=RetryPolicy(initial_delay=dt.timedelta(seconds=2), non_retryable_errors=("E",)),
+        fairness_key="f",
+        fairness_weight=0.5,
+        unique_key="u",
+        unique_window=dt.timedelta(hours=1),
+        heartbeat_timeout=dt.timedelta(seconds=5),
+    )
+    text = drawn(task_drawings.task(asked))
+    for part in (
+        *("team=a", "after 2.0 s, never after E", "f, weight 0.5", "u (for 1 h 0 min)", "silent 5.0 s"),
+    ):
+        assert part in text
+    plain = drawn(task_drawings.task(make_task()))
+    for name in ("priority", "retries", "fairness", "unique key", "timeouts", "labels"):
+        assert name not in plain

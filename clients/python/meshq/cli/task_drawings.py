@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ def tasks(items: Iterable[models.Task], *, width: int = WIDE) -> Table:
             "ATTEMPT": attempts_made(item).replace(" of ", "/"),
             "CREATED": short_clock(item.create_time),
             "TOOK": took(item.attempt_start_time, item.end_time),
-            "NOTE": short(_waits_for(item.waiting) if item.waiting else failure(item.error)),
+            "NOTE": short(_waits_short(item.waiting) if item.waiting else failure(item.error)),
         }
         rows.append([cells[name] for name in shown])
     return table(shown, rows, whole=("TASK", "STATE", "CREATED"))
@@ -52,7 +53,7 @@ def task(item: models.Task, tried: tuple[models.Attempt, ...] | None = ()) -> Re
     parts: list[RenderableType] = [
         sheet([*_standing(item), *_asked(item), *_outcome(item, tried)]),
     ]
-    if tried:
+    if tried and not (item.succeeded and len(tried) == 1):
         parts += ["", attempts(tried)]
     return Group(*parts)
 
@@ -64,7 +65,7 @@ def _standing(item: models.Task) -> list[tuple[str, str | Text]]:
         ("queue", item.queue),
         ("state", state(item.state)),
         ("waits", _waits_for(item.waiting) if item.waiting else ""),
-        ("next try", ago(item.next_start_time)),
+        ("next try", "" if item.waiting and item.waiting.due_time else ago(item.next_start_time)),
         ("progress", _progress(item.progress) if item.progress else ""),
         ("attempt", _attempt_text(item)),
         ("worker", item.worker_id),
@@ -160,19 +161,29 @@ def change(item: models.Task) -> str:
 
 
 def _waits_for(item: models.Waiting) -> str:
-    """What a task waits for in a sentence, with the figures behind it."""
+    """What a task waits for in a sentence, with the figures behind it that the sentence leaves out."""
     said = item.message.rstrip(".") or _WAITS.get(item.reason, str(item.reason))
+    told = set(re.findall(r"\d+", said))
     figures = []
-    if item.limit:
+    if item.limit and str(item.limit) not in told:
         busy = f"{item.in_use:,} of {item.limit:,} at workers" if item.in_use else f"limit {item.limit:,}"
         figures.append(busy)
     if item.reason == "IN_LINE":
-        figures.append(f"{item.ahead:,} before it, {item.workers:,} workers")
+        figures += [f"{item.ahead:,} before it"] if str(item.ahead) not in told else []
+        figures.append("1 worker" if item.workers == 1 else f"{item.workers:,} workers")
     if item.predecessor_task_id and item.predecessor_task_id not in said:
         figures.append(item.predecessor_task_id)
     if item.due_time:
         figures.append(f"due {ago(item.due_time)}")
     return f"{said} [{item.reason}]" + (f": {'; '.join(figures)}" if figures else "")
+
+
+def _waits_short(item: models.Waiting) -> str:
+    """The same for a column."""
+    parts = [str(item.reason)]
+    parts += [f"{item.in_use:,} of {item.limit:,}"] if item.in_use else []
+    parts += [f"due {short_clock(item.due_time)}"] if item.due_time else []
+    return ", ".join(parts)
 
 
 _WAITS = {
@@ -193,7 +204,7 @@ _WAITS = {
 def _progress(item: models.TaskProgress) -> str:
     done = round(min(max(item.fraction, 0.0), 1.0) * _BAR)
     bar = "█" * done + "░" * (_BAR - done)
-    when = f" ({ago(item.report_time)})" if item.report_time else ""
+    when = f" ({span(dt.datetime.now(dt.UTC) - item.report_time)} ago)" if item.report_time else ""
     return f"{bar} {item.fraction:.0%} {item.message}".rstrip() + when
 
 
