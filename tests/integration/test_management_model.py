@@ -6,11 +6,12 @@ held back, and which may lose everything. The clock goes on only when it is told
 
 import asyncio
 import time
-import uuid
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Sequence
+from itertools import count
 from typing import Any, NamedTuple, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -57,15 +58,34 @@ class Held(NamedTuple):
     leased: bool = False
 
 
+class Clock:
+    """Goes on only when it is told to, and makes the ids of its time; so that a run can be repeated."""
+
+    def __init__(self) -> None:
+        self._begin_ms = int(time.time() * 1_000)
+        self.reset()
+
+    def reset(self) -> None:
+        self.late_ms = 0
+        self._ids = count()
+
+    def now_ms(self) -> int:
+        return self._begin_ms + self.late_ms
+
+    def new_id(self, retention: int) -> bytes:
+        number = next(self._ids) << 3 | retention
+        return self.now_ms().to_bytes(6, "big") + b"\x70\x00\x80" + number.to_bytes(7, "big")
+
+
 class World:
     """Management as it is, and execution as this test plays it."""
 
     wanted = True
 
-    def __init__(self, ledger: PostgresLedger, queue: str) -> None:
+    def __init__(self, ledger: PostgresLedger, clock: Clock) -> None:
         self.ledger = ledger
-        self.queue = queue
-        self.late_ms = 0
+        self.clock = clock
+        self.now_ms = clock.now_ms
         self.shard: dict[TaskId, Held] = {}
         self.buried: set[TaskId] = set()
         self.recorded: dict[tuple[TaskId, int], Report] = {}
@@ -114,9 +134,6 @@ class World:
         await self.creator.stop()
         await self.finisher.stop()
         await self.canceller.stop()
-
-    def now_ms(self) -> int:
-        return int(time.time() * 1_000) + self.late_ms
 
     async def hold(self) -> bool:
         return True
@@ -320,12 +337,14 @@ class Operations(RuleBasedStateMachine):
     """What callers, workers and time do."""
 
     runner: asyncio.Runner
+    clock: Clock
     pools: Database
     ledger: PostgresLedger
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(self.ledger, f"q-{uuid.uuid4().hex[:8]}")
+        self.clock.reset()
+        self.world = World(self.ledger, self.clock)
         self.run(self.world.start())
 
     def run(self, work: Awaitable[T]) -> T:
@@ -342,8 +361,7 @@ class Operations(RuleBasedStateMachine):
 
     @rule(task=tasks(), named=st.booleans())
     def create(self, task: task_pb2.Task, named: bool) -> None:
-        task.queue = self.world.queue
-        request_id = uuid.uuid4().hex if named else ""
+        request_id = f"r-{len(self.world.requests):03}" if named else ""
         asked = task_pb2.Task()
         asked.CopyFrom(task)
         task_id = self.run(self.world.create(task, request_id))
@@ -415,7 +433,7 @@ class Operations(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1, 3, 10, 400]))
     def time_passes(self, seconds: int) -> None:
-        self.world.late_ms += seconds * 1_000
+        self.clock.late_ms += seconds * 1_000
         self.run(asyncio.sleep(0))
 
     @rule()
@@ -424,6 +442,8 @@ class Operations(RuleBasedStateMachine):
         world = self.world
         world.shard = {task_id: item for task_id, item in world.shard.items() if item.leased}
         world.buried.clear()
+        # The sweeper looks at what is older than the moment.
+        self.clock.late_ms += 1
         self.run(self._sweep())
 
     async def _sweep(self) -> None:
@@ -438,19 +458,22 @@ class Operations(RuleBasedStateMachine):
 
 async def _clear(connection: LedgerConnection, _: bool) -> None:
     # The keepers look at everything there is, so that nothing may be left of the run before.
-    await connection.execute("TRUNCATE open_tasks, unique_keys, ordering_keys")
+    await connection.execute("TRUNCATE open_tasks, finished_tasks, claims, unique_keys, ordering_keys")
 
 
-def test_whatever_happens_what_is_promised_holds(database: str) -> None:
+def test_whatever_happens_what_is_promised_holds(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("meshq.management.conversion.tasks.new_id_bytes", clock.new_id)
     with asyncio.Runner() as runner:
         pools = Database(database, writers=5, readers=2)
         runner.run(pools.start())
-        Operations.runner, Operations.pools, Operations.ledger = runner, pools, PostgresLedger(pools)
+        Operations.runner, Operations.clock, Operations.pools = runner, clock, pools
+        Operations.ledger = PostgresLedger(pools, clock.now_ms)
         try:
             run_state_machine_as_test(
                 Operations,
                 settings=settings(
-                    max_examples=20,
+                    max_examples=12,
                     phases=PHASES,
                     stateful_step_count=40,
                     deadline=None,

@@ -108,22 +108,21 @@ class Finisher:
         """
         ended = await self._ledger.finish(ends, self._now_ms()) if ends else []
         self._commits.committed(ended)
-        self._release(row.chain for row in ended)
+        self._release([row.chain for row in ended if row.chain])
         return ended
 
     async def _end_for(self, ends: Sequence[Finish]) -> Sequence[Ended]:
         """End tasks; what they look like then is read only where somebody wants to know."""
         if not ends or self._commits.wanted:
-            return [Ended(row.task_id, row.state, row.chain) for row in await self.end(ends)]
+            return [(row.task_id, row.state, row.chain) for row in await self.end(ends)]
         ended = await self._ledger.finish_quietly(ends, self._now_ms())
-        self._release(item.chain for item in ended)
-        await self._tell_late([item.task_id for item in ended])
+        self._release([chain for _, _, chain in ended if chain])
+        await self._tell_late([task_id for task_id, _, _ in ended])
         return ended
 
-    def _release(self, chains: Iterable[Sequence[str] | None]) -> None:
-        keys = {ChainKey(*chain) for chain in chains if chain}
-        if keys and self._chains:
-            self._chains.release(keys)
+    def _release(self, chains: Sequence[Sequence[str]]) -> None:
+        if chains and self._chains:
+            self._chains.release({ChainKey(*chain) for chain in chains})
 
     async def _tell_late(self, ended: Sequence[TaskId]) -> None:
         """Somebody may have come during the statement, and have read the rows just before its commit."""

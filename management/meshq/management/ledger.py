@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from meshq.contract.errors import NotFound
 from meshq.management.model.changes import Updated
@@ -44,17 +44,8 @@ class Inserted(NamedTuple):
     replaced: Sequence[tuple[TaskRow, int]] = ()
 
 
-class Ended(NamedTuple):
-    """A task that was moved to its end.
-
-    Attributes:
-        state: The end.
-        chain: The parts of the name of the chain that it was in, if any.
-    """
-
-    task_id: TaskId
-    state: int
-    chain: Sequence[str] | None
+Ended: TypeAlias = tuple[TaskId, int, Sequence[str] | None]
+"""A task that was moved to its end: its id, the end, and the parts of the name of its chain, if any."""
 
 
 class Ledger(Protocol):

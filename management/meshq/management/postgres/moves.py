@@ -39,7 +39,8 @@ class Moves:
         async def work(connection: LedgerConnection, _: bool) -> list[Ended]:
             named = {**parameters, "slot": connection.slot}
             cursor = await connection.execute(_FINISH_QUIETLY, named, prepare=True, binary=True)
-            return list(map(Ended._make, await cursor.fetchall()))
+            rows: list[Any] = await cursor.fetchall()
+            return rows
 
         return await self._database.write(work)
 
