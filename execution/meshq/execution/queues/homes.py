@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Sequence
 from time import monotonic
-from typing import Final
+from typing import Final, NamedTuple
 
 from meshq.contract.limits import MAX_FRAME_ITEMS
 from meshq.execution.model import Depth, ShardQueueConfig
@@ -32,8 +32,6 @@ _LOOK_AGAIN_AT_ALL: Final = 10
 """After so many looks all limited queues are looked at, whether anything is known to be amiss or not."""
 _MOVED_AT_ONCE: Final = 500
 _MOVES_AT_ONCE: Final = 20
-
-_EMPTY: Final = Depth(0, 0, 0, 0)
 
 
 class Queues:
@@ -54,6 +52,20 @@ class Queues:
         # Also what is known already: another call may be telling it just now, or a shard was silent then.
         told = await self._homes.tell(changed, [item.config.scope for item in configured])
         return await self._configs.store_waiting() and told
+
+
+class _Look(NamedTuple):
+    """What a look at some queues has shown.
+
+    Attributes:
+        wide: Those of the queues that have limits as a whole.
+        depths: What each shard has of these; None where it does not answer.
+        silent: The shards that do not know how some of the queues are set.
+    """
+
+    wide: list[str]
+    depths: dict[str, list[Depth] | None]
+    silent: set[str]
 
 
 class Homes:
@@ -106,9 +118,11 @@ class Homes:
         for scope in changed:
             self._foreign.pop(scope, None)
         told = True
-        async with self._settling:
-            for at in range(0, len(scopes), MAX_FRAME_ITEMS):
-                told = await self._settle(scopes[at : at + MAX_FRAME_ITEMS]) and told
+        for at in range(0, len(scopes), MAX_FRAME_ITEMS):
+            async with self._settling:
+                look = await self._settle(scopes[at : at + MAX_FRAME_ITEMS])
+            told = told and not look.silent
+        # Whoever asks does not wait until everything has been moved.
         self._repeater.wake()
         return told
 
@@ -119,9 +133,11 @@ class Homes:
         if self._looks % _LOOK_AGAIN_AT_ALL == 0:
             self._look_at_all(wake=False)
         scopes = sorted(self._unsettled)
-        async with self._settling:
-            for at in range(0, len(scopes), MAX_FRAME_ITEMS):
-                await self._settle(scopes[at : at + MAX_FRAME_ITEMS])
+        for at in range(0, len(scopes), MAX_FRAME_ITEMS):
+            async with self._settling:
+                look = await self._settle(scopes[at : at + MAX_FRAME_ITEMS])
+            for index, scope in enumerate(look.wide):
+                await self._move(scope, index, look.depths)
 
     def _look_at_all(self, *, wake: bool = True) -> None:
         for scope in self._configs.wide():
@@ -134,8 +150,8 @@ class Homes:
 
     # -- telling ---------------------------------------------------------------------------------------
 
-    async def _settle(self, scopes: Sequence[str]) -> bool:
-        """One look at some queues; says whether all shards know how they are set."""
+    async def _settle(self, scopes: Sequence[str]) -> _Look:
+        """Tell the shards what they do not know of some queues, and look at what they have of them."""
         configs = [config for scope in scopes if (config := self._configs.get(scope)) is not None]
         shards = self._shards.all()
         silent = set(
@@ -153,10 +169,8 @@ class Homes:
         for shard in shards:
             name = await self._tell(shard, [c for c in wide if self._lives_on(c, shard)], silent)
             silent |= {name} - {""}
-        for index, config in enumerate(wide):
-            await self._move(config.scope, index, depths)
         self._note_settled(configs, depths, silent)
-        return not silent
+        return _Look([config.scope for config in wide], depths, silent)
 
     async def _tell(
         self, shard: Shard, configs: Sequence[ShardQueueConfig], silent: Collection[str] = ()
