@@ -415,8 +415,18 @@ def test_defaults_of_a_type_join_the_others(inside: Meshq) -> None:
     request = inside.server.requests[-1]
     assert list(request.update_mask.paths) == ["type_defaults"]
     assert {name: item.priority for name, item in request.queue.type_defaults.items()} == {"t": 3, "u": 0}
+    inside("queue", "set", "q", "--create", "--type", "u", "--max-attempts", "1")
+    assert len(inside.server.requests[-1].queue.type_defaults) == 2
     inside("queue", "set", "q", "--type", "t", "--priority", "none")
     assert not inside.server.requests[-1].queue.type_defaults
+
+
+def test_defaults_of_a_type_may_declare_their_queue(inside: Meshq) -> None:
+    queue_answers(inside)
+    inside.server.answers["GetQueue"] = lambda _: errors.NotFound("none", errors.Reason.QUEUE_NOT_FOUND)
+    inside("queue", "set", "q", "--type", "u", "--max-attempts", "1", code=3)
+    inside("queue", "set", "q", "--type", "u", "--max-attempts", "1", "--create")
+    assert inside.server.requests[-1].allow_missing
 
 
 def test_queues_are_stopped_and_go_on(inside: Meshq) -> None:

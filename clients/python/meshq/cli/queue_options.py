@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meshq.cli import inputs
+from meshq.cli.task_options import RetryOptions
 
 if TYPE_CHECKING:  # imports grpc
-    from meshq.client.models import QueueSettings, RetryPolicy, TaskDefaults
+    from meshq.client.models import QueueSettings, TaskDefaults
 
 
 @dataclass(frozen=True)
@@ -171,50 +171,6 @@ class DefaultOptions:
     no_retry_policy: Annotated[
         bool, typer.Option("--no-retry-policy", help="Take the default retry policy back.")
     ] = False
-    retry_delay: Annotated[
-        dt.timedelta | None,
-        typer.Option(
-            "--retry-delay",
-            metavar="DURATION",
-            parser=inputs.parse_span,
-            help="The delay after the first failed attempt.",
-            show_default=False,
-        ),
-    ] = None
-    retry_multiplier: Annotated[
-        float | None,
-        typer.Option(
-            "--retry-multiplier", metavar="X", help="By how much each delay is longer.", show_default=False
-        ),
-    ] = None
-    retry_max_delay: Annotated[
-        dt.timedelta | None,
-        typer.Option(
-            "--retry-max-delay",
-            metavar="DURATION",
-            parser=inputs.parse_span,
-            help="The longest delay.",
-            show_default=False,
-        ),
-    ] = None
-    retry_jitter: Annotated[
-        float | None,
-        typer.Option(
-            "--retry-jitter",
-            metavar="X",
-            help="The part of a delay that chance changes, 0 to 1.",
-            show_default=False,
-        ),
-    ] = None
-    no_retry_on: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--no-retry-on",
-            metavar="ERROR",
-            help="A type of error after which no attempt is made; repeatable.",
-            show_default=False,
-        ),
-    ] = None
     start_timeout: Annotated[
         Any,
         typer.Option(
@@ -256,9 +212,9 @@ class DefaultOptions:
         ),
     ] = None
 
-    def taken(self) -> dict[str, Any]:
+    def taken(self, retries: RetryOptions) -> dict[str, Any]:
         """What was given, as the client takes it; the type is left aside."""
-        policy = self._retry()
+        policy = retries.policy()
         if policy is not None and self.no_retry_policy:
             raise typer.BadParameter("--no-retry-policy goes without other options about retries")
         return _given(
@@ -273,33 +229,25 @@ class DefaultOptions:
             }
         )
 
-    def _retry(self) -> RetryPolicy | None:
-        from meshq.client.models import RetryPolicy  # noqa: PLC0415  (grpc)
-
-        policy = RetryPolicy(
-            initial_delay=self.retry_delay,
-            multiplier=self.retry_multiplier,
-            max_delay=self.retry_max_delay,
-            jitter=self.retry_jitter,
-            non_retryable_errors=tuple(self.no_retry_on or ()),
-        )
-        return None if policy == RetryPolicy() else policy
-
 
 def settings(
-    limits: LimitOptions, defaults: DefaultOptions, before: Mapping[str, TaskDefaults]
+    limits: LimitOptions,
+    defaults: DefaultOptions,
+    retries: RetryOptions,
+    before: Mapping[str, TaskDefaults],
 ) -> QueueSettings:
     """What the client is to set.
 
     Args:
         limits: Options.
         defaults: Options; with a type, they are merged into what is set of that type.
+        retries: Options that belong to the defaults.
         before: The defaults by type that are set.
     """
     from meshq.client.models import TaskDefaults  # noqa: PLC0415  (grpc)
 
     found: dict[str, Any] = limits.taken()
-    given = defaults.taken()
+    given = defaults.taken(retries)
     if defaults.type is None:
         return {**found, **given}  # type: ignore[typeddict-item]
     if not given:

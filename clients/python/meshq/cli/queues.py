@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import getpass
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,11 +16,13 @@ from meshq.cli.listing import show, show_many
 from meshq.cli.options import Session, with_session
 from meshq.cli.questions import confirm
 from meshq.cli.queue_options import DefaultOptions, LimitOptions, settings
+from meshq.cli.task_options import RetryOptions
 from meshq.cli.tasks.arguments import YesOption
 from meshq.cli.tasks.following import PATIENCE, limited
 
 if TYPE_CHECKING:  # imports grpc
-    from meshq.client.models import Queue, QueueNews
+    from meshq.client import SyncClient
+    from meshq.client.models import Queue, QueueNews, TaskDefaults
 
 app = typer.Typer(help="Show, set, stop and clear the queues.")
 
@@ -57,9 +59,16 @@ def get(session: Session, name: NameArgument) -> None:
 
 @app.command("create")
 @with_session
-def create(session: Session, name: NameArgument, *, limits: LimitOptions, defaults: DefaultOptions) -> None:
+def create(
+    session: Session,
+    name: NameArgument,
+    *,
+    limits: LimitOptions,
+    defaults: DefaultOptions,
+    retries: RetryOptions,
+) -> None:
     """Declare a queue with its settings. Without this, the first task of a queue creates it."""
-    given = settings(limits, defaults, {})
+    given = settings(limits, defaults, retries, {})
     with session.client() as client, doing(f"create queue {name}", names=_NAMES):
         found = client.create_queue(name, **given)
     _tell(session, found, f"Queue {name} is created.")
@@ -73,18 +82,32 @@ def set_(
     *,
     limits: LimitOptions,
     defaults: DefaultOptions,
+    retries: RetryOptions,
     declare: Annotated[bool, typer.Option("--create", help="Declare the queue if there is none.")] = False,
 ) -> None:
     """Change settings of a queue; what is not named stays, and `none` takes a setting back.
 
     Limits concern everything at once, defaults and retention the tasks that are created from then on.
     """
-    if not (limits.taken() or defaults.taken()):
+    if not (limits.taken() or defaults.taken(retries)):
         raise typer.BadParameter("say what to set, such as --max-running 10")
     with session.client() as client, doing(f"set queue {name}", names=_NAMES):
-        before = client.queue(name).type_defaults if defaults.type and not declare else {}
-        found = client.update_queue(name, allow_missing=declare, **settings(limits, defaults, before))
+        before = _type_defaults(client, name, missing_ok=declare) if defaults.type else {}
+        given = settings(limits, defaults, retries, before)
+        found = client.update_queue(name, allow_missing=declare, **given)
     _tell(session, found, f"Queue {name} is set.")
+
+
+def _type_defaults(client: SyncClient, name: str, *, missing_ok: bool) -> Mapping[str, TaskDefaults]:
+    """What is set by type, which is changed as a whole."""
+    from meshq.contract.errors import NotFound  # noqa: PLC0415  (grpc)
+
+    try:
+        return client.queue(name).type_defaults
+    except NotFound:
+        if missing_ok:
+            return {}
+        raise
 
 
 @app.command("pause")

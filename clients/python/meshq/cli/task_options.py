@@ -12,7 +12,7 @@ import typer
 from meshq.cli import inputs
 
 if TYPE_CHECKING:  # imports grpc
-    from meshq.client.models import TaskFilter
+    from meshq.client.models import RetryPolicy, TaskFilter
 
 
 class Until(enum.StrEnum):
@@ -70,6 +70,72 @@ class InputOptions:
         if self.file is not None or payload == inputs.STDIN:
             payload = inputs.read_text(self.file or inputs.STDIN)
         return {} if payload is None else {"payload": inputs.parse_payload(payload, as_string=self.string)}
+
+
+@dataclass(frozen=True)
+class RetryOptions:
+    """When and whether a failed attempt is made again, of a task or of the tasks of a queue."""
+
+    retry_delay: Annotated[
+        dt.timedelta | None,
+        typer.Option(
+            "--retry-delay",
+            metavar="DURATION",
+            parser=inputs.parse_span,
+            help="The delay after the first failed attempt; default 1s.",
+            show_default=False,
+        ),
+    ] = None
+    retry_multiplier: Annotated[
+        float | None,
+        typer.Option(
+            "--retry-multiplier",
+            metavar="X",
+            help="By how much each delay is longer; default 2.",
+            show_default=False,
+        ),
+    ] = None
+    retry_max_delay: Annotated[
+        dt.timedelta | None,
+        typer.Option(
+            "--retry-max-delay",
+            metavar="DURATION",
+            parser=inputs.parse_span,
+            help="The longest delay; default 10m.",
+            show_default=False,
+        ),
+    ] = None
+    retry_jitter: Annotated[
+        float | None,
+        typer.Option(
+            "--retry-jitter",
+            metavar="X",
+            help="The part of a delay that chance changes, 0 to 1; default 0.1.",
+            show_default=False,
+        ),
+    ] = None
+    no_retry_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--no-retry-on",
+            metavar="ERROR",
+            help="A type of error after which no attempt is made; repeatable.",
+            show_default=False,
+        ),
+    ] = None
+
+    def policy(self) -> RetryPolicy | None:
+        """What was given, as the client takes it; None if nothing was."""
+        from meshq.client.models import RetryPolicy  # noqa: PLC0415  (grpc)
+
+        policy = RetryPolicy(
+            initial_delay=self.retry_delay,
+            multiplier=self.retry_multiplier,
+            max_delay=self.retry_max_delay,
+            jitter=self.retry_jitter,
+            non_retryable_errors=tuple(self.no_retry_on or ()),
+        )
+        return None if policy == RetryPolicy() else policy
 
 
 @dataclass(frozen=True)
@@ -134,53 +200,6 @@ class SpecOptions:
             "--max-attempts",
             metavar="N",
             help="Attempts in all, 1 to 100; default 3. With 1 a task is never started twice.",
-            show_default=False,
-        ),
-    ] = None
-    retry_delay: Annotated[
-        dt.timedelta | None,
-        typer.Option(
-            "--retry-delay",
-            metavar="DURATION",
-            parser=inputs.parse_span,
-            help="The delay after the first failed attempt; default 1s.",
-            show_default=False,
-        ),
-    ] = None
-    retry_multiplier: Annotated[
-        float | None,
-        typer.Option(
-            "--retry-multiplier",
-            metavar="X",
-            help="By how much each delay is longer; default 2.",
-            show_default=False,
-        ),
-    ] = None
-    retry_max_delay: Annotated[
-        dt.timedelta | None,
-        typer.Option(
-            "--retry-max-delay",
-            metavar="DURATION",
-            parser=inputs.parse_span,
-            help="The longest delay; default 10m.",
-            show_default=False,
-        ),
-    ] = None
-    retry_jitter: Annotated[
-        float | None,
-        typer.Option(
-            "--retry-jitter",
-            metavar="X",
-            help="The part of a delay that chance changes, 0 to 1; default 0.1.",
-            show_default=False,
-        ),
-    ] = None
-    no_retry_on: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--no-retry-on",
-            metavar="ERROR",
-            help="A type of error after which no attempt is made; repeatable.",
             show_default=False,
         ),
     ] = None
@@ -302,7 +321,7 @@ class SpecOptions:
         ),
     ] = None
 
-    def taken(self) -> dict[str, Any]:
+    def taken(self, retries: RetryOptions) -> dict[str, Any]:
         """What was given, as the client takes it."""
         given = {
             "queue": self.queue,
@@ -312,7 +331,7 @@ class SpecOptions:
             "start_time": self.at,
             "start_delay": self.delay,
             "max_attempts": self.max_attempts,
-            "retry": self._retry(),
+            "retry": retries.policy(),
             "ordering_key": self.ordering_key,
             "limit_key": self.limit_key,
             "rate_units": self.rate_units,
@@ -325,18 +344,6 @@ class SpecOptions:
             **self._uniqueness(),
         }
         return {name: value for name, value in given.items() if value is not None and value != {}}
-
-    def _retry(self) -> Any:
-        from meshq.client.models import RetryPolicy  # noqa: PLC0415  (grpc)
-
-        policy = RetryPolicy(
-            initial_delay=self.retry_delay,
-            multiplier=self.retry_multiplier,
-            max_delay=self.retry_max_delay,
-            jitter=self.retry_jitter,
-            non_retryable_errors=tuple(self.no_retry_on or ()),
-        )
-        return None if policy == RetryPolicy() else policy
 
     def _uniqueness(self) -> dict[str, Any]:
         from meshq.client.models import UniquePolicy, UniqueScope  # noqa: PLC0415  (grpc)

@@ -9,7 +9,7 @@ import typer
 from meshq.cli import inputs, shapes
 from meshq.cli.errors import Trouble, doing, trouble_of
 from meshq.cli.options import Session, with_session
-from meshq.cli.task_options import InputOptions, SpecOptions
+from meshq.cli.task_options import InputOptions, RetryOptions, SpecOptions
 from meshq.cli.tasks.arguments import PayloadArgument, RequestIdOption
 from meshq.cli.tasks.following import finish
 from meshq.cli.tasks.lines import Lines
@@ -34,6 +34,7 @@ def create(
     *,
     source: InputOptions,
     spec: SpecOptions,
+    retries: RetryOptions,
     request_id: RequestIdOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end and print the result.")] = False,
 ) -> None:
@@ -41,7 +42,7 @@ def create(
 
     With --wait it goes on as `meshq task run ID`, and the exit code is 1 unless the task succeeds.
     """
-    taken = _taken(source, spec, payload, request_id)
+    taken = source.taken(payload) | spec.taken(retries) | _named(request_id)
     with session.client() as client:
         task = _create(client, type, taken)
         if wait:
@@ -67,6 +68,7 @@ def run(
     *,
     source: InputOptions,
     spec: SpecOptions,
+    retries: RetryOptions,
     request_id: RequestIdOption = None,
 ) -> None:
     """Create a task, or take an existing one, wait for its end and print its result.
@@ -74,7 +76,7 @@ def run(
     The exit code is 0 when the task succeeds, 1 when it fails, is cancelled or expires. --timeout limits
     the wait; the task itself goes on.
     """
-    taken = _taken(source, spec, payload, request_id)
+    taken = source.taken(payload) | spec.taken(retries) | _named(request_id)
     existing = inputs.is_task_id(type_or_id)
     if existing and taken:
         raise typer.BadParameter(f"{type_or_id} is the id of a task; input and options are for new tasks")
@@ -105,6 +107,7 @@ def bulk(
         bool, typer.Option("--string", help="With --type: take each line as a string, also when it is JSON.")
     ] = False,
     spec: SpecOptions,
+    retries: RetryOptions,
 ) -> None:
     """Create a task for each line of a file, and print the ids in the order of the lines.
 
@@ -114,7 +117,7 @@ def bulk(
     """
     if string and type is None:
         raise typer.BadParameter("--string goes with --type")
-    lines = Lines(file, type, spec.taken(), as_string=string)
+    lines = Lines(file, type, spec.taken(retries), as_string=string)
     refused: list[Trouble] = []
     count = existing = 0
     with session.client() as client, doing("create tasks"):
@@ -152,11 +155,8 @@ def _summary(count: int, existing: int, refused: int) -> str:
     return ", ".join(parts) + "."
 
 
-def _taken(
-    source: InputOptions, spec: SpecOptions, payload: str | None, request_id: str | None
-) -> dict[str, Any]:
-    taken = source.taken(payload) | spec.taken()
-    return taken if request_id is None else taken | {"request_id": request_id}
+def _named(request_id: str | None) -> dict[str, Any]:
+    return {} if request_id is None else {"request_id": request_id}
 
 
 def _create(client: SyncClient, type_: str, taken: dict[str, Any]) -> Task:
