@@ -1,7 +1,7 @@
 """What limits cost where they are never reached: throughput beside that of an unlimited queue.
 
 Machines are noisy, so the queues take turns, and each run is compared with the unlimited one of its own
-round.
+round. The CPU that a task takes in all processes tells the cost also where others use the machine.
 """
 
 from __future__ import annotations
@@ -29,28 +29,33 @@ async def limits(stage: Stage) -> Outcome:
     for queue, settings in QUEUES.items():
         await stage.client.update_queue(queue, allow_missing=True, **settings)
     rates: dict[str, list[float]] = {queue: [] for queue in QUEUES}
+    costs: dict[str, list[float]] = {queue: [] for queue in QUEUES}
     lost = 0
     for number in range(stage.repeat):
         for queue in _turned(list(QUEUES), number):
             run = await bulk_run(stage, _specs(stage.tasks, queue), queue)
             rates[queue].append(run.figures.throughput)
+            costs[queue].append(sum(run.cpu.values()))
             lost += run.figures.lost
     ratios = {
         queue: [mine / free for mine, free in zip(rates[queue], rates[UNLIMITED], strict=True)]
         for queue in QUEUES
     }
-    shown = table("limits that are never reached", "limit", "tasks/s", "ratio", "lowest", "highest")
+    shown = table(
+        "limits that are never reached", "limit", "tasks/s", "ratio", "lowest", "highest", "µs/task"
+    )
     figures: dict[str, Any] = {"lost": lost}
     for queue in QUEUES:
         name = queue.removeprefix("bench-")
         rate, ratio = statistics.median(rates[queue]), statistics.median(ratios[queue])
-        low, high = min(ratios[queue]), max(ratios[queue])
+        low, high, cost = min(ratios[queue]), max(ratios[queue]), statistics.median(costs[queue])
         figures[name] = {
             "throughput_per_s": round(rate, 1),
             "ratio": round(ratio, 3),
             "ratio_range": [round(low, 3), round(high, 3)],
+            "cpu_us_per_task": round(cost),
         }
-        shown.add_row(name, f"{rate:,.0f}", f"{ratio:.2f}", f"{low:.2f}", f"{high:.2f}")
+        shown.add_row(name, f"{rate:,.0f}", f"{ratio:.2f}", f"{low:.2f}", f"{high:.2f}", f"{cost:.0f}")
     return Outcome(figures, [shown], lost)
 
 
