@@ -15,6 +15,8 @@ from meshq.local.bench.stage import PAYLOAD, TYPE, Outcome, Stage, bulk_run, tab
 
 QUEUES: dict[str, QueueSettings] = {
     "bench-unlimited": {},
+    # What the keys themselves cost: they make a task more than a plain one.
+    "bench-unlimited-with-key": {},
     "bench-running": {"max_running": 1_000_000},
     "bench-running-per-key": {"max_running_per_key": 1_000_000},
     "bench-rate": {"rate": RateLimit(1_000_000)},
@@ -60,11 +62,9 @@ async def limits(stage: Stage) -> Outcome:
 
 
 def _specs(count: int, queue: str) -> Iterator[TaskSpec]:
-    per_key = queue.endswith("-per-key")
+    keyed = queue.endswith("-key")
     return (
-        TaskSpec(
-            type=TYPE, payload=PAYLOAD, queue=queue, limit_key=f"key-{number % KEYS}" if per_key else None
-        )
+        TaskSpec(type=TYPE, payload=PAYLOAD, queue=queue, limit_key=f"key-{number % KEYS}" if keyed else None)
         for number in range(count)
     )
 
