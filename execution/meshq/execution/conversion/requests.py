@@ -88,7 +88,8 @@ def poll_of(request: pb.PollTasksRequest) -> Poll:
         queue_weights=_weights(request.queue_weights, request.queues, ""),
     )
     if request.request_id and not REQUEST_ID_PATTERN.fullmatch(request.request_id):
-        raise InvalidRequest.field("request_id", REQUEST_ID_RULE)
+        rule = f"{REQUEST_ID_RULE}, not {request.request_id[:MAX_NAME_LENGTH]!r}"
+        raise InvalidRequest.field("request_id", rule)
     max_tasks = request.max_tasks or 1
     _between(max_tasks, 1, MAX_FRAME_ITEMS, "max_tasks")
     wait, lease = DEFAULT_POLL_WAIT_SECONDS, DEFAULT_POLL_LEASE_SECONDS
@@ -171,7 +172,7 @@ def _labels(labels: Mapping[str, str]) -> dict[str, str]:
     for key, value in labels.items():
         if not 0 < len(key) <= MAX_LABEL_KEY_LENGTH:
             raise InvalidRequest.field(
-                "hello.labels", f"must have keys of 1 to {MAX_LABEL_KEY_LENGTH} characters"
+                "hello.labels", f"must have keys of 1 to {MAX_LABEL_KEY_LENGTH} characters, not {len(key)}"
             )
         _at_most(len(value), MAX_LABEL_VALUE_LENGTH, f"hello.labels[{key!r}]", "characters")
     return dict(labels)

@@ -33,7 +33,7 @@ def seconds_of(value: Duration, least: float, most: float, field: str) -> float:
     """The seconds of a duration; raises `InvalidRequest` unless it is within its bounds."""
     seconds = value.seconds + value.nanos / 1e9
     if not least <= seconds <= most:
-        raise InvalidRequest.field(field, f"must be {least:g} to {most:.10g} s, not {seconds:.10g}")
+        raise InvalidRequest.field(field, f"must be {least:g} to {most:.10g} s, not {seconds:.10g} s")
     return seconds
 
 

@@ -150,7 +150,8 @@ class WorkerServicer:
     async def _goodbye(self, session: Session, goodbye: pb.Goodbye) -> None:
         """What the worker reported just before it left is recorded before its leases end."""
         if len(goodbye.reason) > MAX_REASON_LENGTH:
-            raise InvalidRequest.field("goodbye.reason", f"must be at most {MAX_REASON_LENGTH} characters")
+            rule = f"must be at most {MAX_REASON_LENGTH} characters, not {len(goodbye.reason)}"
+            raise InvalidRequest.field("goodbye.reason", rule)
         session.leaving = True
         with suppress(TimeoutError):
             async with asyncio.timeout(_LAST_RESULTS_SECONDS):
@@ -223,7 +224,8 @@ class WorkerServicer:
         facts = polling_worker(request.worker_id)
         check_count(len(request.results), "results", least=1)
         if request.ByteSize() > MAX_FRAME_BYTES + MAX_FRAME_ITEMS:
-            raise InvalidRequest.field("results", f"must be at most {MAX_FRAME_BYTES} bytes encoded")
+            rule = f"must be at most {MAX_FRAME_BYTES} bytes encoded, not {request.ByteSize()}"
+            raise InvalidRequest.field("results", rule)
         results = self._reported(request.results, facts.worker_id)
         statuses = await self._completions.settle(results)
         acks = [(result.token, status) for result, status in zip(results, statuses, strict=True)]

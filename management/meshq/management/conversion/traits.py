@@ -79,7 +79,7 @@ def check_start(violations: Violations, path: str, task: task_pb2.Task) -> None:
     elif given == "start_time":
         value = task.start_time.seconds
         if value > time() + MAX_START_SECONDS:
-            rule = f"must be at most 10 years ahead, not {value} s after the epoch"
+            rule = f"must be at most 3660 days ahead, not {value - time():.0f} s ahead"
             violations.append(FieldViolation(f"{path}.start_time", rule))
 
 
