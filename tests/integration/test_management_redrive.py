@@ -151,6 +151,25 @@ async def test_a_rate_spreads_the_starts(database: str) -> None:
         assert [later - earlier for earlier, later in pairwise(starts)] == [10_000] * 2
 
 
+async def test_a_rate_goes_on_behind_what_was_planned_before(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        olds = await many_dead(system, 5)
+        other = await dead(node, queue="other")
+        request = pb.RedriveTasksRequest(filter=pb.TaskFilter(queue="q", states=[DEAD]), rate=0.1)
+        request.filter.max_create_time.GetCurrentTime()
+        for max_tasks in (2, 1, 0):
+            request.max_tasks = max_tasks
+            await node.tasks.RedriveTasks(request)
+        news = [await node.get((await node.get(old.task_id)).redriven_to) for old in olds]
+        starts = [task.start_time.ToMilliseconds() for task in news[1:]]
+        assert [later - earlier for earlier, later in pairwise(starts)] == [10_000] * 3
+        # What the filter does not select begins at once.
+        await node.tasks.RedriveTasks(pb.RedriveTasksRequest(filter=pb.TaskFilter(queue="other"), rate=0.1))
+        new = await node.get((await node.get(other.task_id)).redriven_to)
+        assert not new.HasField("start_time")
+
+
 async def test_cancelled_tasks_are_redriven_when_the_filter_says_so(database: str) -> None:
     async with cluster(database) as system:
         (node,) = system.nodes

@@ -119,6 +119,12 @@ class Ledger(Protocol):
     async def pick_redrivable(self, wanted: TaskFilter, after: TaskId, limit: int) -> list[TaskId]:
         """The ids behind an id of ended tasks that a filter selects and that were not redriven."""
 
+    async def latest_redriven(self, wanted: TaskFilter) -> int | None:
+        """The latest planned first start of the open tasks which make good for others that a filter selects.
+
+        Their states and times of creation are not asked for: those of the filter are meant for the old tasks.
+        """
+
     async def predecessors(self, task_ids: Sequence[TaskId]) -> dict[TaskId, TaskId]:
         """For those of some tasks that wait for others, the one right before each in its chain."""
 

@@ -83,7 +83,7 @@ class Redriver:
 
         Args:
             wanted: Which tasks; their states are redrivable ones.
-            rate: New tasks that start per second; 0 for all at once.
+            rate: New tasks that start per second, behind those of earlier calls; 0 for all at once.
             max_tasks: How many at most.
             seconds: For how long at most.
 
@@ -93,8 +93,9 @@ class Redriver:
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + seconds
-        begin_ms = self._now_ms()
-        wanted = created_until(wanted, begin_ms)
+        now_ms = self._now_ms()
+        begin_ms = await self._begin_ms(wanted, rate, now_ms) if rate else now_ms
+        wanted = created_until(wanted, now_ms)
         count, after = 0, NO_ID
         while left := min(_PAGE, max_tasks - count):
             ids = await self._ledger.pick_redrivable(wanted, after, left)
@@ -116,6 +117,11 @@ class Redriver:
             if clock() >= deadline:
                 return Done(count, complete=False)
         return Done(count, complete=True)
+
+    async def _begin_ms(self, wanted: TaskFilter, rate: float, now_ms: int) -> int:
+        """The first start: behind those that earlier calls have planned."""
+        latest_ms = await self._ledger.latest_redriven(wanted)
+        return now_ms if latest_ms is None else max(now_ms, latest_ms + int(1_000 / rate))
 
     def _fitting(self, rows: dict[TaskId, TaskRow], ids: Sequence[TaskId]) -> list[TaskRow]:
         """The first of some tasks, until a queue is full."""

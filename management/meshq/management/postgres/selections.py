@@ -20,6 +20,7 @@ _LIST: Final = statement("list_open"), statement("list_finished")
 _COUNT: Final = statement("count_open"), statement("count_finished")
 _PICK: Final = statement("pick_open"), statement("pick_finished")
 _PICK_REDRIVABLE: Final = statement("pick_redrivable")
+_LATEST_REDRIVEN: Final = statement("latest_redriven")
 _CHANGED: Final = statement("changed_open"), statement("changed_finished")
 
 _HIGHEST: Final = uuid.UUID(bytes=b"\xff" * 16)
@@ -132,6 +133,14 @@ class Selections:
         picked = _PICK_REDRIVABLE.replace("<filter>", chosen.ended or "false")
         rows = await self._select(picked, {**chosen.parameters, "limit": limit})
         return [task_id for (task_id,) in rows]
+
+    async def latest_redriven(self, wanted: TaskFilter) -> int | None:
+        """See `Ledger.latest_redriven`."""
+        made = wanted._replace(states=(), min_create_ms=None, max_create_ms=None)
+        chosen = conditions(made, self._now_ms())
+        latest = _LATEST_REDRIVEN.replace("<filter>", chosen.open or "false")
+        found: int | None = (await self._select(latest, chosen.parameters))[0][0]
+        return found
 
     async def changed_tasks(self, wanted: TaskFilter, since_ms: int, limit: int) -> list[Changed]:
         """See `Ledger.changed_tasks`."""

@@ -40,6 +40,8 @@ CREATE INDEX open_tasks_running ON open_tasks (id) WHERE state = 4;
 CREATE INDEX open_tasks_places ON open_tasks
     USING brin (queue text_bloom_ops, type text_bloom_ops, touched_ms int8_minmax_ops)
     WITH (pages_per_range = 32, autosummarize = on);
+-- Until when redriven tasks are spread.
+CREATE INDEX open_tasks_redriven ON open_tasks (ready_ms) WHERE redriven_from IS NOT NULL;
 CREATE INDEX open_tasks_labels ON open_tasks USING gin (labels) WHERE labels IS NOT NULL;
 
 -- What has ended leaves on the day that its queue's retention names: the partitions are days of leaving.
