@@ -12,15 +12,6 @@ _PROTOCOL_3 = 196608
 _LONGEST = 4096
 
 
-def tcp(host: str, port: int) -> bool:
-    """Somebody accepts connections."""
-    try:
-        socket.create_connection((host, port), timeout=_TIMEOUT).close()
-    except OSError:
-        return False
-    return True
-
-
 def http_get(host: str, port: int, path: str) -> tuple[int, bytes]:
     """The status and body of a page; (0, b"") if there is no answer."""
     connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT)

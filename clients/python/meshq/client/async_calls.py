@@ -59,17 +59,17 @@ class AsyncCalls:
         if channel is not None and channel is not self._given_channel:
             await channel.close()
 
-    async def _perform(self, operation: Operation[Result], timeout: float | None) -> Result:
+    async def _perform(self, operation: Operation[Result], timeout: float | None = None) -> Result:
         limit = (self._timeout if timeout is None else timeout) + operation.wait
         attempts = Attempts(self._retry, limit, mends=None if operation.safe else never)
         call = self._method("unary_unary", operation.method, operation.answer)
         while True:
             try:
-                answer = await call(operation.request, timeout=attempts.remaining())
+                return operation.convert(await call(operation.request, timeout=attempts.remaining()))
             except grpc.RpcError as error:
                 failure = from_rpc_error(error)
-            else:
-                return operation.convert(answer)
+            except MeshqError as error:
+                failure = error
             await asyncio.sleep(attempts.delay_after(failure))
 
     async def _follow(self, steps: Steps[Result], timeout: float | None = None) -> Result:

@@ -54,17 +54,17 @@ class SyncCalls:
         if self._owned:
             self._channel.close()
 
-    def _perform(self, operation: Operation[Result], timeout: float | None) -> Result:
+    def _perform(self, operation: Operation[Result], timeout: float | None = None) -> Result:
         limit = (self._timeout if timeout is None else timeout) + operation.wait
         attempts = Attempts(self._retry, limit, mends=None if operation.safe else never)
         call = self._method("unary_unary", operation.method, operation.answer)
         while True:
             try:
-                answer = call(operation.request, timeout=attempts.remaining())
+                return operation.convert(call(operation.request, timeout=attempts.remaining()))
             except grpc.RpcError as error:
                 failure = from_rpc_error(error)
-            else:
-                return operation.convert(answer)
+            except MeshqError as error:
+                failure = error
             time.sleep(attempts.delay_after(failure))
 
     def _follow(self, steps: Steps[Result], timeout: float | None = None) -> Result:

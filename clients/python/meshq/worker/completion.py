@@ -8,27 +8,19 @@ with SyncCompleter("localhost:8080") as completer:
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import datetime as dt
 import secrets
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, Generic, NamedTuple, Self, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias
 
-import grpc
-import grpc.aio
-from google.protobuf.message import Message
-
-from meshq.client.channel import CHANNEL_OPTIONS, resolve_target
-from meshq.client.retries import Attempts, CallRetries
+from meshq.client.async_calls import AsyncCalls
+from meshq.client.operations import Operation
+from meshq.client.retries import CallRetries
+from meshq.client.sync_calls import SyncCalls
 from meshq.client.values import JsonValue
-from meshq.contract.errors import InvalidRequest, MeshqError, Unavailable
+from meshq.contract.errors import InvalidRequest, Unavailable
 from meshq.contract.limits import NAME_PATTERN, NAME_RULE
-from meshq.contract.status import from_rpc_error
 from meshq.v1 import worker_service_pb2 as pb
 from meshq.worker import outcomes
 from meshq.worker.context import checkpoint_of, progress_of
@@ -39,8 +31,6 @@ HEARTBEAT: Final = "/meshq.v1.WorkerService/HeartbeatTasks"
 
 LeaseToken: TypeAlias = "str | bytes"
 """`TaskContext.lease_token`, or the bytes that it stands for."""
-
-Answer = TypeVar("Answer")
 
 
 class CancelRequest(NamedTuple):
@@ -55,66 +45,49 @@ class CancelRequest(NamedTuple):
     grace: dt.timedelta
 
 
-@dataclass(frozen=True, slots=True)
-class _Report(Generic[Answer]):
-    """One call about a task.
-
-    Attributes:
-        method: The full name of the method.
-        request: What is sent.
-        response: The class of what comes back.
-        read: Makes the answer of it.
-    """
-
-    method: str
-    request: Message
-    response: type[Message]
-    read: Callable[[Any], Answer]
-
-
 class _Reports:
-    """Makes the calls, for both completers."""
+    """What there is to say of a task, as calls for both completers."""
 
     def __init__(self, name: str | None) -> None:
         self._name = name or f"completer-{secrets.token_hex(4)}"
         if not NAME_PATTERN.fullmatch(self._name):
             raise ValueError(f"{self._name!r} {NAME_RULE}")
 
-    def success(self, token: LeaseToken, result: Any) -> _Report[None]:
+    def success(self, token: LeaseToken, result: Any) -> Operation[None]:
         made = outcomes.success(_bytes(token), result)
         if made.HasField("failure"):
             raise ValueError(made.failure.error.message)
         return self._end(made)
 
-    def failure(self, token: LeaseToken, error: TaskFailure) -> _Report[None]:
+    def failure(self, token: LeaseToken, error: TaskFailure) -> Operation[None]:
         return self._end(outcomes.raised(_bytes(token), error))
 
-    def cancelled(self, token: LeaseToken, message: str) -> _Report[None]:
+    def cancelled(self, token: LeaseToken, message: str) -> Operation[None]:
         return self._end(outcomes.cancelled(_bytes(token), message))
 
-    def heartbeat(self, token: LeaseToken) -> _Report[CancelRequest | None]:
+    def heartbeat(self, token: LeaseToken) -> Operation[CancelRequest | None]:
         request = pb.HeartbeatTasksRequest(worker_id=self._name, lease_tokens=[_bytes(token)])
         return self._word(request)
 
     def progress(
         self, token: LeaseToken, fraction: float, message: str, detail: JsonValue
-    ) -> _Report[CancelRequest | None]:
+    ) -> Operation[CancelRequest | None]:
         word = progress_of(_bytes(token), fraction, message, detail)
         return self._word(pb.HeartbeatTasksRequest(worker_id=self._name, progress=[word]))
 
-    def checkpoint(self, token: LeaseToken, value: JsonValue) -> _Report[CancelRequest | None]:
+    def checkpoint(self, token: LeaseToken, value: JsonValue) -> Operation[CancelRequest | None]:
         word = checkpoint_of(_bytes(token), value)
         return self._word(pb.HeartbeatTasksRequest(worker_id=self._name, progress=[word]))
 
-    def _end(self, result: pb.TaskResult) -> _Report[None]:
+    def _end(self, result: pb.TaskResult) -> Operation[None]:
         request = pb.CompleteTasksRequest(worker_id=self._name, results=[result])
-        return _Report(COMPLETE, request, pb.CompleteTasksResponse, _read_end)
+        return Operation(COMPLETE, request, pb.CompleteTasksResponse, _read_end)
 
-    def _word(self, request: pb.HeartbeatTasksRequest) -> _Report[CancelRequest | None]:
-        return _Report(HEARTBEAT, request, pb.HeartbeatTasksResponse, _read_word)
+    def _word(self, request: pb.HeartbeatTasksRequest) -> Operation[CancelRequest | None]:
+        return Operation(HEARTBEAT, request, pb.HeartbeatTasksResponse, _read_word)
 
 
-class Completer:
+class Completer(AsyncCalls):
     """Ends tasks by their lease tokens, with asyncio.
 
     Every method is safe to repeat, and is repeated when the server is unavailable. They raise `LeaseLost`
@@ -136,72 +109,37 @@ class Completer:
         timeout: float = 30.0,
         retry: CallRetries | None = None,
     ) -> None:
-        self._target = resolve_target(target)
         self._reports = _Reports(name)
-        self._timeout = timeout
-        self._retry = retry or CallRetries()
-        self._channel: grpc.aio.Channel | None = None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close the channel; one that is used again opens again."""
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close()
+        super().__init__(target, timeout=timeout, retry=retry)
 
     async def succeed(self, lease_token: LeaseToken, result: Any = None) -> None:
         """The task has succeeded with a result, of which the same holds as of a handler's."""
-        await self._send(self._reports.success(lease_token, result))
+        await self._perform(self._reports.success(lease_token, result))
 
     async def fail(self, lease_token: LeaseToken, error: TaskFailure) -> None:
         """The attempt has failed; `Retry` and `NoRetry` mean the same as in a handler."""
-        await self._send(self._reports.failure(lease_token, error))
+        await self._perform(self._reports.failure(lease_token, error))
 
     async def cancel(self, lease_token: LeaseToken, message: str = "") -> None:
         """The task has stopped as it was asked to."""
-        await self._send(self._reports.cancelled(lease_token, message))
+        await self._perform(self._reports.cancelled(lease_token, message))
 
     async def heartbeat(self, lease_token: LeaseToken) -> CancelRequest | None:
         """Begin the timeout anew; returns whether the task is to be cancelled."""
-        return await self._send(self._reports.heartbeat(lease_token))
+        return await self._perform(self._reports.heartbeat(lease_token))
 
     async def progress(
         self, lease_token: LeaseToken, fraction: float, message: str = "", detail: JsonValue = None
     ) -> CancelRequest | None:
         """As `TaskContext.progress`, and a heartbeat."""
-        return await self._send(self._reports.progress(lease_token, fraction, message, detail))
+        return await self._perform(self._reports.progress(lease_token, fraction, message, detail))
 
     async def checkpoint(self, lease_token: LeaseToken, value: JsonValue) -> CancelRequest | None:
         """As `TaskContext.checkpoint`, and a heartbeat."""
-        return await self._send(self._reports.checkpoint(lease_token, value))
-
-    async def _send(self, report: _Report[Answer]) -> Answer:
-        if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(self._target, options=CHANNEL_OPTIONS)
-        call: Any = self._channel.unary_unary(
-            report.method,
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=report.response.FromString,
-        )
-        attempts = Attempts(self._retry, self._timeout)
-        while True:
-            try:
-                return report.read(await call(report.request, timeout=attempts.remaining()))
-            except grpc.RpcError as error:
-                failure = from_rpc_error(error)
-            except MeshqError as error:
-                failure = error
-            await asyncio.sleep(attempts.delay_after(failure))
+        return await self._perform(self._reports.checkpoint(lease_token, value))
 
 
-class SyncCompleter:
+class SyncCompleter(SyncCalls):
     """Ends tasks by their lease tokens, without asyncio.
 
     The methods and their errors are those of `Completer`. One may be shared by threads; it must not cross
@@ -217,63 +155,33 @@ class SyncCompleter:
         retry: CallRetries | None = None,
     ) -> None:
         self._reports = _Reports(name)
-        self._timeout = timeout
-        self._retry = retry or CallRetries()
-        self._channel = grpc.insecure_channel(resolve_target(target), options=CHANNEL_OPTIONS)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the channel; calls under way are cancelled."""
-        self._channel.close()
+        super().__init__(target, timeout=timeout, retry=retry)
 
     def succeed(self, lease_token: LeaseToken, result: Any = None) -> None:
         """As `Completer.succeed`."""
-        self._send(self._reports.success(lease_token, result))
+        self._perform(self._reports.success(lease_token, result))
 
     def fail(self, lease_token: LeaseToken, error: TaskFailure) -> None:
         """As `Completer.fail`."""
-        self._send(self._reports.failure(lease_token, error))
+        self._perform(self._reports.failure(lease_token, error))
 
     def cancel(self, lease_token: LeaseToken, message: str = "") -> None:
         """As `Completer.cancel`."""
-        self._send(self._reports.cancelled(lease_token, message))
+        self._perform(self._reports.cancelled(lease_token, message))
 
     def heartbeat(self, lease_token: LeaseToken) -> CancelRequest | None:
         """As `Completer.heartbeat`."""
-        return self._send(self._reports.heartbeat(lease_token))
+        return self._perform(self._reports.heartbeat(lease_token))
 
     def progress(
         self, lease_token: LeaseToken, fraction: float, message: str = "", detail: JsonValue = None
     ) -> CancelRequest | None:
         """As `Completer.progress`."""
-        return self._send(self._reports.progress(lease_token, fraction, message, detail))
+        return self._perform(self._reports.progress(lease_token, fraction, message, detail))
 
     def checkpoint(self, lease_token: LeaseToken, value: JsonValue) -> CancelRequest | None:
         """As `Completer.checkpoint`."""
-        return self._send(self._reports.checkpoint(lease_token, value))
-
-    def _send(self, report: _Report[Answer]) -> Answer:
-        call: Any = self._channel.unary_unary(
-            report.method,
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=report.response.FromString,
-        )
-        attempts = Attempts(self._retry, self._timeout)
-        while True:
-            try:
-                return report.read(call(report.request, timeout=attempts.remaining()))
-            except grpc.RpcError as error:
-                failure = from_rpc_error(error)
-            except MeshqError as error:
-                failure = error
-            time.sleep(attempts.delay_after(failure))
+        return self._perform(self._reports.checkpoint(lease_token, value))
 
 
 def _bytes(token: LeaseToken) -> bytes:

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 
 from meshq.contract.errors import InvalidRequest
 from meshq.contract.ids import parse_task_id
-from meshq.contract.limits import DEFAULT_RUN_WAIT_SECONDS, MAX_RUN_WAIT_SECONDS
 from meshq.management.conversion.tasks import accepted_task
 from meshq.management.ledger import one_task
 from meshq.management.model.claims import ClaimKind
@@ -71,14 +70,3 @@ class CreatingMethods(TaskMethods):
         """Store a task; returns it if it is new, and the id of the task that stands for the request."""
         checked = single(task, request_id, self._parts.admission)
         return created(checked, await submit(self._parts.creator, checked))
-
-
-def _wait_seconds(request: task_service_pb2.RunTaskRequest) -> float:
-    if not request.HasField("wait_timeout"):
-        return DEFAULT_RUN_WAIT_SECONDS
-    seconds = request.wait_timeout.seconds + request.wait_timeout.nanos / 1e9
-    if not 0 <= seconds <= MAX_RUN_WAIT_SECONDS:
-        raise InvalidRequest.field(
-            "wait_timeout", f"must be 0 to {MAX_RUN_WAIT_SECONDS:g} s, not {seconds:g} s"
-        )
-    return seconds

@@ -25,7 +25,8 @@ class Operation(Generic[Result]):
         method: The full name of the method.
         request: What is sent.
         answer: The class of the answer.
-        convert: Makes the result from the answer.
+        convert: Makes the result from the answer. A `MeshqError` that it raises counts as if the server
+            had answered so, and may be mended by repeating the call.
         safe: Whether repeating the call has no further effect.
         wait: Seconds that the server is asked to wait before it answers.
     """
