@@ -313,8 +313,8 @@ class TaskServiceServicer:
 
     def RedriveTasks(self, request, context):
         """RedriveTasks redrives all tasks that a filter selects and that were not redriven yet, the oldest
-        first. With a rate the new tasks start one after the other at that rate. It returns as
-        CancelTasks does.
+        first. With a rate the new tasks start one after the other at that rate, behind those that earlier
+        calls have planned. It returns as CancelTasks does.
 
         INVALID_ARGUMENT/INVALID_FIELD: the filter is empty, breaks a rule or names states that cannot be
         redriven, or rate is out of range.

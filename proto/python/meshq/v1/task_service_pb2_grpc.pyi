@@ -153,8 +153,8 @@ class TaskServiceStub:
     """
     RedriveTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.RedriveTasksRequest, _task_service_pb2.RedriveTasksResponse]
     """RedriveTasks redrives all tasks that a filter selects and that were not redriven yet, the oldest
-    first. With a rate the new tasks start one after the other at that rate. It returns as
-    CancelTasks does.
+    first. With a rate the new tasks start one after the other at that rate, behind those that earlier
+    calls have planned. It returns as CancelTasks does.
 
     INVALID_ARGUMENT/INVALID_FIELD: the filter is empty, breaks a rule or names states that cannot be
     redriven, or rate is out of range.
@@ -320,8 +320,8 @@ class TaskServiceAsyncStub(TaskServiceStub):
     """
     RedriveTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.RedriveTasksRequest, _task_service_pb2.RedriveTasksResponse]  # type: ignore[assignment]
     """RedriveTasks redrives all tasks that a filter selects and that were not redriven yet, the oldest
-    first. With a rate the new tasks start one after the other at that rate. It returns as
-    CancelTasks does.
+    first. With a rate the new tasks start one after the other at that rate, behind those that earlier
+    calls have planned. It returns as CancelTasks does.
 
     INVALID_ARGUMENT/INVALID_FIELD: the filter is empty, breaks a rule or names states that cannot be
     redriven, or rate is out of range.
@@ -574,8 +574,8 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_task_service_pb2.RedriveTasksResponse, _abc.Awaitable[_task_service_pb2.RedriveTasksResponse]]:
         """RedriveTasks redrives all tasks that a filter selects and that were not redriven yet, the oldest
-        first. With a rate the new tasks start one after the other at that rate. It returns as
-        CancelTasks does.
+        first. With a rate the new tasks start one after the other at that rate, behind those that earlier
+        calls have planned. It returns as CancelTasks does.
 
         INVALID_ARGUMENT/INVALID_FIELD: the filter is empty, breaks a rule or names states that cannot be
         redriven, or rate is out of range.
