@@ -311,6 +311,97 @@ async def test_slots_survive_a_wiped_home(database: str, shards: dict[str, str])
         assert len(await polled(instance, 5)) + len(await polled(instance, 1)) == 2
 
 
+async def wiped(instance: Instance) -> dict[str, int]:
+    """Wipe all shards; returns the epochs before."""
+    before = {shard.name: shard.epoch for shard in instance.execution.shards.all()}
+    for shard in instance.execution.shards.all():
+        assert shard._connection
+        await shard._connection.call("FLUSHALL")
+    return before
+
+
+@pytest.mark.parametrize("settles", ["before", "after"])
+async def test_slots_survive_an_instance_and_the_home_together(
+    database: str, shards: dict[str, str], settles: str
+) -> None:
+    async with cluster(database, shards) as system:
+        first, second = await system.start(lease_ttl=60), await system.start(lease_ttl=60)
+        system.ledger.answer = settle
+        assert await configured(first, 1, max_running=4, max_running_per_key=2)
+        worker = await system.worker(first).connect(credit=3)
+        dispatcher = system.dispatcher(second)
+        await dispatcher.many(2, traits=traits(limit_key="k"))
+        await dispatcher.one()
+        tokens = await worker.next_task(3)
+        held = first.execution.sessions.all()[0].leases
+        await wait_until(lambda: all(item.received for item in held.values()))
+        await first.crash()
+        before: dict[str, int] = {}
+        if settles == "after":
+            before = await wiped(second)
+        moved = await system.worker(second, held_leases=tokens).connect()
+        assert [item.kept for item in moved.welcome.held_leases] == [True] * 3
+        if settles == "before":
+            before = await wiped(second)
+        del system.peers.instances["execution-1"]
+        await wait_until(lambda: reopened(second, before), seconds=30)
+        await dispatcher.many(5, traits=traits(limit_key="k"))
+        assert await polled(second) == []
+        await dispatcher.many(5)
+        assert len(await polled(second, 5)) == 1
+        assert await polled(second) == []
+        assert (await depth(second)).leased == 4
+        await moved.finish(*tokens)
+        got: list[Any] = []
+
+        async def three() -> bool:
+            got.extend(await polled(second, 0.5))
+            return len(got) == 3
+
+        await wait_until(three)
+        assert await polled(second) == []
+        assert (await depth(second)).leased == 4
+
+
+async def test_slots_survive_a_wiped_home_while_their_worker_is_away(
+    database: str, shards: dict[str, str]
+) -> None:
+    async with cluster(database, shards) as system:
+        first, second = await system.start(lease_ttl=60), await system.start(lease_ttl=60)
+        system.ledger.answer = settle
+        assert await configured(first, 1, max_running=2)
+        worker = await system.worker(first).connect(credit=2)
+        dispatcher = system.dispatcher(second)
+        await dispatcher.many(2)
+        tokens = await worker.next_task(2)
+        held = first.execution.sessions.all()[0].leases
+        await wait_until(lambda: all(item.received for item in held.values()))
+        await worker.close()
+        await wait_until(lambda: not first.execution.sessions.all())
+        before = await wiped(second)
+        for instance in (first, second):
+            await wait_until(lambda: reopened(instance, before), seconds=30)  # noqa: B023
+        await dispatcher.many(5)
+        assert await polled(first) == []
+        assert (await depth(second)).leased == 2
+        moved = await system.worker(second, held_leases=tokens).connect()
+        assert [item.kept for item in moved.welcome.held_leases] == [True] * 2
+        assert await polled(second) == []
+        # A second wipe: the instance where the worker was must not take its leases from where it is.
+        before = await wiped(second)
+        for instance in (first, second):
+            await wait_until(lambda: reopened(instance, before), seconds=30)  # noqa: B023
+        (session,) = second.execution.sessions.all()
+        home = second.execution.shards.owner(b"default/default")
+        assert home
+        assert home._connection
+        assert await home._connection.call("SCARD", f"mq:session:{session.id}") == 2
+        await moved.finish(tokens[0])
+        await wait_until(lambda: tokens[0] in moved.acks)
+        await dispatcher.many(5)
+        assert len(await polled(second, 5)) == 1
+
+
 async def test_polled_leases_keep_their_slots_on_a_wiped_home(database: str, shards: dict[str, str]) -> None:
     async with cluster(database, shards) as system:
         instance = await system.start()

@@ -448,8 +448,8 @@ async def test_a_poll_is_found_again_by_its_request_id(shard: Shard) -> None:
     key = keys.poll("default", "w", "r-1")
     held = await poll(shard, 2, poll_key=key)
     found = await shard.recall(key)
-    assert {lease_ for lease_, _, _, _ in found} == set(held)
-    assert all(spec == b"spec" and ends > now_ms() for _, ends, _, spec in found)
+    assert {lease_ for lease_, *_ in found} == set(held)
+    assert all(spec == b"spec" and ends > now_ms() for _, _, ends, _, spec in found)
     await shard.apply([done(held[0])])
     assert [lease_ for lease_, *_ in await shard.recall(key)] == [held[1]]
     assert await shard.recall(keys.poll("default", "w", "r-2")) == []

@@ -16,6 +16,7 @@ from fixtures.execution import (
     polled,
     traits,
     wait_until,
+    withdrawn,
 )
 
 from meshq.internal.v1 import ledger_service_pb2 as ledger_pb
@@ -24,6 +25,7 @@ from meshq.v1 import worker_service_pb2 as pb
 STARTED, SUCCEEDED, LOST, TIMED_OUT = 0, 1, 4, 5
 ACCEPTED = 1
 SHARD_RECOVERING = 3
+LEASED = 2
 
 
 def task_of(item: pb.Assignment) -> bytes:
@@ -132,6 +134,63 @@ async def test_an_announced_task_survives_the_instance_that_announced_it(
         (item,) = await polled(second, 15)
         assert (task_of(item), item.attempt) == (task_id, 1)
         assert len(system.ledger.of(task_id, STARTED)) == 1
+
+
+class _Slow:
+    """Lets starts wait until they may be announced."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.asked, self.may_go = asyncio.Event(), asyncio.Event()
+        self._announce = instance.execution.announcer.announce
+        setattr(instance.execution.announcer, "announce", self.announce)  # noqa: B010
+
+    async def announce(self, starts: Any, seconds: float) -> Any:
+        self.asked.set()
+        await self.may_go.wait()
+        return await self._announce(starts, seconds)
+
+
+async def test_a_cancellation_reaches_a_task_that_is_still_being_prepared(
+    database: str, shards: dict[str, str]
+) -> None:
+    async with cluster(database, shards) as system:
+        instance = await system.start(delivery_timeout=20.0)
+        slow = _Slow(instance)
+        worker = await system.worker(instance).connect(credit=1)
+        task_id = await system.dispatcher(instance).one(announce_start=True)
+        await slow.asked.wait()
+        assert await withdrawn(instance, task_id) == [LEASED]
+        (session,) = instance.execution.sessions.all()
+        await wait_until(lambda: session._early)
+        slow.may_go.set()
+        (token,) = await worker.next_task()
+        cancel = await wait_until(lambda: worker.cancels.get(token))
+        assert cancel.reason == "not wanted"
+        assert not session._early
+
+
+async def test_a_task_that_is_lost_while_it_is_prepared_is_not_handed_out(
+    database: str, shards: dict[str, str]
+) -> None:
+    async with cluster(database, shards) as system:
+        instance = await system.start(delivery_timeout=20.0)
+        slow = _Slow(instance)
+        worker = await system.worker(instance).connect(credit=1)
+        dispatcher = system.dispatcher(instance)
+        task_id = await dispatcher.one(announce_start=True)
+        await slow.asked.wait()
+        # The ledger knows better, and has gone on to the next attempt.
+        await dispatcher.one(task_id=task_id, attempt=2, announce_start=True)
+        (session,) = instance.execution.sessions.all()
+        await wait_until(lambda: session._early)
+        slow.may_go.set()
+        (token,) = await worker.next_task()
+        assert worker.assigned[token].attempt == 2
+        # Its credit has come back with the one that was lost.
+        assert session.room == 0
+        await worker.finish(token)
+        await wait_until(lambda: token in worker.acks)
+        assert len(worker.assigned) == 1
 
 
 async def test_what_was_started_and_is_nowhere_is_lost_and_not_started_again(

@@ -12,8 +12,9 @@ from meshq.contract.limits import MAX_FRAME_ITEMS, MAX_PAYLOAD_BYTES, SOFT_FRAME
 from meshq.execution.conversion.frames import assign_frames, polled
 from meshq.execution.conversion.requests import check_output, check_progress, poll_of
 from meshq.execution.conversion.results import reported
-from meshq.execution.conversion.tokens import decode_token, encode_token
-from meshq.execution.model import Lease, Outcome
+from meshq.execution.conversion.tokens import carried, decode_token, encode_token
+from meshq.execution.model import Lease, Outcome, Traits
+from meshq.execution.ring.extras import encode_extras
 from meshq.v1 import worker_service_pb2 as pb
 from meshq.v1.task_pb2 import Task, TaskError
 
@@ -23,6 +24,25 @@ LEASE = Lease(b"0123456789abcdef", 2, 5, 77, "shard-1", "default", 1_700_000_000
 def test_a_token_names_its_lease() -> None:
     assert decode_token(encode_token(LEASE), "t") == LEASE
     assert encode_token(LEASE) == encode_token(decode_token(encode_token(LEASE), "t"))
+
+
+def test_a_token_carries_what_limits_need_and_nothing_for_plain_tasks() -> None:
+    traits = Traits("key /\n\u00fc" * 16, 3, 0.01, 1_700_000_000_000, 5, 6, announce=True)
+    token = encode_token(LEASE, "default/mails/t/somebody", encode_extras(traits))
+    assert decode_token(token, "t") == LEASE
+    assert carried(token) == ("default/mails/-/", encode_extras(traits))
+    assert encode_token(LEASE, "default/mails/t/somebody") == encode_token(LEASE)
+    assert carried(encode_token(LEASE)) == ("default/-/-/", b"")
+
+
+@pytest.mark.parametrize(
+    ("lane", "extras"),
+    [("d/q/t/", b"x"), ("d/q/t/", b"1 2 3 4 5 6 7"), ("d/q r/t/", b"0 1 1 0 0 0 "),
+     ("d/q/t/", b"0 1 nan 0 0 0 "), ("d/q/t/", b"0 1 1 0 0 0 \xff"), ("d//t/", b"0 1 1 0 0 0 ")],
+)  # fmt: skip
+def test_a_token_that_carries_junk_is_refused(lane: str, extras: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        decode_token(encode_token(LEASE, lane, extras), "t")
 
 
 @given(st.binary(max_size=600))

@@ -305,16 +305,11 @@ class Depth(NamedTuple):
     oldest_ms: int
 
 
-def unknown_lane(tenant: str) -> str:
-    """The lane of a lease whose queue, type and fairness key are not known; no queue can be called so."""
-    return f"{tenant}/-/-/"
+def unknown_lane(tenant: str, queue: str = "-") -> str:
+    """The lane of a lease of which not all is known; no queue and no type can be called so."""
+    return f"{tenant}/{queue}/-/"
 
 
 def scope_of(lane: str) -> str:
     """`tenant/queue` of a lane."""
     return lane[: lane.index("/", lane.index("/") + 1)]
-
-
-def class_of(lane: str) -> str:
-    """`tenant/queue/type` of a lane."""
-    return "/".join(lane.split("/", 3)[:3])

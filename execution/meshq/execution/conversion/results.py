@@ -18,8 +18,8 @@ from meshq.contract.limits import (
     MIN_FINISH_LATER_SECONDS,
 )
 from meshq.execution.conversion.times import milliseconds_of
-from meshq.execution.conversion.tokens import decode_token
-from meshq.execution.model import Deferral, Ended, Lease, Outcome, unknown_lane
+from meshq.execution.conversion.tokens import carried, decode_token
+from meshq.execution.model import Deferral, Ended, Lease, Outcome
 from meshq.v1 import worker_service_pb2 as pb
 from meshq.v1.task_pb2 import TaskError
 
@@ -122,7 +122,7 @@ def reported(
         end = _snooze(result.snooze, f"{field}.snooze")
     elif kind == "finish_later":
         timeout_ms = _timeout(result.finish_later, field)
-        deferral = Deferral(lease, worker_id, unknown_lane(lease.tenant), b"", timeout_ms)
+        deferral = Deferral(lease, worker_id, *carried(result.lease_token), timeout_ms)
         return Reported(result.lease_token, lease, None, deferral)
     elif kind == "release":
         _text(result.release.reason, f"{field}.release.reason")

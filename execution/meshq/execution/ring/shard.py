@@ -49,7 +49,7 @@ class Taken(NamedTuple):
         head: The score of the next task that could be had; None when there is none, and then the instance
             will be called; -inf when all that was wanted came and nothing is known of more.
         tasks: Flat: id, attempt, lease number, owner's index from 1, class's index from 1, extras (see
-            `parse_extras`; empty for most), specification.
+            `parse_extras`; empty for most, never where the queue is configured), specification.
         epoch: The epoch of the leases.
     """
 
@@ -68,6 +68,8 @@ class Held(NamedTuple):
         deferred_ms: Of one that is finished later: its timeout.
         ends_ms: When that ends, if it is not to begin anew.
         ttl_ms: Of a poll's lease: how long it lasts, if that is known.
+        absent: Whether its worker has lost its stream and may be anywhere by now. It is made anew as a lease
+            without a session that lasts for `ttl_ms`, unless the shard has it already.
     """
 
     lease: Lease
@@ -78,6 +80,7 @@ class Held(NamedTuple):
     deferred_ms: int = 0
     ends_ms: int = 0
     ttl_ms: int = 0
+    absent: bool = False
 
 
 class Refused(NamedTuple):
@@ -308,6 +311,7 @@ class Shard:
             arguments += (
                 lease.task_id, lease.attempt, lease.label, item.session, item.worker_id, item.lane,
                 lease.leased_ms, item.extras, item.deferred_ms, item.ends_ms, item.ttl_ms,
+                int(item.absent),
             )  # fmt: skip
         due, *verdicts = await self._run(scripts.ADOPT, *arguments)
         self._note_due(due)
@@ -346,14 +350,14 @@ class Shard:
         arguments = [part for lease in leases for part in (lease.task_id, lease.label)]
         return list(await self._run(scripts.RENEW_POLLED, *arguments))
 
-    async def recall(self, poll_key: str) -> list[tuple[Lease, int, bytes, bytes]]:
-        """What an earlier poll still holds: lease, when it ends, extras, specification."""
+    async def recall(self, poll_key: str) -> list[tuple[Lease, str, int, bytes, bytes]]:
+        """What an earlier poll still holds: lease, lane, when it ends, extras, specification."""
         reply = await self._run(scripts.RECALL, poll_key)
         found = []
         for at in range(0, len(reply), 8):
             task_id, attempt, label, lane, leased_ms, ends_ms, extras, spec = reply[at : at + 8]
             lease = self._lease(task_id, attempt, label, lane, leased_ms)
-            found.append((lease, int(float(ends_ms)), extras, spec))
+            found.append((lease, lane.decode(), int(float(ends_ms)), extras, spec))
         return found
 
     async def recovered(self, wait_ms: int, live: Sequence[str]) -> ShardState:

@@ -211,7 +211,7 @@ class Group:
                 continue
             traits = parse_extras(extras)
             held = HeldTask(lease, lanes[index - 1], extras, beats=traits.heartbeat_ms > 0)
-            item = (spec, encode_token(lease), held)
+            item = (spec, encode_token(lease, held.lane, extras), held)
             if attempt > 1 or traits.announce:
                 special.append(_Special(sessions[owner - 1], item, traits.announce))
             else:

@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple, Protocol
 from meshq.contract.errors import MeshqError, Reason, Unavailable
 from meshq.contract.limits import MAX_FRAME_BYTES
 from meshq.execution.attempts.announcer import started
-from meshq.execution.conversion.tokens import encode_token
-from meshq.execution.model import Ended, Lease, unknown_lane
+from meshq.execution.conversion.tokens import carried, encode_token
+from meshq.execution.model import Ended, Lease
 from meshq.execution.ring.doorbell import Doorbell
 from meshq.execution.ring.errors import ShardError
 from meshq.execution.ring.extras import parse_extras
@@ -203,9 +203,9 @@ class Polls:
         now = monotonic()
         for item in found:
             token, ttl_ms = item.polled.token, int(poll.lease_ttl * 1000)
-            known = worker.leases.get(token)
-            lane = known.lane if known else item.lane
-            worker.leases[token] = PolledLease(now + poll.lease_ttl, item.lease, lane, item.extras, ttl_ms)
+            worker.leases[token] = PolledLease(
+                now + poll.lease_ttl, item.lease, item.lane, item.extras, ttl_ms
+            )
             self._young.append((now, worker, token, item.lease))
         worker.last_seen = now
         return [item.polled for item in found]
@@ -328,15 +328,15 @@ class Polls:
         answers = await asyncio.gather(*calls, return_exceptions=True)
         return [
             _Leased(
-                Polled(spec, encode_token(lease), lease.attempt, ends_ms),
+                Polled(spec, encode_token(lease, lane, extras), lease.attempt, ends_ms),
                 lease,
-                unknown_lane(lease.tenant),
+                lane,
                 extras,
                 parse_extras(extras).announce,
             )
             for answer in answers
             if not isinstance(answer, BaseException)
-            for lease, ends_ms, extras, spec in answer
+            for lease, lane, ends_ms, extras, spec in answer
         ]
 
     # -- renewing --------------------------------------------------------------------------------------
@@ -380,7 +380,8 @@ class Polls:
                 Reason.SHARD_UNAVAILABLE,
                 retry_delay=1.0,
             ) from error
-        renewed.lost.extend(encode_token(item.lease) for item in unknown if item not in kept)
+        gone = {item.lease for item in unknown if item not in kept}
+        renewed.lost.extend(token for token, lease in leases.items() if lease in gone)
         return renewed
 
     def held_on(self, shard: str) -> list[Held]:
@@ -398,7 +399,7 @@ class Polls:
         worker = self._workers.get((lease.tenant, worker_id))
         known = worker.leases.get(token) if worker else None
         if known is None:
-            return Held(lease, "", worker_id, unknown_lane(lease.tenant))
+            return Held(lease, "", worker_id, *carried(token))
         return Held(lease, "", worker_id, known.lane, known.extras, ttl_ms=known.ttl_ms)
 
     @staticmethod
@@ -419,8 +420,8 @@ class Polls:
         for token, lease in kept.items():
             known = worker.leases.get(token)
             if known is None:
-                # It was leased elsewhere: its lane and how long it lasts are not known here.
-                known = PolledLease(now, lease, unknown_lane(lease.tenant), b"", 0)
+                # It was leased elsewhere: how long it lasts is not known here.
+                known = PolledLease(now, lease, *carried(token), 0)
             lasts = (known.ttl_ms or self._default_ms) / 1000
             worker.leases[token] = known._replace(until=now + lasts)
         for token in lost:
@@ -469,6 +470,6 @@ def _leased(shard: Shard, classes: list[str], taken: Taken, lease_ms: int) -> li
         lane = f"{classes[index - 1]}/"
         tenant = lane.partition("/")[0]
         lease = Lease(task_id, attempt, taken.epoch, number, shard.name, tenant, taken.now_ms)
-        polled = Polled(spec, encode_token(lease), attempt, taken.now_ms + lease_ms)
+        polled = Polled(spec, encode_token(lease, lane, extras), attempt, taken.now_ms + lease_ms)
         found.append(_Leased(polled, lease, lane, extras, bool(extras) and parse_extras(extras).announce))
     return found

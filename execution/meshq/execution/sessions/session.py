@@ -8,11 +8,17 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Final
+from typing import Final, NamedTuple
 
 from meshq.contract.errors import MeshqError
 from meshq.contract.limits import MAX_FRAME_BYTES, STREAM_KEEPALIVE_SECONDS
-from meshq.execution.conversion.frames import NO_CHECKPOINTS, PING_FRAME, assign_frames, lost_frame
+from meshq.execution.conversion.frames import (
+    NO_CHECKPOINTS,
+    PING_FRAME,
+    assign_frames,
+    cancel_frame,
+    lost_frame,
+)
 from meshq.execution.model import Lease
 
 _PING_SECONDS: Final = STREAM_KEEPALIVE_SECONDS * 0.75
@@ -60,6 +66,13 @@ class HeldTask:
         self.received = received
 
 
+class _Early(NamedTuple):
+    """News of a lease that the worker does not know yet; without a reason it is lost."""
+
+    time: float
+    reason: str | None
+
+
 HandedOut = tuple[bytes, bytes, HeldTask]
 """Specification, token, lease."""
 
@@ -70,6 +83,7 @@ class Session:
     Args:
         session_id: Begins with the instance's id and a slash, so that shards know whom to tell.
         facts: The worker.
+        grace: Seconds that handlers have to stop.
 
     Attributes:
         leases: What the worker holds, by token.
@@ -80,7 +94,7 @@ class Session:
         on_room: Called when there may be room again.
     """
 
-    def __init__(self, session_id: str, facts: WorkerFacts) -> None:
+    def __init__(self, session_id: str, facts: WorkerFacts, grace: float = 0.0) -> None:
         self.id = session_id
         self.facts = facts
         self.leases: dict[bytes, HeldTask] = {}
@@ -89,6 +103,8 @@ class Session:
         self.recording = 0
         self.leaving = False
         self.on_room: Callable[[], None] = lambda: None
+        self._grace = grace
+        self._early: dict[Lease, _Early] = {}
         self._granted = 0
         self._assigned = 0
         self._reserved = 0
@@ -139,12 +155,58 @@ class Session:
         self, assignments: Iterable[HandedOut], checkpoints: Mapping[bytes, bytes] = NO_CHECKPOINTS
     ) -> None:
         """Send tasks (specification, token, lease) to the worker, with checkpoints by token."""
+        late: list[tuple[Lease, str]] = []
+        if self._early:
+            assignments, late = self._sorted_out(assignments)
         parts = []
         for spec, token, held in assignments:
             self.leases[token] = held
             parts.append((spec, token, held.lease.attempt))
         for frame in assign_frames(parts, checkpoints):
             self.send(frame)
+        for lease, reason in late:
+            self.cancel(lease, reason)
+
+    def _sorted_out(
+        self, assignments: Iterable[HandedOut]
+    ) -> tuple[list[HandedOut], list[tuple[Lease, str]]]:
+        """What is not lost, and what is to be cancelled at once."""
+        going, late = [], []
+        for item in assignments:
+            lease = item[2].lease
+            news = self._early.pop(lease, None)
+            if news is not None and news.reason is None:
+                self.refund(1)
+                continue
+            going.append(item)
+            if news is not None and news.reason is not None:
+                late.append((lease, news.reason))
+        return going, late
+
+    def cancel(self, lease: Lease, reason: str) -> None:
+        """Ask the worker to stop a task, at once or when it gets it."""
+        token = self._token_of(lease)
+        if token is None:
+            self._early[lease] = _Early(monotonic(), reason)
+        elif "cancel" in self.facts.capabilities:
+            self.send(cancel_frame(token, reason, self._grace))
+
+    def lose_lease(self, lease: Lease) -> None:
+        """A lease is gone: tell the worker, or do not hand the task out."""
+        token = self._token_of(lease)
+        if token is None:
+            self._early[lease] = _Early(monotonic(), None)
+        else:
+            self.lose([token])
+
+    def forget_early(self, seconds: float) -> None:
+        """Forget news of leases that the worker should have got by now: it has given them back before."""
+        if self._early:
+            oldest = monotonic() - seconds
+            self._early = {lease: news for lease, news in self._early.items() if news.time >= oldest}
+
+    def _token_of(self, lease: Lease) -> bytes | None:
+        return next((token for token, held in self.leases.items() if held.lease == lease), None)
 
     def lose(self, tokens: list[bytes]) -> None:
         """Tell the worker which of its leases are gone."""

@@ -12,9 +12,9 @@ from typing import Final, NamedTuple, Protocol
 from meshq.contract.errors import Aborted, MeshqError, Reason, Unavailable
 from meshq.contract.limits import MAX_FRAME_ITEMS
 from meshq.execution.attempts.announcer import started
-from meshq.execution.conversion.frames import cancel_frame, reconnect_frame, welcome_frame
-from meshq.execution.conversion.tokens import encode_token
-from meshq.execution.model import Ended, Lease, unknown_lane
+from meshq.execution.conversion.frames import reconnect_frame, welcome_frame
+from meshq.execution.conversion.tokens import carried
+from meshq.execution.model import Ended, Lease
 from meshq.execution.ring.errors import ShardError
 from meshq.execution.ring.shard import Held, Shard
 from meshq.execution.ring.shards import Shards
@@ -91,6 +91,8 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._prefix = f"{instance_id}/{secrets.token_hex(3)}"
         self._opened = 0
+        # Their streams are broken, but their workers may go on elsewhere as long as their leases last.
+        self._absent: list[Session] = []
         self._unsettled: list[Held] = []
         self._young: deque[tuple[float, Session, bytes]] = deque()
         self._draining = False
@@ -132,7 +134,7 @@ class Sessions:
         if self._draining:
             raise _draining()
         self._opened += 1
-        session = Session(f"{self._prefix}-{self._opened}", facts)
+        session = Session(f"{self._prefix}-{self._opened}", facts, self.times.cancel_grace)
         self._sessions[session.id] = session
         try:
             await self._greet([session], self._shards.usable())
@@ -150,6 +152,8 @@ class Sessions:
         """The stream is over. Unless the worker said goodbye, its leases wait for it until their deadline."""
         self._sessions.pop(session.id, None)
         session.close()
+        if session.leases:
+            self._absent.append(session)
         await self._allocator.leave(session)
         if self._draining and not self._sessions:
             self._empty.set()
@@ -180,28 +184,43 @@ class Sessions:
         return [_greeting(session) for session in self._sessions.values()]
 
     def held_on(self, shard: str) -> list[Held]:
-        """All leases on a shard, for one that has begun anew."""
-        return [
+        """All leases on a shard, for one that has begun anew; also of workers on their way elsewhere."""
+        present = [
             Held(held.lease, session.id, session.facts.worker_id, held.lane, held.extras)
             for session in self._sessions.values()
             for held in session.leases.values()
             if held.lease.shard == shard
         ]
+        return present + self._held_by_absent(shard)
+
+    def _held_by_absent(self, shard: str) -> list[Held]:
+        found = []
+        for session in self._absent:
+            left_ms = self.times.lease_ms - int((monotonic() - session.last_heard) * 1000)
+            if left_ms > 0:
+                found += [
+                    Held(
+                        held.lease, "", session.facts.worker_id, held.lane, held.extras,
+                        ttl_ms=left_ms, absent=True,
+                    )
+                    for held in session.leases.values()
+                    if held.lease.shard == shard
+                ]  # fmt: skip
+        return found
 
     # -- news from shards ------------------------------------------------------------------------------
 
     def cancel(self, session: str, lease: Lease, reason: str) -> None:
         """A task of a session is to be cancelled."""
         found = self._sessions.get(session)
-        token = encode_token(lease)
-        if found is not None and token in found.leases and "cancel" in found.facts.capabilities:
-            found.send(cancel_frame(token, reason, self.times.cancel_grace))
+        if found is not None:
+            found.cancel(lease, reason)
 
     def lost(self, session: str, lease: Lease) -> None:
         """A lease of a session is gone."""
         found = self._sessions.get(session)
         if found is not None:
-            found.lose([encode_token(lease)])
+            found.lose_lease(lease)
 
     def ended(self, session: str) -> None:
         """The worker of a session has started anew elsewhere."""
@@ -215,6 +234,7 @@ class Sessions:
     async def run_once(self) -> None:
         """Renew sessions that were heard, end those that were not, and report what runs."""
         self._end_silent()
+        self._forget_old()
         heard = [session for session in self._sessions.values() if session.heard]
         for session in heard:
             session.heard = False
@@ -227,6 +247,13 @@ class Sessions:
         for session in list(self._sessions.values()):
             if session.last_heard < oldest:
                 session.close(_lost("no heartbeat came in time"))
+
+    def _forget_old(self) -> None:
+        for session in self._sessions.values():
+            # What is prepared for that long has lost its lease.
+            session.forget_early(2 * self.times.delivery_timeout)
+        oldest = monotonic() - self.times.lease_ms / 1000
+        self._absent = [session for session in self._absent if session.last_heard > oldest]
 
     async def _renew(self, shard: Shard, sessions: list[Session]) -> None:
         try:
@@ -267,16 +294,16 @@ class Sessions:
 
     async def _keep(self, session: Session, held: Sequence[tuple[bytes, Lease]]) -> set[bytes]:
         """Take over what the worker holds; returns the tokens that it may go on with."""
-        kept: set[bytes] = set()
         by_shard: dict[str, list[Held]] = {}
         for token, lease in held:
-            lane = unknown_lane(lease.tenant)
-            item = Held(lease, session.id, session.facts.worker_id, lane)
+            lane, extras = carried(token)
+            item = Held(lease, session.id, session.facts.worker_id, lane, extras)
             by_shard.setdefault(lease.shard, []).append(item)
-            # Nothing is known here of what its handler owes, so each of its words is passed on.
-            session.leases[token] = HeldTask(lease, lane, beats=True, received=True)
-        for name, items in by_shard.items():
-            kept.update(encode_token(item.lease) for item in await self._adopted(name, items))
+            # The shard may know more of what its handler owes, so each of its words is passed on.
+            session.leases[token] = HeldTask(lease, lane, extras, beats=True, received=True)
+        adopted = [item for name, items in by_shard.items() for item in await self._adopted(name, items)]
+        leases = {item.lease for item in adopted}
+        kept = {token for token, lease in held if lease in leases}
         for token, _ in held:
             if token not in kept:
                 session.leases.pop(token, None)

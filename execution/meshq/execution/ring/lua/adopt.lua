@@ -4,7 +4,7 @@
 -- here, so that the task cannot run again from it. Limits do not keep a lease from being adopted, but they count it.
 -- KEYS: none. ARGV: epoch, ring, ms that a poll's lease lasts, per item: id, attempt, lease, session ('' for a
 -- poll), worker, lane, ms when it was leased, extras, ms within which it is to be finished later or 0, when that
--- ends or 0 for from now on, ms that this poll's lease lasts or 0.
+-- ends or 0 for from now on, ms that this poll's lease lasts or 0, 1 to leave a lease alone that is known here.
 -- Returns {ms until something is due or -1, per item 1 kept, 0 lost}.
 
 local bad = guard()
@@ -46,6 +46,9 @@ local function adopt(item)
   local task = fetch_all(id)
   local state = task[AT.STATE]
   if task[AT.LEASE] == lease and (state == 'leased' or state == 'returning') then
+    if item.absent then
+      return 1
+    end
     detach(id, task)
     hold(item, task[AT.LANE], task[AT.EXTRAS], task[AT.GRACE])
     if task[AT.CANCEL] then
@@ -69,11 +72,12 @@ local function adopt(item)
 end
 
 local answers = {-1}
-for at = 4, #ARGV, 11 do
+for at = 4, #ARGV, 12 do
   answers[#answers + 1] = adopt({
     id = ARGV[at], attempt = ARGV[at + 1], lease = ARGV[at + 2], session = ARGV[at + 3], worker = ARGV[at + 4],
     lane = ARGV[at + 5], leased = ARGV[at + 6], extras = ARGV[at + 7] ~= '' and ARGV[at + 7],
     deferred = tonumber(ARGV[at + 8]), ends = tonumber(ARGV[at + 9]), ttl = tonumber(ARGV[at + 10]),
+    absent = ARGV[at + 11] == '1',
   })
 end
 flush()

@@ -6,6 +6,7 @@
 -- per owner: session ('' for a poll), worker, number of tasks; then the classes.
 -- Returns {now ms, next head's score or '' or '-inf', ms until something is due or -1,
 -- per task: id, attempt, lease number, owner's index from 1, class's index from 1, extras, specification}.
+-- In queues that are configured extras are never empty, so that whoever holds the lease knows where it counts.
 -- When nothing is left, the instance is noted to be called when one of the classes gets a task, or may be served
 -- again; '-inf' says that it got all that it wanted, so that nobody has noted that nothing is left.
 -- Queues that are paused or at their limits are passed over; a task whose limit key has no room is parked.
@@ -126,6 +127,9 @@ local function take(members, at_member, spec, scope, index, gate)
   local at = #taken
   taken[at + 1], taken[at + 2], taken[at + 3] = id, attempt, number
   taken[at + 4], taken[at + 5], taken[at + 6], taken[at + 7] = owner_index, index, extras, spec
+  if gate and extras == '' and gate.conf.version > 0 then
+    taken[at + 6] = limits().NO_TRAITS
+  end
   return 'yes'
 end
 

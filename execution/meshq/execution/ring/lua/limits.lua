@@ -38,6 +38,9 @@ local function make_limits()
     end
   end
 
+  -- The text of a task without traits.
+  made.NO_TRAITS = '0 1 1 0 0 0 '
+
   made.CONF_FIELDS = {
     'version', 'paused', 'max', 'keymax', 'units', 'period', 'burst', 'keyunits', 'keyperiod', 'keyburst',
     'away', 'hold', 'foreign', 'starved',

@@ -129,6 +129,8 @@ class LeaseToken(_message.Message):
     SHARD_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
     LEASE_TIME_MS_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    EXTRAS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.bytes
     """The task's id, 16 bytes."""
     attempt: _builtins.int
@@ -143,6 +145,10 @@ class LeaseToken(_message.Message):
     """The tenant."""
     lease_time_ms: _builtins.int
     """When the lease was made, in milliseconds since the epoch, by the shard's clock."""
+    queue: _builtins.str
+    """The queue, if limits or traits have to go on where the lease is made anew; empty for most tasks."""
+    extras: _builtins.bytes
+    """With `queue`: what the shard keeps of the task's traits."""
     def __init__(
         self,
         *,
@@ -153,10 +159,12 @@ class LeaseToken(_message.Message):
         shard: _builtins.str = ...,
         tenant: _builtins.str = ...,
         lease_time_ms: _builtins.int = ...,
+        queue: _builtins.str = ...,
+        extras: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "epoch", b"epoch", "lease", b"lease", "lease_time_ms", b"lease_time_ms", "shard", b"shard", "task_id", b"task_id", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "epoch", b"epoch", "extras", b"extras", "lease", b"lease", "lease_time_ms", b"lease_time_ms", "queue", b"queue", "shard", b"shard", "task_id", b"task_id", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
