@@ -83,10 +83,11 @@ class Admission:
             self._taken -= before
 
 
-def refused(verdict: Verdict) -> MeshqError:
-    """What a caller hears whose task is not taken."""
+def refused(verdict: Verdict, queue: str = "") -> MeshqError:
+    """What a caller hears whose task is not taken; names the queue where the caller did not."""
+    what = f"Queue {queue}" if queue else "The queue"
     if verdict == Verdict.DRAINING:
-        return PreconditionFailed("The queue is draining and takes no new tasks.", Reason.QUEUE_DRAINING)
+        return PreconditionFailed(f"{what} is draining and takes no new tasks.", Reason.QUEUE_DRAINING)
     return Overloaded(
-        "The queue has as many open tasks as its settings allow.", Reason.QUEUE_FULL, retry_delay=_RETRY_DELAY
+        f"{what} has as many open tasks as its settings allow.", Reason.QUEUE_FULL, retry_delay=_RETRY_DELAY
     )

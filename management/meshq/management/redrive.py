@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeAlias
 
-from meshq.contract.errors import PreconditionFailed, Reason
+from meshq.contract.errors import MeshqError, PreconditionFailed, Reason
 from meshq.management.admission import Admission, refused
 from meshq.management.bulk import Done, created_until
 from meshq.management.ledger import Inserted, Ledger, one_task
@@ -71,7 +71,7 @@ class Redriver:
                     Reason.TASK_NOT_REDRIVABLE,
                 )
             if verdict := self._refusal(row):
-                raise refused(verdict)
+                raise refused(verdict, row.queue)
             await self._store([self._renew(row, self._settings(row), 0)])
             row = await one_task(self._ledger, task_id, full=False)
         return await one_task(self._ledger, row.redriven_to or NO_ID, full=True)
@@ -100,16 +100,16 @@ class Redriver:
         while left := min(_PAGE, max_tasks - count):
             ids = await self._ledger.pick_redrivable(wanted, after, left)
             if ids:
-                fitting = self._fitting(await self._ledger.get_tasks(ids, full=True), ids)
-                if not fitting and not count:
-                    raise refused(Verdict.FULL)
+                fitting, full = self._fitting(await self._ledger.get_tasks(ids, full=True), ids)
+                if full and not (fitting or count):
+                    raise full
                 starts = (begin_ms + int((count + n) * 1_000 / rate) if rate else 0 for n in range(left))
                 tasks = [
                     self._renew(row, self._settings(row), start)
                     for row, start in zip(fitting, starts, strict=False)
                 ]
                 count += await self._store(tasks)
-                if len(fitting) < len(ids):
+                if full:
                     return Done(count, complete=False)
                 after = ids[-1]
             if len(ids) < left:
@@ -123,17 +123,19 @@ class Redriver:
         latest_ms = await self._ledger.latest_redriven(wanted)
         return now_ms if latest_ms is None else max(now_ms, latest_ms + int(1_000 / rate))
 
-    def _fitting(self, rows: dict[TaskId, TaskRow], ids: Sequence[TaskId]) -> list[TaskRow]:
-        """The first of some tasks, until a queue is full."""
+    def _fitting(
+        self, rows: dict[TaskId, TaskRow], ids: Sequence[TaskId]
+    ) -> tuple[list[TaskRow], MeshqError | None]:
+        """The first of some tasks until a queue is full, and what to say then."""
         fitting: list[TaskRow] = []
         for row in (rows[task_id] for task_id in ids if task_id in rows):
             verdict = self._refusal(row)
             if verdict == Verdict.FULL:
-                break
+                return fitting, refused(verdict, row.queue)
             if verdict:
-                raise refused(verdict)
+                raise refused(verdict, row.queue)
             fitting.append(row)
-        return fitting
+        return fitting, None
 
     def _refusal(self, row: TaskRow) -> Verdict | None:
         return self._admission.refusal(row.tenant, row.queue, self._settings(row))

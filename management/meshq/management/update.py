@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeAlias
 
-from meshq.contract.errors import Aborted, MeshqError, PreconditionFailed, Reason, Unavailable
+from meshq.contract.errors import MeshqError, Overloaded, PreconditionFailed, Reason, Unavailable
 from meshq.management.ledger import Ledger, one_task
 from meshq.management.model.changes import UPDATABLE, Updated
 from meshq.management.model.placement import OFF_THE_SHARDS, Withdrawn
@@ -71,7 +71,7 @@ class Updater:
             NotFound: There is no such task.
             PreconditionFailed: A worker has it, it is to be cancelled, or it has ended.
             Unavailable: A shard could not say whether it has it.
-            Aborted: It changes all the time.
+            Overloaded: It changes all the time.
         """
         for _ in range(_ROUNDS):
             row = await one_task(self._ledger, task_id, full=False)
@@ -90,9 +90,7 @@ class Updater:
             if changed is not None:
                 await self._follow_up(changed)
                 return changed
-        raise Aborted(
-            "The task changes all the time; try again.", Reason.OVERLOADED, retry_delay=_RETRY_DELAY
-        )
+        raise Overloaded("The task changes all the time; try again.", retry_delay=_RETRY_DELAY)
 
     def _at_home(self, row: TaskRow) -> bool:
         return never_dispatched(row.state, row.ready_ms, self._now_ms())

@@ -251,7 +251,9 @@ class WorkerServicer:
             if worker.worker_id == request.worker_id:
                 return worker
         raise NotFound(
-            "No such worker is connected.", Reason.WORKER_NOT_FOUND, worker_id=request.worker_id[:128]
+            f"No worker {request.worker_id[:128]!r} is connected.",
+            Reason.WORKER_NOT_FOUND,
+            worker_id=request.worker_id[:128],
         )
 
     # -- parts -----------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ class QueueChanges:
 
         def decide(before: QueueSettings | None) -> QueueSettings:
             if before is not None:
-                raise Conflict("There is such a queue; update it.", Reason.QUEUE_EXISTS)
+                raise Conflict(f"There is a queue {key[1]} already; update it.", Reason.QUEUE_EXISTS)
             return settings
 
         await self._change(key, decide)
@@ -84,7 +84,7 @@ class QueueChanges:
         def decide(before: QueueSettings | None) -> QueueSettings | None:
             if before is None:
                 if not allow_missing:
-                    raise no_such_queue()
+                    raise no_such_queue(key[1])
                 return changed(UNSET)
             return _unless_same(before, changed(before))
 
@@ -101,7 +101,7 @@ class QueueChanges:
         hold = Hold(actor, reason, self._now_ms())
 
         def decide(before: QueueSettings | None) -> QueueSettings | None:
-            before = _existing(before)
+            before = _existing(key, before)
             if kind == "pause":
                 return None if before.pause else before._replace(pause=hold)
             return None if before.drain else before._replace(drain=hold)
@@ -119,7 +119,7 @@ class QueueChanges:
         """
 
         def decide(before: QueueSettings | None) -> QueueSettings | None:
-            before = _existing(before)
+            before = _existing(key, before)
             return before._replace(pause=None, drain=None) if before.pause or before.drain else None
 
         await self._change(key, decide)
@@ -133,7 +133,8 @@ class QueueChanges:
         """
         if not await self._store.delete(key, self._now_ms()):
             raise PreconditionFailed(
-                "The queue has open tasks; purge it, or let them be worked off.", Reason.QUEUE_NOT_EMPTY
+                f"Queue {key[1]} has open tasks; purge it, or let them be worked off.",
+                Reason.QUEUE_NOT_EMPTY,
             )
         self._told([key])
         await self._book.refresh()
@@ -154,14 +155,14 @@ class QueueChanges:
             )
 
 
-def no_such_queue() -> NotFound:
+def no_such_queue(name: str) -> NotFound:
     """The error that names a queue which was never declared nor used."""
-    return NotFound("No task was ever created in this queue, nor was it declared.", Reason.QUEUE_NOT_FOUND)
+    return NotFound(f"No task was ever created in queue {name}, nor was it declared.", Reason.QUEUE_NOT_FOUND)
 
 
-def _existing(before: QueueSettings | None) -> QueueSettings:
+def _existing(key: QueueKey, before: QueueSettings | None) -> QueueSettings:
     if before is None:
-        raise no_such_queue()
+        raise no_such_queue(key[1])
     return before
 
 

@@ -166,7 +166,7 @@ class QueueServicer(queue_service_pb2_grpc.QueueServiceServicer):
     async def _shown(self, key: QueueKey) -> queue_service_pb2.Queue:
         found = await self._figures.one(key)
         if found is None:
-            raise no_such_queue()
+            raise no_such_queue(key[1])
         return public_queue(found, self._now_ms())
 
 

@@ -60,7 +60,7 @@ class Attempts:
             response = await self._stub.ListAttempts(request, timeout=_TIMEOUT)
         except grpc.RpcError as error:
             raise Unavailable(
-                "The database of attempts does not answer.",
+                f"The attempts cannot be read: {_details(error)}",
                 Reason.ATTEMPTS_UNAVAILABLE,
                 retry_delay=_RETRY_DELAY,
             ) from error
@@ -90,7 +90,13 @@ class Attempts:
 
 def unreachable(error: grpc.RpcError) -> Unavailable:
     """What a caller hears when execution does not answer, whatever the transport said."""
-    details = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
     return Unavailable(
-        f"Execution does not answer: {details}", Reason.COMPONENT_UNAVAILABLE, retry_delay=_RETRY_DELAY
+        f"Execution does not answer: {_details(error)}",
+        Reason.COMPONENT_UNAVAILABLE,
+        retry_delay=_RETRY_DELAY,
     )
+
+
+def _details(error: grpc.RpcError) -> str:
+    details = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
+    return details or "it gave no reason"
