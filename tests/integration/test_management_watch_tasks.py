@@ -11,6 +11,7 @@ from fixtures.management import Cluster, Node, cluster, report, until
 from meshq.contract.errors import InvalidRequest, MeshqError, Reason
 from meshq.contract.status import from_rpc_error
 from meshq.management.model.pages import resume_token
+from meshq.management.model.reports import Start
 from meshq.management.watch import feed
 from meshq.v1 import task_pb2
 from meshq.v1 import task_service_pb2 as pb
@@ -138,6 +139,22 @@ async def test_a_broken_watch_goes_on_where_it_was(database: str) -> None:
         assert await again.shown(1) == [(after.task_id, PENDING)]
 
 
+async def test_a_watch_that_breaks_before_its_first_event_misses_nothing(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        now_ms = node.management.now_ms
+        watch = await Watch(node).begun()
+        # Its write was under way when the watch began, or comes from an instance with a clock that is behind.
+        row = await node.create(data=b"x")
+        task_id = uuid.UUID(row.task_id).bytes
+        early = now_ms() - 2_000
+        await node.management.ledger.start_attempts([Start(task_id, 1, early, "w-1")], early)
+        watch.call.cancel()
+        assert await Watch(node, watch.token).shown(1) == [(row.task_id, RUNNING)]
+
+
 async def test_what_a_broken_stream_between_instances_lost_is_read(database: str) -> None:
     async with cluster(database, nodes=2) as system:
         node, other = system.nodes
@@ -150,13 +167,16 @@ async def test_what_a_broken_stream_between_instances_lost_is_read(database: str
         assert await watch.shown(1) == [(task.task_id, DONE)]
 
 
-async def test_a_token_waits_for_instances_that_are_not_heard(database: str) -> None:
+async def test_a_token_waits_for_instances_that_are_not_heard(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with cluster(database, nodes=2) as system:
         node, _ = system.nodes
         watch = await Watch(node).begun()
         begun = watch.token
         await linked(system)
         (link,) = node.management.listening.links()
+        monkeypatch.setattr(link, "_now_ms", lambda: 1)
         link.heard_ms = 1
         await node.create()
         await watch.next()

@@ -107,7 +107,8 @@ class _Watch:
         self._ledger = ledger
         self._wanted = wanted
         self._now_ms = now_ms
-        self.time_ms = now_ms() if since_ms is None else since_ms
+        # What is under way to the ledger now belongs to this watch, and has a time of before it.
+        self.time_ms = now_ms() - _MARGIN_MS if since_ms is None else since_ms
         self._shown: OrderedDict[TaskId, tuple[int, int]] = OrderedDict()
 
     def reached(self, time_ms: int) -> None:
