@@ -3,15 +3,16 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 import pytest
 from fixtures.life import Life, life
 from fixtures.management import Node, until
 from google.protobuf.duration_pb2 import Duration
+from redis.asyncio import Redis
 
-from meshq.contract.errors import Reason
+from meshq.contract.errors import Reason, Unavailable
 from meshq.contract.status import from_rpc_error
 from meshq.local.servers import Postgres
 from meshq.v1 import task_pb2
@@ -74,6 +75,35 @@ async def test_a_task_on_its_shard_is_changed_and_the_worker_gets_it_as_it_is_th
     assert (answer.tasks[0].state, answer.tasks[0].result_data) == (DONE, b"out")
     ended = await other.tasks.ListAttempts(pb.ListAttemptsRequest(task_id=task.task_id))
     assert [item.attempt for item in ended.attempts] == [2]
+
+
+async def test_a_task_comes_back_when_its_change_dies_between_recall_and_write(
+    system: Life, shards: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = system.management.nodes[0]
+    task = await node.create(data=b"old")
+    await in_line(node, task.task_id)
+
+    async def die(*_: object) -> NoReturn:
+        raise Unavailable("It is gone.", Reason.LEDGER_UNAVAILABLE)
+
+    monkeypatch.setattr(node.management.ledger, "pass_over", die)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await update(node, task.task_id, data=b"new")
+    worker = await system.worker(finish=True)
+    # As two minutes later, when the shards have forgotten the recall.
+    assert all([await forget_recalls(address) for address in shards.values()])
+    answer = await node.tasks.AwaitTasks(pb.AwaitTasksRequest(task_ids=[task.task_id], view=FULL))
+    (done,) = answer.tasks
+    assert (done.state, done.attempt, done.data) == (DONE, 1, b"old")
+    assert [assigned.task.data for assigned in worker.assigned.values()] == [b"old"]
+
+
+async def forget_recalls(address: str) -> int:
+    """Remove the tombstones of a shard, each of which was asked for the task; returns of how many minutes."""
+    async with Redis.from_url(f"redis://{address}") as shard:
+        keys = [key async for key in shard.scan_iter("mq:tombstones:*")]
+        return int(await shard.delete(*keys)) if keys else 0
 
 
 async def test_changes_while_workers_take_tasks_lose_and_double_nothing(system: Life) -> None:
