@@ -7,8 +7,12 @@ tells whether a repeated request is the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final, NamedTuple
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from google.protobuf.descriptor import FieldDescriptor
 
 from meshq.contract.errors import InvalidRequest
 from meshq.contract.ids import new_id_bytes
@@ -20,7 +24,7 @@ from meshq.contract.limits import (
     RETENTION_DAYS,
 )
 from meshq.internal.v1 import attempt_service_pb2
-from meshq.management.conversion.traits import check_traits, is_trait, resolve
+from meshq.management.conversion.traits import Traits, check_traits, resolve, trait_name
 from meshq.management.conversion.values import text_id, timestamp
 from meshq.management.model.queues import NO_DEFAULTS, UNSET, QueueSettings, defaults_of
 from meshq.management.model.states import State
@@ -38,11 +42,7 @@ from meshq.v1 import task_pb2
 
 _PLAIN: Final = range(3, 10)
 """The numbers of the fields that callers write in plain tasks."""
-_WRITTEN_BY_SERVER: Final = [
-    field.name
-    for field in task_pb2.Task.DESCRIPTOR.fields
-    if field.number not in _PLAIN and not is_trait(field.number)
-]
+_NO_TRAITS: Final[Traits] = MappingProxyType({})
 _TASK_ID_KEY: Final = task_pb2.Task(task_id="x" * 36).SerializeToString()[:-36]
 """The encoded key and length of a task_id, which stand before its 36 characters."""
 _TIMED: Final = frozenset({State.SCHEDULED, State.RETRYING})
@@ -53,11 +53,16 @@ class Content(NamedTuple):
 
     Attributes:
         encoded: The specification without the server's part.
-        plain: Whether it has no traits of its own.
+        traits: What it says beyond a plain task.
     """
 
     encoded: bytes
-    plain: bool
+    traits: Traits = _NO_TRAITS
+
+    @property
+    def plain(self) -> bool:
+        """Whether it has no traits of its own."""
+        return not self.traits
 
 
 def accept_content(task: task_pb2.Task, path: str) -> Content:
@@ -71,25 +76,36 @@ def accept_content(task: task_pb2.Task, path: str) -> Content:
         InvalidRequest: Fields break their rules.
     """
     fields = task.ListFields()
-    plain = not fields or (fields[0][0].number in _PLAIN and fields[-1][0].number in _PLAIN)
-    if not plain:
-        for field in _WRITTEN_BY_SERVER:
-            task.ClearField(field)  # type: ignore[arg-type]
-        plain = not any(is_trait(field.number) for field, _ in fields)
+    traits = _NO_TRAITS
+    if fields and (fields[0][0].number not in _PLAIN or fields[-1][0].number not in _PLAIN):
+        traits = _sorted_out(task, fields)
     task.DiscardUnknownFields()
     if not task.queue:
         task.queue = DEFAULT_QUEUE
     has_headers = bool(task.headers)
     # Only maps have no order of their own, and sorting them takes time.
-    sort_maps = has_headers or not plain or task.WhichOneof("input") == "payload"
+    sort_maps = has_headers or "labels" in traits or task.WhichOneof("input") == "payload"
     content = task.SerializeToString(deterministic=sort_maps)
-    if has_headers or not plain or not _plainly_good(task, len(content)):
+    violations: Violations = []
+    if has_headers or not _plainly_good(task, len(content)):
         violations = _violations(task, path)
-        if not plain:
-            check_traits(violations, path, task)
-        if violations:
-            raise InvalidRequest(violations)
-    return Content(content, plain)
+    if traits:
+        check_traits(violations, path, traits)
+    if violations:
+        raise InvalidRequest(violations)
+    return Content(content, traits)
+
+
+def _sorted_out(task: task_pb2.Task, fields: Sequence[tuple[FieldDescriptor, Any]]) -> Traits:
+    """The traits that are among the fields; what the server writes is removed."""
+    traits: dict[str, Any] = {}
+    for field, value in fields:
+        number = field.number
+        if name := trait_name(number):
+            traits[name] = value
+        elif number not in _PLAIN:
+            task.ClearField(field.name)  # type: ignore[arg-type]
+    return traits
 
 
 def _plainly_good(task: task_pb2.Task, size: int) -> bool:
@@ -141,9 +157,9 @@ def new_task(task: task_pb2.Task, content: Content, tenant: str, settings: Queue
     defaults = NO_DEFAULTS if settings is UNSET else defaults_of(settings, task.type)
     max_attempts = task.max_attempts or defaults.max_attempts or DEFAULT_MAX_ATTEMPTS
     special, encoded, added = None, content.encoded, b""
-    if not content.plain or defaults is not NO_DEFAULTS:
-        special, added, ready_ms = resolve(task, defaults, max_attempts, create_ms)
-        if task.HasField("start_delay"):
+    if content.traits or defaults is not NO_DEFAULTS:
+        special, added, ready_ms = resolve(content.traits, defaults, max_attempts, create_ms)
+        if "start_delay" in content.traits:
             encoded = _without_delay(task)
     # No field twice: the edge refuses to write such a message as JSON.
     own_part = text_id(task_id).encode() + _servers_part(

@@ -1,15 +1,19 @@
 """What makes a task more than a plain one: the fields of its specification from 11 on.
 
 They are checked here, completed with the defaults of the queue and the type, and gathered: once as
-`traits`, which is what the ledger shows without reading specifications, and once as columns.
+`traits`, which is what the ledger shows without reading specifications, and once as columns. Most tasks
+have none or few of them, so all of this looks only at those that are there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from time import time
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshq.contract.errors import FieldViolation
 from meshq.contract.limits import (
@@ -27,11 +31,10 @@ from meshq.management.conversion.checks import (
     check_duration,
     check_priority,
     check_retry_policy,
-    check_timeouts,
 )
 from meshq.management.conversion.queue_settings import read_retry_policy, write_retry_policy
 from meshq.management.conversion.values import milliseconds, timestamp
-from meshq.management.model.queues import RetryPolicy, TaskDefaults
+from meshq.management.model.queues import NO_DEFAULTS, RetryPolicy, TaskDefaults
 from meshq.management.model.task import Special, Unique
 from meshq.management.model.validation import Violations, check_labels, check_range, check_text
 from meshq.v1 import task_pb2
@@ -39,64 +42,120 @@ from meshq.v1 import task_pb2
 _FIRST: Final = 11
 _FIRST_BEHIND: Final = 50
 _STANDING: Final = range(20, 31)
-_KEYS: Final = {
-    "fairness_key": MAX_KEY_LENGTH,
-    "limit_key": MAX_KEY_LENGTH,
-    "ordering_key": MAX_KEY_LENGTH,
-    "unique_key": MAX_UNIQUE_KEY_LENGTH,
+
+Traits: TypeAlias = Mapping[str, Any]
+"""The values of a task's traits by the names of their fields, in the order of their numbers."""
+
+_NAMES: Final[Mapping[int, str]] = {
+    field.number: field.name
+    for field in task_pb2.Task.DESCRIPTOR.fields
+    if _FIRST <= field.number < _FIRST_BEHIND and field.number not in _STANDING
 }
+_DEFAULTED: Final = frozenset({"priority", "retry_policy", *TIMEOUTS})
+_UNIQUE: Final = frozenset({"unique_scope", "unique_policy", "unique_window"})
 
 
-def is_trait(number: int) -> bool:
-    """Whether a field of `Task` is one of these."""
-    return _FIRST <= number < _FIRST_BEHIND and number not in _STANDING
+def trait_name(number: int) -> str | None:
+    """The name of a field of `Task` that is one of these; None for another."""
+    return _NAMES.get(number)
 
 
-def check_traits(violations: Violations, path: str, task: task_pb2.Task) -> None:
-    """The rules for what a caller wrote."""
-    if task.HasField("priority"):
-        check_priority(violations, f"{path}.priority", task.priority)
-    check_labels(violations, f"{path}.labels", task.labels)
-    check_start(violations, path, task)
-    if task.HasField("retry_policy"):
-        check_retry_policy(violations, f"{path}.retry_policy", task.retry_policy)
-    for field, most in _KEYS.items():
-        check_text(violations, f"{path}.{field}", getattr(task, field), most)
-    if task.HasField("fairness_weight"):
-        field = f"{path}.fairness_weight"
-        check_range(violations, field, task.fairness_weight, (MIN_FAIRNESS_WEIGHT, MAX_FAIRNESS_WEIGHT))
-    if task.rate_units:
-        check_range(violations, f"{path}.rate_units", task.rate_units, (1, MAX_RATE_UNITS))
-    check_timeouts(violations, path, task)
-    _check_unique(violations, path, task)
+def traits_of(task: task_pb2.Task) -> Traits:
+    """The traits that a task has."""
+    found = ((_NAMES.get(field.number), value) for field, value in task.ListFields())
+    return {name: value for name, value in found if name is not None}
 
 
-def check_start(violations: Violations, path: str, task: task_pb2.Task) -> None:
+def check_traits(violations: Violations, path: str, traits: Traits) -> None:
+    """The rules for what a caller wrote; only what is there is looked at."""
+    for name, value in traits.items():
+        _CHECKS[name](violations, f"{path}.{name}", value)
+    if not _UNIQUE.isdisjoint(traits):
+        _check_unique(violations, path, traits)
+
+
+def _check_start_time(violations: Violations, field: str, value: Timestamp) -> None:
     """When a task is to start."""
-    given = task.WhichOneof("start")
-    if given == "start_delay":
-        check_duration(violations, f"{path}.start_delay", task.start_delay, 0, MAX_START_SECONDS)
-    elif given == "start_time":
-        value = task.start_time.seconds
-        if value > time() + MAX_START_SECONDS:
-            rule = f"must be at most 3660 days ahead, not {value - time():.0f} s ahead"
-            violations.append(FieldViolation(f"{path}.start_time", rule))
+    if value.seconds > time() + MAX_START_SECONDS:
+        rule = f"must be at most 10 years ahead, not {value.seconds} s after the epoch"
+        violations.append(FieldViolation(field, rule))
 
 
-def _check_unique(violations: Violations, path: str, task: task_pb2.Task) -> None:
-    for field, enum in (("unique_scope", task_pb2.UniqueScope), ("unique_policy", task_pb2.UniquePolicy)):
-        value = getattr(task, field)
-        if value not in enum.values():
-            violations.append(FieldViolation(f"{path}.{field}", f"must be one of its names, not {value}"))
-        elif value and not task.unique_key:
-            violations.append(FieldViolation(f"{path}.{field}", "must not be set without unique_key"))
-    if task.HasField("unique_window"):
-        field = f"{path}.unique_window"
-        bounds = MIN_UNIQUE_WINDOW_SECONDS, MAX_ATTEMPT_SECONDS
-        check_duration(violations, field, task.unique_window, *bounds)
-        if task.unique_scope != task_pb2.UNIQUE_SCOPE_WINDOW:
-            violations.append(FieldViolation(field, "must not be set without the scope WINDOW"))
-    elif task.unique_scope == task_pb2.UNIQUE_SCOPE_WINDOW:
+def _check_start_delay(violations: Violations, field: str, value: Duration) -> None:
+    """After how long a task is to start."""
+    check_duration(violations, field, value, 0, MAX_START_SECONDS)
+
+
+def _check_weight(violations: Violations, field: str, value: float) -> None:
+    check_range(violations, field, value, (MIN_FAIRNESS_WEIGHT, MAX_FAIRNESS_WEIGHT))
+
+
+def _check_units(violations: Violations, field: str, value: int) -> None:
+    check_range(violations, field, value, (1, MAX_RATE_UNITS))
+
+
+def _check_key(violations: Violations, field: str, value: str) -> None:
+    check_text(violations, field, value, MAX_KEY_LENGTH)
+
+
+def _check_unique_key(violations: Violations, field: str, value: str) -> None:
+    check_text(violations, field, value, MAX_UNIQUE_KEY_LENGTH)
+
+
+def _check_unique_window(violations: Violations, field: str, value: Duration) -> None:
+    check_duration(violations, field, value, MIN_UNIQUE_WINDOW_SECONDS, MAX_ATTEMPT_SECONDS)
+
+
+def _enum_check(enum: Any) -> Callable[[Violations, str, int], None]:
+    known = frozenset(enum.values())
+
+    def check(violations: Violations, field: str, value: int) -> None:
+        if value not in known:
+            violations.append(FieldViolation(field, f"must be one of its names, not {value}"))
+
+    return check
+
+
+def _timeout_check(least: float, most: float) -> Callable[[Violations, str, Duration], None]:
+    def check(violations: Violations, field: str, value: Duration) -> None:
+        check_duration(violations, field, value, least, most)
+
+    return check
+
+
+_CHECKS: Final[Mapping[str, Callable[[Violations, str, Any], None]]] = {
+    "priority": check_priority,
+    "labels": check_labels,
+    "start_time": _check_start_time,
+    "start_delay": _check_start_delay,
+    "retry_policy": check_retry_policy,
+    "fairness_key": _check_key,
+    "fairness_weight": _check_weight,
+    "limit_key": _check_key,
+    "rate_units": _check_units,
+    "ordering_key": _check_key,
+    "unique_key": _check_unique_key,
+    "unique_scope": _enum_check(task_pb2.UniqueScope),
+    "unique_window": _check_unique_window,
+    "unique_policy": _enum_check(task_pb2.UniquePolicy),
+    **{name: _timeout_check(*bounds) for name, bounds in TIMEOUTS.items()},
+}
+"""The rule for each field by itself."""
+
+
+def _check_unique(violations: Violations, path: str, traits: Traits) -> None:
+    """The rules for how the fields around unique_key go together."""
+    if "unique_key" not in traits:
+        violations.extend(
+            FieldViolation(f"{path}.{name}", "must not be set without unique_key")
+            for name in ("unique_scope", "unique_policy")
+            if name in traits
+        )
+    window = traits.get("unique_scope") == task_pb2.UNIQUE_SCOPE_WINDOW
+    if "unique_window" in traits and not window:
+        rule = "must not be set without the scope WINDOW"
+        violations.append(FieldViolation(f"{path}.unique_window", rule))
+    elif window and "unique_window" not in traits:
         violations.append(FieldViolation(f"{path}.unique_window", "is required with the scope WINDOW"))
 
 
@@ -114,35 +173,42 @@ class Resolved(NamedTuple):
     ready_ms: int
 
 
-def resolve(task: task_pb2.Task, defaults: TaskDefaults, max_attempts: int, create_ms: int) -> Resolved:
+def resolve(said: Traits, defaults: TaskDefaults, max_attempts: int, create_ms: int) -> Resolved:
     """Complete a checked task.
 
     Args:
-        task: What the caller wrote.
+        said: What the caller wrote.
         defaults: Those of its queue and type.
         max_attempts: Resolved.
         create_ms: When it was accepted.
     """
-    added = _missing(task, defaults)
-    ready_ms = create_ms
-    given = task.WhichOneof("start")
-    if given == "start_time":
-        ready_ms = max(create_ms, milliseconds(task.start_time))
-    elif given == "start_delay":
-        ready_ms = create_ms + _ms(task.start_delay)
-        added.start_time.CopyFrom(timestamp(ready_ms))
-    traits = traits_of(task)
-    traits.MergeFrom(added)
-    special = columns_of(traits, max_attempts, create_ms, ready_ms)
-    return Resolved(special, added.SerializeToString(), ready_ms)
+    added, ready_ms = b"", create_ms
+    if "start_time" in said:
+        ready_ms = max(create_ms, milliseconds(said["start_time"]))
+    elif "start_delay" in said:
+        ready_ms = create_ms + _ms(said["start_delay"])
+        start = timestamp(ready_ms)
+        said = {name: value for name, value in said.items() if name != "start_delay"} | {"start_time": start}
+        added = task_pb2.Task(start_time=start).SerializeToString()
+    if defaults is not NO_DEFAULTS:
+        missing = _missing(defaults, _DEFAULTED.intersection(said))
+        said = {**said, **missing.values}
+        added += missing.encoded
+    return Resolved(columns_of(said, max_attempts, create_ms, ready_ms), added, ready_ms)
 
 
-def _missing(task: task_pb2.Task, defaults: TaskDefaults) -> task_pb2.Task:
-    """The defaults of those fields that the task leaves out."""
+class _Missing(NamedTuple):
+    values: Traits
+    encoded: bytes
+
+
+@lru_cache(maxsize=1_024)
+def _missing(defaults: TaskDefaults, said: frozenset[str]) -> _Missing:
+    """The defaults of those fields that a task leaves out; the same for most tasks of a queue."""
     added = task_pb2.Task()
-    if defaults.priority is not None and not task.HasField("priority"):
+    if defaults.priority is not None and "priority" not in said:
         added.priority = defaults.priority
-    if defaults.retry is not None and not task.HasField("retry_policy"):
+    if defaults.retry is not None and "retry_policy" not in said:
         write_retry_policy(added.retry_policy, defaults.retry)
     timeouts = (
         defaults.schedule_to_start_ms,
@@ -151,66 +217,47 @@ def _missing(task: task_pb2.Task, defaults: TaskDefaults) -> task_pb2.Task:
         defaults.heartbeat_ms,
     )
     for field, value_ms in zip(TIMEOUTS, timeouts, strict=True):
-        if value_ms and not task.HasField(field):  # type: ignore[arg-type]
+        if value_ms and field not in said:
             getattr(added, field).FromMilliseconds(value_ms)
-    return added
+    return _Missing(traits_of(added), added.SerializeToString())
 
 
-def traits_of(task: task_pb2.Task) -> task_pb2.Task:
-    """The traits of a task and nothing else of it."""
-    traits = task_pb2.Task(labels=task.labels)
-    for field, value in task.ListFields():
-        if is_trait(field.number) and field.name != "labels":
-            if field.message_type is None:
-                setattr(traits, field.name, value)
-            else:
-                getattr(traits, field.name).CopyFrom(value)
-    return traits
-
-
-def columns_of(traits: task_pb2.Task, max_attempts: int, create_ms: int, ready_ms: int) -> Special | None:
+def columns_of(traits: Traits, max_attempts: int, create_ms: int, ready_ms: int) -> Special | None:
     """What statements look for, of resolved traits; None where there are none."""
-    encoded = traits.SerializeToString(deterministic=True)
-    if not encoded:
+    if not traits:
         return None
-    unique = _unique(traits, create_ms) if traits.unique_key else None
+    get = traits.get
+    labels = get("labels")
+    unique = _unique(traits, create_ms) if "unique_key" in traits else None
     until_started = unique is not None and unique.scope == task_pb2.UNIQUE_SCOPE_UNTIL_STARTED
     return Special(
-        traits=encoded,
-        priority=traits.priority,
-        fairness_key=traits.fairness_key,
-        announce_start=max_attempts == 1 or until_started,
-        start_by_ms=_after(ready_ms, traits, "schedule_to_start_timeout"),
-        close_by_ms=_after(ready_ms, traits, "schedule_to_close_timeout"),
-        ordering_key=traits.ordering_key or None,
-        unique=unique,
-        labels=label_texts(traits),
+        # Only maps have no order of their own.
+        task_pb2.Task(**traits).SerializeToString(deterministic=labels is not None),
+        get("priority", 0),
+        get("fairness_key", ""),
+        max_attempts == 1 or until_started,
+        _after(ready_ms, get("schedule_to_start_timeout")),
+        _after(ready_ms, get("schedule_to_close_timeout")),
+        get("ordering_key"),
+        unique,
+        sorted([f"{key}={value}" for key, value in labels.items()]) if labels else None,
     )
 
 
-def label_texts(traits: task_pb2.Task) -> list[str] | None:
-    """Labels as they are stored and looked for."""
-    return sorted(f"{key}={value}" for key, value in traits.labels.items()) or None
+def _unique(traits: Traits, create_ms: int) -> Unique:
+    scope = traits.get("unique_scope", task_pb2.UNIQUE_SCOPE_UNTIL_FINISHED)
+    policy = traits.get("unique_policy", task_pb2.UNIQUE_POLICY_RETURN_EXISTING)
+    until_ms = create_ms + _ms(traits["unique_window"]) if scope == task_pb2.UNIQUE_SCOPE_WINDOW else None
+    return Unique(traits["unique_key"], int(scope), int(policy), until_ms)
 
 
-def _unique(traits: task_pb2.Task, create_ms: int) -> Unique:
-    scope = traits.unique_scope or task_pb2.UNIQUE_SCOPE_UNTIL_FINISHED
-    policy = traits.unique_policy or task_pb2.UNIQUE_POLICY_RETURN_EXISTING
-    until_ms = create_ms + _ms(traits.unique_window) if scope == task_pb2.UNIQUE_SCOPE_WINDOW else None
-    return Unique(traits.unique_key, int(scope), int(policy), until_ms)
-
-
-def _after(ready_ms: int, traits: task_pb2.Task, field: str) -> int | None:
-    return ready_ms + _ms(getattr(traits, field)) if traits.HasField(field) else None  # type: ignore[arg-type]
+def _after(ready_ms: int, timeout: Duration | None) -> int | None:
+    return None if timeout is None else ready_ms + _ms(timeout)
 
 
 def retry_policy(traits: bytes | None) -> RetryPolicy:
     """How the failed attempts of a task are made again."""
     return read_retry_policy(task_pb2.Task.FromString(traits or b"").retry_policy)
-
-
-def _seconds(duration: Duration) -> float:
-    return duration.seconds + duration.nanos / 1e9
 
 
 def _ms(duration: Duration) -> int:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from meshq.contract.errors import FieldViolation, InvalidRequest
-from meshq.contract.limits import MAX_PRIORITY
 from meshq.management.conversion.tasks import check_input
-from meshq.management.conversion.traits import check_start, columns_of, traits_of
+from meshq.management.conversion.traits import check_traits, columns_of, traits_of
 from meshq.management.conversion.values import milliseconds, timestamp
 from meshq.management.model.changes import Updated, state_after
 from meshq.management.model.states import State
 from meshq.management.model.task import Special, TaskRow
-from meshq.management.model.validation import Violations, check_labels, check_range
+from meshq.management.model.validation import Violations
 from meshq.v1 import task_pb2, task_service_pb2
 
 _START: Final = frozenset({"start_time", "start_delay"})
@@ -46,13 +45,10 @@ def read_update(request: task_service_pb2.UpdateTaskRequest) -> Update:
     fields = _named(request, violations)
     if not fields and not violations:
         violations.append(FieldViolation("update_mask", f"must name at least one field; it {_RULE}"))
-    if "priority" in fields:
-        check_range(violations, "task.priority", task.priority, (0, MAX_PRIORITY))
-    if "labels" in fields:
-        check_labels(violations, "task.labels", task.labels)
+    named = {name: value for name, value in traits_of(task).items() if name in fields}
+    check_traits(violations, "task", named)
     if fields & _START:
         _check_named(violations, fields, task.WhichOneof("start"), _START)
-        check_start(violations, "task", task)
     if fields & _INPUT:
         _check_named(violations, fields - {"content_type"}, task.WhichOneof("input"), _INPUT)
         if "content_type" in fields and "data" not in fields:
