@@ -121,7 +121,7 @@ class Subscription:
             raise Aborted("Events arrive faster than they are read; watch again.", Reason.WATCH_TOO_SLOW)
         if not self._events:
             if self._draining:
-                raise Unavailable("This instance stops; watch again.", Reason.DRAINING, retry_delay=0.1)
+                raise Unavailable("This instance stops; call again.", Reason.DRAINING, retry_delay=0.1)
             return None
         event = self._events.popleft()
         self._bytes -= _size(event)

@@ -53,7 +53,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ATTEMPTS_UNAVAILABLE: _ErrorReason.ValueType  # 14
     """UNAVAILABLE: the database of attempts does not answer."""
     ERROR_REASON_SHARD_UNAVAILABLE: _ErrorReason.ValueType  # 15
-    """UNAVAILABLE: no shard answers."""
+    """UNAVAILABLE: no shard answers, or not the one that is needed; retry after the delay in `RetryInfo`."""
     ERROR_REASON_COMPONENT_UNAVAILABLE: _ErrorReason.ValueType  # 16
     """UNAVAILABLE: no instance of the component can be reached."""
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 17
@@ -122,7 +122,7 @@ ERROR_REASON_LEDGER_UNAVAILABLE: ErrorReason.ValueType  # 13
 ERROR_REASON_ATTEMPTS_UNAVAILABLE: ErrorReason.ValueType  # 14
 """UNAVAILABLE: the database of attempts does not answer."""
 ERROR_REASON_SHARD_UNAVAILABLE: ErrorReason.ValueType  # 15
-"""UNAVAILABLE: no shard answers."""
+"""UNAVAILABLE: no shard answers, or not the one that is needed; retry after the delay in `RetryInfo`."""
 ERROR_REASON_COMPONENT_UNAVAILABLE: ErrorReason.ValueType  # 16
 """UNAVAILABLE: no instance of the component can be reached."""
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 17

@@ -29,6 +29,8 @@ class QueueServiceStub:
     """QueueService shows the queues, holds their settings, and stops and clears them. A queue comes into
     being with its first task or when it is declared. Figures are read from counters, never by counting
     tasks, and are a second or two old at most.
+
+    Every method may answer UNAVAILABLE/LEDGER_UNAVAILABLE while PostgreSQL does not.
     """
 
     def __init__(self, channel):
@@ -93,6 +95,8 @@ class QueueServiceServicer:
     """QueueService shows the queues, holds their settings, and stops and clears them. A queue comes into
     being with its first task or when it is declared. Figures are read from counters, never by counting
     tasks, and are a second or two old at most.
+
+    Every method may answer UNAVAILABLE/LEDGER_UNAVAILABLE while PostgreSQL does not.
     """
 
     def ListQueues(self, request, context):
@@ -273,6 +277,8 @@ class QueueService:
     """QueueService shows the queues, holds their settings, and stops and clears them. A queue comes into
     being with its first task or when it is declared. Figures are read from counters, never by counting
     tasks, and are a second or two old at most.
+
+    Every method may answer UNAVAILABLE/LEDGER_UNAVAILABLE while PostgreSQL does not.
     """
 
     @staticmethod

@@ -30,6 +30,8 @@ class QueueServiceStub:
     """QueueService shows the queues, holds their settings, and stops and clears them. A queue comes into
     being with its first task or when it is declared. Figures are read from counters, never by counting
     tasks, and are a second or two old at most.
+
+    Every method may answer UNAVAILABLE/LEDGER_UNAVAILABLE while PostgreSQL does not.
     """
 
     @_typing.overload
@@ -115,6 +117,8 @@ class QueueServiceAsyncStub(QueueServiceStub):
     """QueueService shows the queues, holds their settings, and stops and clears them. A queue comes into
     being with its first task or when it is declared. Figures are read from counters, never by counting
     tasks, and are a second or two old at most.
+
+    Every method may answer UNAVAILABLE/LEDGER_UNAVAILABLE while PostgreSQL does not.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -196,6 +200,8 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
     """QueueService shows the queues, holds their settings, and stops and clears them. A queue comes into
     being with its first task or when it is declared. Figures are read from counters, never by counting
     tasks, and are a second or two old at most.
+
+    Every method may answer UNAVAILABLE/LEDGER_UNAVAILABLE while PostgreSQL does not.
     """
 
     @_abc_1.abstractmethod

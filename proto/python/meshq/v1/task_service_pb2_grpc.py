@@ -30,6 +30,10 @@ class TaskServiceStub:
     """TaskService creates tasks and says what becomes of them. A task whose creation was answered is
     never lost: it reaches a terminal state, and its outcome is recorded once. Execution is at least
     once.
+
+    Every method may answer UNAVAILABLE/LEDGER_UNAVAILABLE while PostgreSQL does not, and every one that
+    returns the FULL view of a task UNAVAILABLE/COMPONENT_UNAVAILABLE while execution does not, which
+    has the results. Both say in RetryInfo when to try again.
     """
 
     def __init__(self, channel):
@@ -139,6 +143,10 @@ class TaskServiceServicer:
     """TaskService creates tasks and says what becomes of them. A task whose creation was answered is
     never lost: it reaches a terminal state, and its outcome is recorded once. Execution is at least
     once.
+
+    Every method may answer UNAVAILABLE/LEDGER_UNAVAILABLE while PostgreSQL does not, and every one that
+    returns the FULL view of a task UNAVAILABLE/COMPONENT_UNAVAILABLE while execution does not, which
+    has the results. Both say in RetryInfo when to try again.
     """
 
     def CreateTask(self, request, context):
@@ -178,6 +186,7 @@ class TaskServiceServicer:
         INVALID_ARGUMENT/INVALID_FIELD: a frame as a whole breaks a rule; frames before it are
         answered first. Other codes as in BatchCreateTasks; unanswered frames are to be sent again
         with their request_id.
+        UNAVAILABLE/DRAINING: the instance stops; send the unanswered frames again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -196,7 +205,8 @@ class TaskServiceServicer:
     def BatchGetTasks(self, request, context):
         """BatchGetTasks returns up to 1,000 tasks by id. Unknown ids are named, not an error.
 
-        INVALID_ARGUMENT/INVALID_FIELD: an id is no UUID, or there are none or too many.
+        INVALID_ARGUMENT/INVALID_FIELD: an id is no UUID, there are none or too many, or all tasks together
+        are larger than 8 MiB.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -207,6 +217,7 @@ class TaskServiceServicer:
 
         INVALID_ARGUMENT/INVALID_FIELD: a filter breaks its rule, or page_token is not one that an
         earlier call with the same filters returned.
+        DEADLINE_EXCEEDED/DEADLINE_EXCEEDED: looking took too long; use a narrower filter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -243,6 +254,7 @@ class TaskServiceServicer:
         changed, or none.
         NOT_FOUND/TASK_NOT_FOUND: no such task.
         FAILED_PRECONDITION/TASK_STARTED: the task is at a worker, is being cancelled, or has ended.
+        RESOURCE_EXHAUSTED/OVERLOADED: the task changes all the time; try again.
         UNAVAILABLE/SHARD_UNAVAILABLE: a shard could not say whether it has the task; try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -270,6 +282,7 @@ class TaskServiceServicer:
         INVALID_ARGUMENT/INVALID_FIELD: task_id is no UUID.
         NOT_FOUND/TASK_NOT_FOUND: no such task.
         FAILED_PRECONDITION/TASK_NOT_ENDED: the task is open and `force` is not set.
+        DEADLINE_EXCEEDED/DEADLINE_EXCEEDED: the task is being cancelled but has not ended yet; call again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -306,6 +319,7 @@ class TaskServiceServicer:
         NOT_FOUND/TASK_NOT_FOUND: no such task.
         FAILED_PRECONDITION/TASK_NOT_REDRIVABLE: the task is open or succeeded.
         FAILED_PRECONDITION/QUEUE_DRAINING: the queue takes no new tasks.
+        RESOURCE_EXHAUSTED/QUEUE_FULL: the queue has as many open tasks as its settings allow.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -319,6 +333,8 @@ class TaskServiceServicer:
         INVALID_ARGUMENT/INVALID_FIELD: the filter is empty, breaks a rule or names states that cannot be
         redriven, or rate is out of range.
         FAILED_PRECONDITION/QUEUE_DRAINING: a queue takes no new tasks.
+        RESOURCE_EXHAUSTED/QUEUE_FULL: a queue is full and nothing was redriven; if something was, the
+        answer says that it is not complete.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -330,6 +346,7 @@ class TaskServiceServicer:
 
         INVALID_ARGUMENT/INVALID_FIELD: an id is no UUID, there are none or too many, or another field
         breaks its rule.
+        UNAVAILABLE/DRAINING: the instance stops; call again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -342,7 +359,10 @@ class TaskServiceServicer:
         an error of the call.
 
         INVALID_ARGUMENT/INVALID_FIELD: both or neither of task_id and task are set, or one breaks a
-        rule. NOT_FOUND/TASK_NOT_FOUND: no task with that id. Other codes as in CreateTask.
+        rule.
+        NOT_FOUND/TASK_NOT_FOUND: no task with that id, or it was deleted while it was waited for.
+        UNAVAILABLE/DRAINING: the instance stops; call again, with the id or the same request_id.
+        Other codes as in CreateTask.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -356,6 +376,7 @@ class TaskServiceServicer:
         INVALID_ARGUMENT/INVALID_FIELD: task_id is no UUID.
         NOT_FOUND/TASK_NOT_FOUND: no such task, or it was deleted while being watched.
         ABORTED/WATCH_TOO_SLOW: the caller reads more slowly than events arrive; watch again.
+        UNAVAILABLE/DRAINING: the instance stops; watch again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -485,6 +506,10 @@ class TaskService:
     """TaskService creates tasks and says what becomes of them. A task whose creation was answered is
     never lost: it reaches a terminal state, and its outcome is recorded once. Execution is at least
     once.
+
+    Every method may answer UNAVAILABLE/LEDGER_UNAVAILABLE while PostgreSQL does not, and every one that
+    returns the FULL view of a task UNAVAILABLE/COMPONENT_UNAVAILABLE while execution does not, which
+    has the results. Both say in RetryInfo when to try again.
     """
 
     @staticmethod

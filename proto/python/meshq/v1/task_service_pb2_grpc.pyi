@@ -31,6 +31,10 @@ class TaskServiceStub:
     """TaskService creates tasks and says what becomes of them. A task whose creation was answered is
     never lost: it reaches a terminal state, and its outcome is recorded once. Execution is at least
     once.
+
+    Every method may answer UNAVAILABLE/LEDGER_UNAVAILABLE while PostgreSQL does not, and every one that
+    returns the FULL view of a task UNAVAILABLE/COMPONENT_UNAVAILABLE while execution does not, which
+    has the results. Both say in RetryInfo when to try again.
     """
 
     @_typing.overload
@@ -66,6 +70,7 @@ class TaskServiceStub:
     INVALID_ARGUMENT/INVALID_FIELD: a frame as a whole breaks a rule; frames before it are
     answered first. Other codes as in BatchCreateTasks; unanswered frames are to be sent again
     with their request_id.
+    UNAVAILABLE/DRAINING: the instance stops; send the unanswered frames again.
     """
     GetTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_pb2.Task]
     """GetTask returns one task.
@@ -76,13 +81,15 @@ class TaskServiceStub:
     BatchGetTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.BatchGetTasksRequest, _task_service_pb2.BatchGetTasksResponse]
     """BatchGetTasks returns up to 1,000 tasks by id. Unknown ids are named, not an error.
 
-    INVALID_ARGUMENT/INVALID_FIELD: an id is no UUID, or there are none or too many.
+    INVALID_ARGUMENT/INVALID_FIELD: an id is no UUID, there are none or too many, or all tasks together
+    are larger than 8 MiB.
     """
     ListTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.ListTasksRequest, _task_service_pb2.ListTasksResponse]
     """ListTasks returns tasks, the newest first, page by page.
 
     INVALID_ARGUMENT/INVALID_FIELD: a filter breaks its rule, or page_token is not one that an
     earlier call with the same filters returned.
+    DEADLINE_EXCEEDED/DEADLINE_EXCEEDED: looking took too long; use a narrower filter.
     """
     CountTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.CountTasksRequest, _task_service_pb2.CountTasksResponse]
     """CountTasks counts the tasks that a filter selects.
@@ -107,6 +114,7 @@ class TaskServiceStub:
     changed, or none.
     NOT_FOUND/TASK_NOT_FOUND: no such task.
     FAILED_PRECONDITION/TASK_STARTED: the task is at a worker, is being cancelled, or has ended.
+    RESOURCE_EXHAUSTED/OVERLOADED: the task changes all the time; try again.
     UNAVAILABLE/SHARD_UNAVAILABLE: a shard could not say whether it has the task; try again.
     """
     CancelTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.CancelTaskRequest, _task_pb2.Task]
@@ -126,6 +134,7 @@ class TaskServiceStub:
     INVALID_ARGUMENT/INVALID_FIELD: task_id is no UUID.
     NOT_FOUND/TASK_NOT_FOUND: no such task.
     FAILED_PRECONDITION/TASK_NOT_ENDED: the task is open and `force` is not set.
+    DEADLINE_EXCEEDED/DEADLINE_EXCEEDED: the task is being cancelled but has not ended yet; call again.
     """
     CancelTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.CancelTasksRequest, _task_service_pb2.CancelTasksResponse]
     """CancelTasks asks for many tasks to end, named by id or by a filter, and returns when it has asked
@@ -150,6 +159,7 @@ class TaskServiceStub:
     NOT_FOUND/TASK_NOT_FOUND: no such task.
     FAILED_PRECONDITION/TASK_NOT_REDRIVABLE: the task is open or succeeded.
     FAILED_PRECONDITION/QUEUE_DRAINING: the queue takes no new tasks.
+    RESOURCE_EXHAUSTED/QUEUE_FULL: the queue has as many open tasks as its settings allow.
     """
     RedriveTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.RedriveTasksRequest, _task_service_pb2.RedriveTasksResponse]
     """RedriveTasks redrives all tasks that a filter selects and that were not redriven yet, the oldest
@@ -159,6 +169,8 @@ class TaskServiceStub:
     INVALID_ARGUMENT/INVALID_FIELD: the filter is empty, breaks a rule or names states that cannot be
     redriven, or rate is out of range.
     FAILED_PRECONDITION/QUEUE_DRAINING: a queue takes no new tasks.
+    RESOURCE_EXHAUSTED/QUEUE_FULL: a queue is full and nothing was redriven; if something was, the
+    answer says that it is not complete.
     """
     AwaitTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.AwaitTasksRequest, _task_service_pb2.AwaitTasksResponse]
     """AwaitTasks waits until any or all of up to 1,000 tasks have ended, for at most wait_timeout, and
@@ -166,6 +178,7 @@ class TaskServiceStub:
 
     INVALID_ARGUMENT/INVALID_FIELD: an id is no UUID, there are none or too many, or another field
     breaks its rule.
+    UNAVAILABLE/DRAINING: the instance stops; call again.
     """
     RunTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.RunTaskRequest, _task_pb2.Task]
     """RunTask creates a task, or takes an existing one by its id, and waits for its outcome. It
@@ -174,7 +187,10 @@ class TaskServiceStub:
     an error of the call.
 
     INVALID_ARGUMENT/INVALID_FIELD: both or neither of task_id and task are set, or one breaks a
-    rule. NOT_FOUND/TASK_NOT_FOUND: no task with that id. Other codes as in CreateTask.
+    rule.
+    NOT_FOUND/TASK_NOT_FOUND: no task with that id, or it was deleted while it was waited for.
+    UNAVAILABLE/DRAINING: the instance stops; call again, with the id or the same request_id.
+    Other codes as in CreateTask.
     """
     WatchTask: _grpc.UnaryStreamMultiCallable[_task_service_pb2.WatchTaskRequest, _task_service_pb2.WatchTaskResponse]
     """WatchTask sends the task as it stands, then each change, progress report and piece of output
@@ -184,6 +200,7 @@ class TaskServiceStub:
     INVALID_ARGUMENT/INVALID_FIELD: task_id is no UUID.
     NOT_FOUND/TASK_NOT_FOUND: no such task, or it was deleted while being watched.
     ABORTED/WATCH_TOO_SLOW: the caller reads more slowly than events arrive; watch again.
+    UNAVAILABLE/DRAINING: the instance stops; watch again.
     """
     WatchTasks: _grpc.UnaryStreamMultiCallable[_task_service_pb2.WatchTasksRequest, _task_service_pb2.WatchTasksResponse]
     """WatchTasks sends every change of state of the tasks that a filter selects, creations included, as
@@ -201,6 +218,10 @@ class TaskServiceAsyncStub(TaskServiceStub):
     """TaskService creates tasks and says what becomes of them. A task whose creation was answered is
     never lost: it reaches a terminal state, and its outcome is recorded once. Execution is at least
     once.
+
+    Every method may answer UNAVAILABLE/LEDGER_UNAVAILABLE while PostgreSQL does not, and every one that
+    returns the FULL view of a task UNAVAILABLE/COMPONENT_UNAVAILABLE while execution does not, which
+    has the results. Both say in RetryInfo when to try again.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -233,6 +254,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     INVALID_ARGUMENT/INVALID_FIELD: a frame as a whole breaks a rule; frames before it are
     answered first. Other codes as in BatchCreateTasks; unanswered frames are to be sent again
     with their request_id.
+    UNAVAILABLE/DRAINING: the instance stops; send the unanswered frames again.
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
     """GetTask returns one task.
@@ -243,13 +265,15 @@ class TaskServiceAsyncStub(TaskServiceStub):
     BatchGetTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.BatchGetTasksRequest, _task_service_pb2.BatchGetTasksResponse]  # type: ignore[assignment]
     """BatchGetTasks returns up to 1,000 tasks by id. Unknown ids are named, not an error.
 
-    INVALID_ARGUMENT/INVALID_FIELD: an id is no UUID, or there are none or too many.
+    INVALID_ARGUMENT/INVALID_FIELD: an id is no UUID, there are none or too many, or all tasks together
+    are larger than 8 MiB.
     """
     ListTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.ListTasksRequest, _task_service_pb2.ListTasksResponse]  # type: ignore[assignment]
     """ListTasks returns tasks, the newest first, page by page.
 
     INVALID_ARGUMENT/INVALID_FIELD: a filter breaks its rule, or page_token is not one that an
     earlier call with the same filters returned.
+    DEADLINE_EXCEEDED/DEADLINE_EXCEEDED: looking took too long; use a narrower filter.
     """
     CountTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.CountTasksRequest, _task_service_pb2.CountTasksResponse]  # type: ignore[assignment]
     """CountTasks counts the tasks that a filter selects.
@@ -274,6 +298,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     changed, or none.
     NOT_FOUND/TASK_NOT_FOUND: no such task.
     FAILED_PRECONDITION/TASK_STARTED: the task is at a worker, is being cancelled, or has ended.
+    RESOURCE_EXHAUSTED/OVERLOADED: the task changes all the time; try again.
     UNAVAILABLE/SHARD_UNAVAILABLE: a shard could not say whether it has the task; try again.
     """
     CancelTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.CancelTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
@@ -293,6 +318,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     INVALID_ARGUMENT/INVALID_FIELD: task_id is no UUID.
     NOT_FOUND/TASK_NOT_FOUND: no such task.
     FAILED_PRECONDITION/TASK_NOT_ENDED: the task is open and `force` is not set.
+    DEADLINE_EXCEEDED/DEADLINE_EXCEEDED: the task is being cancelled but has not ended yet; call again.
     """
     CancelTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.CancelTasksRequest, _task_service_pb2.CancelTasksResponse]  # type: ignore[assignment]
     """CancelTasks asks for many tasks to end, named by id or by a filter, and returns when it has asked
@@ -317,6 +343,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     NOT_FOUND/TASK_NOT_FOUND: no such task.
     FAILED_PRECONDITION/TASK_NOT_REDRIVABLE: the task is open or succeeded.
     FAILED_PRECONDITION/QUEUE_DRAINING: the queue takes no new tasks.
+    RESOURCE_EXHAUSTED/QUEUE_FULL: the queue has as many open tasks as its settings allow.
     """
     RedriveTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.RedriveTasksRequest, _task_service_pb2.RedriveTasksResponse]  # type: ignore[assignment]
     """RedriveTasks redrives all tasks that a filter selects and that were not redriven yet, the oldest
@@ -326,6 +353,8 @@ class TaskServiceAsyncStub(TaskServiceStub):
     INVALID_ARGUMENT/INVALID_FIELD: the filter is empty, breaks a rule or names states that cannot be
     redriven, or rate is out of range.
     FAILED_PRECONDITION/QUEUE_DRAINING: a queue takes no new tasks.
+    RESOURCE_EXHAUSTED/QUEUE_FULL: a queue is full and nothing was redriven; if something was, the
+    answer says that it is not complete.
     """
     AwaitTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.AwaitTasksRequest, _task_service_pb2.AwaitTasksResponse]  # type: ignore[assignment]
     """AwaitTasks waits until any or all of up to 1,000 tasks have ended, for at most wait_timeout, and
@@ -333,6 +362,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
 
     INVALID_ARGUMENT/INVALID_FIELD: an id is no UUID, there are none or too many, or another field
     breaks its rule.
+    UNAVAILABLE/DRAINING: the instance stops; call again.
     """
     RunTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.RunTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
     """RunTask creates a task, or takes an existing one by its id, and waits for its outcome. It
@@ -341,7 +371,10 @@ class TaskServiceAsyncStub(TaskServiceStub):
     an error of the call.
 
     INVALID_ARGUMENT/INVALID_FIELD: both or neither of task_id and task are set, or one breaks a
-    rule. NOT_FOUND/TASK_NOT_FOUND: no task with that id. Other codes as in CreateTask.
+    rule.
+    NOT_FOUND/TASK_NOT_FOUND: no task with that id, or it was deleted while it was waited for.
+    UNAVAILABLE/DRAINING: the instance stops; call again, with the id or the same request_id.
+    Other codes as in CreateTask.
     """
     WatchTask: _aio.UnaryStreamMultiCallable[_task_service_pb2.WatchTaskRequest, _task_service_pb2.WatchTaskResponse]  # type: ignore[assignment]
     """WatchTask sends the task as it stands, then each change, progress report and piece of output
@@ -351,6 +384,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     INVALID_ARGUMENT/INVALID_FIELD: task_id is no UUID.
     NOT_FOUND/TASK_NOT_FOUND: no such task, or it was deleted while being watched.
     ABORTED/WATCH_TOO_SLOW: the caller reads more slowly than events arrive; watch again.
+    UNAVAILABLE/DRAINING: the instance stops; watch again.
     """
     WatchTasks: _aio.UnaryStreamMultiCallable[_task_service_pb2.WatchTasksRequest, _task_service_pb2.WatchTasksResponse]  # type: ignore[assignment]
     """WatchTasks sends every change of state of the tasks that a filter selects, creations included, as
@@ -367,6 +401,10 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     """TaskService creates tasks and says what becomes of them. A task whose creation was answered is
     never lost: it reaches a terminal state, and its outcome is recorded once. Execution is at least
     once.
+
+    Every method may answer UNAVAILABLE/LEDGER_UNAVAILABLE while PostgreSQL does not, and every one that
+    returns the FULL view of a task UNAVAILABLE/COMPONENT_UNAVAILABLE while execution does not, which
+    has the results. Both say in RetryInfo when to try again.
     """
 
     @_abc_1.abstractmethod
@@ -415,6 +453,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT/INVALID_FIELD: a frame as a whole breaks a rule; frames before it are
         answered first. Other codes as in BatchCreateTasks; unanswered frames are to be sent again
         with their request_id.
+        UNAVAILABLE/DRAINING: the instance stops; send the unanswered frames again.
         """
 
     @_abc_1.abstractmethod
@@ -437,7 +476,8 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_service_pb2.BatchGetTasksResponse, _abc.Awaitable[_task_service_pb2.BatchGetTasksResponse]]:
         """BatchGetTasks returns up to 1,000 tasks by id. Unknown ids are named, not an error.
 
-        INVALID_ARGUMENT/INVALID_FIELD: an id is no UUID, or there are none or too many.
+        INVALID_ARGUMENT/INVALID_FIELD: an id is no UUID, there are none or too many, or all tasks together
+        are larger than 8 MiB.
         """
 
     @_abc_1.abstractmethod
@@ -450,6 +490,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
 
         INVALID_ARGUMENT/INVALID_FIELD: a filter breaks its rule, or page_token is not one that an
         earlier call with the same filters returned.
+        DEADLINE_EXCEEDED/DEADLINE_EXCEEDED: looking took too long; use a narrower filter.
         """
 
     @_abc_1.abstractmethod
@@ -492,6 +533,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         changed, or none.
         NOT_FOUND/TASK_NOT_FOUND: no such task.
         FAILED_PRECONDITION/TASK_STARTED: the task is at a worker, is being cancelled, or has ended.
+        RESOURCE_EXHAUSTED/OVERLOADED: the task changes all the time; try again.
         UNAVAILABLE/SHARD_UNAVAILABLE: a shard could not say whether it has the task; try again.
         """
 
@@ -523,6 +565,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT/INVALID_FIELD: task_id is no UUID.
         NOT_FOUND/TASK_NOT_FOUND: no such task.
         FAILED_PRECONDITION/TASK_NOT_ENDED: the task is open and `force` is not set.
+        DEADLINE_EXCEEDED/DEADLINE_EXCEEDED: the task is being cancelled but has not ended yet; call again.
         """
 
     @_abc_1.abstractmethod
@@ -565,6 +608,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         NOT_FOUND/TASK_NOT_FOUND: no such task.
         FAILED_PRECONDITION/TASK_NOT_REDRIVABLE: the task is open or succeeded.
         FAILED_PRECONDITION/QUEUE_DRAINING: the queue takes no new tasks.
+        RESOURCE_EXHAUSTED/QUEUE_FULL: the queue has as many open tasks as its settings allow.
         """
 
     @_abc_1.abstractmethod
@@ -580,6 +624,8 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT/INVALID_FIELD: the filter is empty, breaks a rule or names states that cannot be
         redriven, or rate is out of range.
         FAILED_PRECONDITION/QUEUE_DRAINING: a queue takes no new tasks.
+        RESOURCE_EXHAUSTED/QUEUE_FULL: a queue is full and nothing was redriven; if something was, the
+        answer says that it is not complete.
         """
 
     @_abc_1.abstractmethod
@@ -593,6 +639,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
 
         INVALID_ARGUMENT/INVALID_FIELD: an id is no UUID, there are none or too many, or another field
         breaks its rule.
+        UNAVAILABLE/DRAINING: the instance stops; call again.
         """
 
     @_abc_1.abstractmethod
@@ -607,7 +654,10 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         an error of the call.
 
         INVALID_ARGUMENT/INVALID_FIELD: both or neither of task_id and task are set, or one breaks a
-        rule. NOT_FOUND/TASK_NOT_FOUND: no task with that id. Other codes as in CreateTask.
+        rule.
+        NOT_FOUND/TASK_NOT_FOUND: no task with that id, or it was deleted while it was waited for.
+        UNAVAILABLE/DRAINING: the instance stops; call again, with the id or the same request_id.
+        Other codes as in CreateTask.
         """
 
     @_abc_1.abstractmethod
@@ -623,6 +673,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT/INVALID_FIELD: task_id is no UUID.
         NOT_FOUND/TASK_NOT_FOUND: no such task, or it was deleted while being watched.
         ABORTED/WATCH_TOO_SLOW: the caller reads more slowly than events arrive; watch again.
+        UNAVAILABLE/DRAINING: the instance stops; watch again.
         """
 
     @_abc_1.abstractmethod

@@ -82,7 +82,7 @@ class _ResultStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResultSt
     RESULT_STATUS_ACCEPTED: _ResultStatus.ValueType  # 1
     """The result is recorded durably, now or by an earlier report of the same lease."""
     RESULT_STATUS_LEASE_LOST: _ResultStatus.ValueType  # 2
-    """The attempt had ended already, by another lease or as LOST; the result is dropped."""
+    """The attempt had ended already: by another lease, as LOST, or by a timeout; the result is dropped."""
     RESULT_STATUS_TRY_LATER: _ResultStatus.ValueType  # 3
     """The result could not be stored just now; keep the lease and report again."""
 
@@ -94,7 +94,7 @@ RESULT_STATUS_UNSPECIFIED: ResultStatus.ValueType  # 0
 RESULT_STATUS_ACCEPTED: ResultStatus.ValueType  # 1
 """The result is recorded durably, now or by an earlier report of the same lease."""
 RESULT_STATUS_LEASE_LOST: ResultStatus.ValueType  # 2
-"""The attempt had ended already, by another lease or as LOST; the result is dropped."""
+"""The attempt had ended already: by another lease, as LOST, or by a timeout; the result is dropped."""
 RESULT_STATUS_TRY_LATER: ResultStatus.ValueType  # 3
 """The result could not be stored just now; keep the lease and report again."""
 Global___ResultStatus: _TypeAlias = ResultStatus  # noqa: Y015

@@ -114,7 +114,9 @@ class WorkerServiceServicer:
         """HeartbeatTasks renews polled leases for their lease time, takes progress, and says which tasks
         are to be cancelled and which leases are lost.
 
-        INVALID_ARGUMENT/INVALID_FIELD: a token is malformed, or there are none or too many.
+        INVALID_ARGUMENT/INVALID_FIELD: a token is malformed, there are none or too many, or news of a task
+        breaks a rule.
+        UNAVAILABLE/SHARD_UNAVAILABLE: a shard does not answer; send the heartbeat again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -63,7 +63,9 @@ class WorkerServiceStub:
     """HeartbeatTasks renews polled leases for their lease time, takes progress, and says which tasks
     are to be cancelled and which leases are lost.
 
-    INVALID_ARGUMENT/INVALID_FIELD: a token is malformed, or there are none or too many.
+    INVALID_ARGUMENT/INVALID_FIELD: a token is malformed, there are none or too many, or news of a task
+    breaks a rule.
+    UNAVAILABLE/SHARD_UNAVAILABLE: a shard does not answer; send the heartbeat again.
     """
     CompleteTasks: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.CompleteTasksRequest, _worker_service_pb2.CompleteTasksResponse]
     """CompleteTasks records how polled tasks ended, each for itself. Repeating an accepted item is
@@ -119,7 +121,9 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     """HeartbeatTasks renews polled leases for their lease time, takes progress, and says which tasks
     are to be cancelled and which leases are lost.
 
-    INVALID_ARGUMENT/INVALID_FIELD: a token is malformed, or there are none or too many.
+    INVALID_ARGUMENT/INVALID_FIELD: a token is malformed, there are none or too many, or news of a task
+    breaks a rule.
+    UNAVAILABLE/SHARD_UNAVAILABLE: a shard does not answer; send the heartbeat again.
     """
     CompleteTasks: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.CompleteTasksRequest, _worker_service_pb2.CompleteTasksResponse]  # type: ignore[assignment]
     """CompleteTasks records how polled tasks ended, each for itself. Repeating an accepted item is
@@ -190,7 +194,9 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         """HeartbeatTasks renews polled leases for their lease time, takes progress, and says which tasks
         are to be cancelled and which leases are lost.
 
-        INVALID_ARGUMENT/INVALID_FIELD: a token is malformed, or there are none or too many.
+        INVALID_ARGUMENT/INVALID_FIELD: a token is malformed, there are none or too many, or news of a task
+        breaks a rule.
+        UNAVAILABLE/SHARD_UNAVAILABLE: a shard does not answer; send the heartbeat again.
         """
 
     @_abc_1.abstractmethod
