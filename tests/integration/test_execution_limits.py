@@ -365,6 +365,24 @@ async def test_both_limits_of_a_key_hold_together(shard: Shard) -> None:
     await wait_until(all_served)
 
 
+async def test_buckets_begin_empty_where_their_queue_comes_to(shard: Shard) -> None:
+    rate = Bucket(1, HOUR, 2)
+    await configured(shard, rate_per_key=rate)
+    await keyed(shard, 1, "here")
+    assert len(await held_now(shard)) == 1
+    # With limits as a whole keys come from other shards, where their tokens may just have been taken.
+    await configured(shard, version=2, rate_per_key=rate, max_running=100)
+    await keyed(shard, 3, "here")
+    await keyed(shard, 3, "there")
+    assert len(await held_now(shard)) == 1
+    await configured(shard, version=3, rate=rate, away=True)
+    await configured(shard, version=3, rate=rate)
+    await queued(shard, 1)
+    assert await held_now(shard) == []
+    await configured(shard, version=4, rate=Bucket(1_000, 1, 2))
+    assert len(await held_now(shard)) >= 1
+
+
 # -- recovering, holding and moving ------------------------------------------------------------------------
 
 
@@ -393,6 +411,24 @@ async def test_a_queue_that_comes_home_waits_for_what_others_have_leased(shard: 
     await configured(shard, max_running=3, foreign=1)
     await wait_until(lambda: bell.rings == 1)
     assert len(await held_now(shard)) == 1
+
+
+async def test_what_keys_have_on_other_shards_counts(shard: Shard) -> None:
+    assert await shard.running([SCOPE], 2) == [{}]
+    await configured(shard, max_running_per_key=2, foreign=3, foreign_keys=(("a", 2), ("b b", 1)))
+    for key in ("a", "b b", "c"):
+        await keyed(shard, 3, key)
+    held = await held_now(shard)
+    assert len(held) == 3
+    assert await shard.running([SCOPE, "default/none"], 2) == [{"b b": 1, "c": 2}, {}]
+    assert await shard.running([SCOPE], 1) == [None]
+    await configured(shard, max_running_per_key=2, foreign=2, foreign_keys=(("a", 1), ("b b", 1)))
+    await wait_until(lambda: leased_all(shard, 4))
+    await finish(shard, *held)
+    await wait_until(lambda: leased_all(shard, 3))
+    await configured(shard, max_running_per_key=2)
+    await wait_until(lambda: leased_all(shard, 5))
+    assert await left_of(shard, "mq:foreign:default/q") == []
 
 
 async def test_a_queue_that_lives_elsewhere_is_moved_there(shard: Shard) -> None:

@@ -12,6 +12,7 @@ from fixtures.execution import (
     DONE,
     KEEP,
     RUN,
+    Cluster,
     Instance,
     cluster,
     completed,
@@ -24,10 +25,12 @@ from fixtures.execution import (
 from google.protobuf.struct_pb2 import Value
 
 from meshq.contract.status import from_rpc_error
+from meshq.execution.queues import homes
 from meshq.execution.ring.shard import ShardState
 from meshq.internal.v1 import dispatch_service_pb2 as pb
 from meshq.internal.v1 import ledger_service_pb2 as ledger_pb
 from meshq.v1 import worker_service_pb2 as worker_pb
+from meshq.v1.task_pb2 import Task
 
 ACCEPTED = 1
 IN_LINE, NOT_DUE, PAUSED, NO_WORKER, QUEUE_LIMIT, KEY_BUSY, RATE_LIMIT, DISPATCHING = 1, 2, 4, 5, 6, 7, 8, 10
@@ -241,6 +244,120 @@ async def test_limits_per_key_hold_and_other_keys_go_by(database: str, shards: d
             return len(rest) == 16
 
         await wait_until(all_done, seconds=30)
+
+
+KEYS = "abcdefgh"
+
+
+async def of_keys(instance: Instance, wait: float = 0) -> Counter[str]:
+    """How many tasks of each key a poll gets."""
+    return Counter(item.task.labels["key"] for item in await polled(instance, wait, max_tasks=100))
+
+
+async def keyed(system: Cluster, instance: Instance, count: int, keys: str = KEYS) -> None:
+    dispatcher = system.dispatcher(instance)
+    for key in keys:
+        items = [dispatcher.item(traits=traits(limit_key=key)) for _ in range(count)]
+        for item in items:
+            item.task = Task(
+                task_id=str(uuid.UUID(bytes=item.task_id)), labels={"key": key}
+            ).SerializeToString()
+        assert await dispatcher.send(*items) == {}
+
+
+async def ended(system: Cluster, instance: Instance, items: Sequence[Any]) -> None:
+    """Finish tasks and wait until the shards know."""
+    before = (await depth(instance)).leased
+    await finished(instance, items)
+
+    async def known() -> bool:
+        return (await depth(instance)).leased == before - len(items)
+
+    await wait_until(known)
+
+
+async def test_limits_per_key_hold_while_a_queue_gets_limits_as_a_whole(
+    database: str, shards: dict[str, str]
+) -> None:
+    async with cluster(database, shards) as system:
+        first, second = await system.start(), await system.start()
+        system.ledger.answer = settle
+        assert await configured(first, 1, max_running_per_key=2)
+        await keyed(system, first, 6)
+        early = await polled(first, max_tasks=100)
+        assert len(early) == 16
+        assert await configured(second, 2, max_running=100, max_running_per_key=2)
+        assert await of_keys(first, 0.3) == {}
+        await wait_until(lambda: only_at(first, home_of(first), 32), seconds=20)
+        await keyed(system, second, 1)
+        assert await of_keys(second, 0.3) == {}
+        # What ends on another shard makes room at home.
+        (mine,) = [item for item in early if item.task.labels["key"] == "a"][:1]
+        await ended(system, first, [mine])
+        assert await of_keys(second, 10) == {"a": 1}
+        assert await of_keys(second, 0.3) == {}
+        await ended(system, first, [item for item in early if item is not mine])
+        got: Counter[str] = Counter()
+
+        async def all_again() -> bool:
+            got.update(await of_keys(second, 0.2))
+            return got.total() == 15
+
+        await wait_until(all_again, seconds=20)
+        assert got == {"a": 1} | dict.fromkeys(KEYS[1:], 2)
+
+
+async def test_limits_per_key_hold_when_a_queue_loses_its_limits_as_a_whole(
+    database: str, shards: dict[str, str]
+) -> None:
+    async with cluster(database, shards) as system:
+        first, second = await system.start(), await system.start()
+        system.ledger.answer = settle
+        assert await configured(first, 1, max_running=100, max_running_per_key=2)
+        await keyed(system, first, 4)
+        early = await polled(first, max_tasks=100)
+        assert len(early) == 16
+        # The one that is told has not heard of the first settings.
+        assert await configured(second, 2, max_running_per_key=2)
+        third = await system.start()
+        for instance in (first, second, third):
+            await keyed(system, instance, 1)
+            assert await of_keys(instance, 0.2) == {}
+        assert await only_at(first, home_of(first), 16 + 24)
+        await ended(system, first, early)
+        assert await of_keys(third, 5) == dict.fromkeys(KEYS, 2)
+        # Without any limit they are spread again, and with new ones those that run are counted.
+        assert await configured(third, 3)
+        await keyed(system, third, 4)
+        assert len([count for count in (await where(first)).values() if count]) > 1
+        assert (await of_keys(first, 5)).total() > 0
+        assert await configured(first, 4, max_running_per_key=2)
+        await keyed(system, second, 1)
+        assert await of_keys(second, 0.5) == {}
+
+
+async def test_nothing_is_leased_while_too_many_keys_run_elsewhere(
+    database: str, shards: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(homes, "_MOST_KEYS", 2)
+    async with cluster(database, shards) as system:
+        instance = await system.start()
+        system.ledger.answer = settle
+        assert await configured(instance, 1, max_running_per_key=2)
+        await keyed(system, instance, 3)
+        early = await polled(instance, max_tasks=100)
+        assert await configured(instance, 2, max_running=100, max_running_per_key=2)
+        await system.dispatcher(instance).many(3)
+        assert await polled(instance, 0.3) == []
+        left = {item.task.labels["key"]: item for item in early}["a"]
+        await ended(system, instance, [item for item in early if item is not left])
+        got: list[Any] = []
+
+        async def all_others() -> bool:
+            got.extend(await polled(instance, 0.2, max_tasks=100))
+            return len(got) == 3 + 1 + len(KEYS) - 1
+
+        await wait_until(all_others, seconds=20)
 
 
 async def test_a_rate_holds_over_all_instances(database: str, shards: dict[str, str]) -> None:

@@ -235,6 +235,7 @@ class ShardQueueConfig(NamedTuple):
         away: Whether the queue lives on another shard: nothing of it is leased or queued here.
         hold: Whether nothing is leased until it is known what other shards have leased.
         foreign: How many leases of it other shards still have.
+        foreign_keys: How many of these each limit key has.
     """
 
     scope: str
@@ -247,6 +248,17 @@ class ShardQueueConfig(NamedTuple):
     away: bool = False
     hold: bool = False
     foreign: int = 0
+    foreign_keys: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def keyed(self) -> bool:
+        """Whether limit keys are counted."""
+        return self.max_running_per_key > 0 or self.rate_per_key.units > 0
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit of any kind."""
+        return self.max_running > 0 or self.rate.units > 0 or self.keyed
 
 
 class Explained(NamedTuple):

@@ -3,6 +3,10 @@
 A limit is counted by one shard. Where limits of a queue as a whole are set, all of its tasks live on the
 shard of the queue's name, its home; it is away from the others. Tasks with a limit key live on the shard of
 queue and key, all others on the shard of their id.
+
+A queue that has once had limits as a whole lives at its home whenever it has limits of any kind. So its keys
+go on to be counted there when it loses the limits as a whole. When it gets them, its home is told what other
+shards have leased of each key (homes.py).
 """
 
 from __future__ import annotations
@@ -29,11 +33,15 @@ class Configured(NamedTuple):
 class Store(Protocol):
     """Where settings are kept."""
 
-    async def store(self, rows: Sequence[tuple[str, str, int, bytes]]) -> None:
-        """Keep settings (tenant, queue, version, encoded), unless later ones are kept."""
+    async def store(self, rows: Sequence[tuple[str, str, int, bytes, bool]]) -> list[tuple[str, str]]:
+        """Keep settings (tenant, queue, version, encoded, whether it is homed), unless later ones are kept.
 
-    async def load(self) -> list[bytes]:
-        """All settings, encoded."""
+        Returns:
+            Those of the queues that are homed: they have had limits as a whole.
+        """
+
+    async def load(self) -> list[tuple[bytes, bool]]:
+        """All settings, encoded, and whether their queues are homed."""
 
 
 class QueueConfigs:
@@ -48,6 +56,7 @@ class QueueConfigs:
         self._store = store
         self._decode = decode
         self._configs: dict[str, ShardQueueConfig] = {}
+        self._homed: set[str] = set()
         self._wide: set[str] = set()
         self._unstored: dict[str, Configured] = {}
 
@@ -60,7 +69,9 @@ class QueueConfigs:
 
     async def reload(self) -> list[str]:
         """Read what other instances have kept; returns the queues (`tenant/queue`) that have changed."""
-        return self._take([self._decode(encoded) for encoded in await self._store.load()])
+        loaded = [(self._decode(encoded), homed) for encoded, homed in await self._store.load()]
+        changed = self._note_homed(item.config.scope for item, homed in loaded if homed)
+        return sorted({*changed, *self._take([item for item, _ in loaded])})
 
     async def take(self, configured: Sequence[Configured]) -> list[str]:
         """Keep settings. Returns the queues (`tenant/queue`) that have changed."""
@@ -75,12 +86,11 @@ class QueueConfigs:
         if not waiting:
             return True
         try:
-            await self._store.store(
-                [(item.tenant, item.queue, item.config.version, item.encoded) for item in waiting]
-            )
+            homed = await self._store.store([self._row(item) for item in waiting])
         except MeshqError as error:
             _log.warning("settings of queues not kept yet", count=len(waiting), reason=error.message)
             return False
+        self._note_homed(f"{tenant}/{queue}" for tenant, queue in homed)
         for item in waiting:
             if self._unstored.get(item.config.scope) is item:
                 del self._unstored[item.config.scope]
@@ -95,11 +105,11 @@ class QueueConfigs:
         return self._configs.values()
 
     def wide(self) -> list[str]:
-        """The queues that have limits as a whole."""
+        """The queues that live at their homes."""
         return list(self._wide)
 
     def is_wide(self, scope: str) -> bool:
-        """Whether a queue has limits as a whole."""
+        """Whether a queue lives at its home: it has limits as a whole, or has had them and has others now."""
         return scope in self._wide
 
     def routing_key(self, item: QueueItem) -> bytes:
@@ -120,8 +130,26 @@ class QueueConfigs:
             if known is None or known.version < item.config.version:
                 self._configs[item.config.scope] = item.config
                 changed.append(item.config.scope)
-                if item.config.max_running or item.config.rate.units:
-                    self._wide.add(item.config.scope)
-                else:
-                    self._wide.discard(item.config.scope)
+            if item.config.max_running or item.config.rate.units:
+                self._homed.add(item.config.scope)
+            self._place(item.config.scope)
         return changed
+
+    def _note_homed(self, scopes: Iterable[str]) -> list[str]:
+        """These queues have had limits as a whole; returns those of which that was not known."""
+        new = [scope for scope in scopes if scope not in self._homed]
+        self._homed.update(new)
+        for scope in new:
+            self._place(scope)
+        return new
+
+    def _place(self, scope: str) -> None:
+        config = self._configs.get(scope)
+        if config is not None and config.limited and scope in self._homed:
+            self._wide.add(scope)
+        else:
+            self._wide.discard(scope)
+
+    def _row(self, item: Configured) -> tuple[str, str, int, bytes, bool]:
+        homed = item.config.scope in self._homed
+        return item.tenant, item.queue, item.config.version, item.encoded, homed

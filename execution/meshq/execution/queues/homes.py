@@ -2,9 +2,10 @@
 
 When a queue gets limits as a whole, all shards but its home are told that it is away: they lease nothing of
 it any more and say how much of it they have leased. The home counts these leases beside its own, and leases
-nothing before all have answered; for one that is silent it waits for one lease time. Once a second the
-figures are read again while there are any, and what waits on other shards is moved home. What gets lost on
-the way is found by the ledger's comparison.
+nothing before all have answered; for one that is silent it waits for one lease time. The same goes for the
+leases of each limit key; where a shard has very many keys, nothing is leased until there are fewer. Once a
+second the figures are read again while there are any, and what waits on other shards is moved home. What gets
+lost on the way is found by the ledger's comparison.
 
 Every instance does this for itself. Figures of shards that are away only fall, so that they agree in the end.
 """
@@ -30,6 +31,8 @@ _log = logger(__name__)
 _LOOK_SECONDS: Final = 1.0
 _LOOK_AGAIN_AT_ALL: Final = 10
 """After so many looks all limited queues are looked at, whether anything is known to be amiss or not."""
+_MOST_KEYS: Final = 1_000
+"""Of more keys on one shard that is away their leases are not counted one by one."""
 _MOVED_AT_ONCE: Final = 500
 _MOVES_AT_ONCE: Final = 20
 
@@ -52,6 +55,23 @@ class Queues:
         # Also what is known already: another call may be telling it just now, or a shard was silent then.
         told = await self._homes.tell(changed, [item.config.scope for item in configured])
         return await self._configs.store_waiting() and told
+
+
+class _Elsewhere(NamedTuple):
+    """What other shards than its home have leased of a queue, and of each key; None for very many keys."""
+
+    leased: int = 0
+    keys: dict[str, int] | None = None
+
+    def and_not_less_than(self, known: _Elsewhere) -> _Elsewhere:
+        """The higher of the figures."""
+        leased = max(self.leased, known.leased)
+        if self.keys is None or known.keys is None:
+            return _Elsewhere(leased)
+        names = {*self.keys, *known.keys}
+        return _Elsewhere(
+            leased, {name: max(self.keys.get(name, 0), known.keys.get(name, 0)) for name in names}
+        )
 
 
 class _Look(NamedTuple):
@@ -83,8 +103,8 @@ class Homes:
         self._patience = patience
         self._unsettled: set[str] = set()
         self._told: dict[tuple[str, str], tuple[int, ShardQueueConfig]] = {}
-        # Of queues with limits as a whole: leases elsewhere, as far as they are known.
-        self._foreign: dict[str, int] = {}
+        # Of queues that live at their homes: leases elsewhere, as far as they are known.
+        self._foreign: dict[str, _Elsewhere] = {}
         self._silent_since: dict[str, float] = {}
         self._looks = 0
         self._settling = asyncio.Lock()
@@ -160,17 +180,43 @@ class Homes:
             )
         ) - {""}
         wide = [config for config in configs if self._configs.is_wide(config.scope)]
+        # What was leased on a shard that begins anew is not back there before it is open.
+        unsure = {shard.name for shard in shards if shard.state is ShardState.RECOVERING}
         depths = await self._described([config.scope for config in wide])
         silent |= {name for name, answer in depths.items() if answer is None}
         for index, config in enumerate(wide):
-            home = self._home(config.scope)
-            away = {name: answer[index] for name, answer in depths.items() if answer and name != home}
-            self._foreign[config.scope] = sum(depth.leased for depth in away.values())
+            await self._count(config, {name: found[index] for name, found in depths.items() if found}, unsure)
         for shard in shards:
             name = await self._tell(shard, [c for c in wide if self._lives_on(c, shard)], silent)
             silent |= {name} - {""}
-        self._note_settled(configs, depths, silent)
+        self._note_settled(configs, depths, silent, unsure)
         return _Look([config.scope for config in wide], depths, silent)
+
+    async def _count(self, config: ShardQueueConfig, depths: dict[str, Depth], unsure: set[str]) -> None:
+        """Note what shards that are away have leased of a queue."""
+        home = self._home(config.scope)
+        away = {name: depth.leased for name, depth in depths.items() if name != home and depth.leased}
+        keys: dict[str, int] | None = {}
+        for name in away if config.keyed else ():
+            found = await self._running(name, config.scope)
+            if found is None or keys is None:
+                keys = None
+                break
+            for key, count in found.items():
+                keys[key] = keys.get(key, 0) + count
+        counted, known = _Elsewhere(sum(away.values()), keys), self._foreign.get(config.scope)
+        if not unsure - {home or ""}:
+            self._foreign[config.scope] = counted
+        elif known is not None:
+            self._foreign[config.scope] = counted.and_not_less_than(known)
+
+    async def _running(self, name: str, scope: str) -> dict[str, int] | None:
+        """The leases of each key there; None where that is not known, or they are too many."""
+        shard = self._shards.get(name)
+        try:
+            return (await shard.running([scope], _MOST_KEYS))[0] if shard else None
+        except ShardError:
+            return None
 
     async def _tell(
         self, shard: Shard, configs: Sequence[ShardQueueConfig], silent: Collection[str] = ()
@@ -200,8 +246,11 @@ class Homes:
         if self._home(config.scope) != name:
             return config._replace(away=True)
         foreign = self._foreign.get(config.scope)
-        hold = foreign is None or any(self._waited_for(other) for other in silent if other != name)
-        return config._replace(hold=hold, foreign=foreign or 0)
+        if foreign is None or foreign.keys is None:
+            return config._replace(hold=True, foreign=foreign.leased if foreign else 0)
+        hold = any(self._waited_for(other) for other in silent if other != name)
+        keys = tuple(sorted(foreign.keys.items()))
+        return config._replace(hold=hold, foreign=foreign.leased, foreign_keys=keys)
 
     def _lives_on(self, config: ShardQueueConfig, shard: Shard) -> bool:
         return self._configs.is_wide(config.scope) and self._home(config.scope) == shard.name
@@ -257,11 +306,12 @@ class Homes:
         configs: Sequence[ShardQueueConfig],
         depths: dict[str, list[Depth] | None],
         silent: Collection[str],
+        unsure: Collection[str],
     ) -> None:
         for name in list(self._silent_since):
             if name not in silent:
                 del self._silent_since[name]
-        if silent:
+        if silent or unsure:
             return
         wide = [config.scope for config in configs if self._configs.is_wide(config.scope)]
         for config in configs:

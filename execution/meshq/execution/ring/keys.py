@@ -35,8 +35,10 @@ _NAMES: Final = {
     "SESSION_WORKERS": "mq:session-workers",  # hash session -> tenant/worker
     "QUEUE": "mq:queue:",  # + tenant/queue: hash ready, delayed, leased
     "TOTALS": "mq:totals",  # hash ready, delayed, leased
-    "CONF": "mq:conf:",  # + tenant/queue: hash: the configuration; starved while a lease call found it full
+    # + tenant/queue: hash: the configuration; starved while a lease call found it full; since (counted here)
+    "CONF": "mq:conf:",
     "RUNNING": "mq:running:",  # + tenant/queue: hash limit key -> leases
+    "FOREIGN": "mq:foreign:",  # + tenant/queue: hash limit key -> leases on other shards, while there are any
     "PARKED": "mq:parked:",  # + length of key/limit key/lane: sorted set as a lane, of what waits for its key
     "PARKED_LANES": "mq:parked-lanes:",  # + tenant/queue/limit key: sorted set lane -> last looked at
     "PARKED_KEYS": "mq:parked-keys:",  # + tenant/queue: sorted set limit key -> when it was last looked at

@@ -73,6 +73,7 @@ RECALL: Final = _load("recall", "limits")
 CONFIGURE: Final = _load("configure", *_QUEUED)
 MOVE_AWAY: Final = _load("move_away", *_DETACH)
 DESCRIBE: Final = _load("describe", "limits")
+RUNNING: Final = _load("running")
 TOTALS: Final = _load("totals")
 OUTCOMES: Final = _load("outcomes")
 OPEN_EPOCH: Final = _load("open_epoch")
@@ -80,6 +81,6 @@ RECOVERED: Final = _load("recovered")
 
 ALL: Final = (
     ENQUEUE, LEASE, RECEIVED, RELEASE, DEFER, BEAT, EXPIRE, APPLY, WITHDRAW, COMPARE, EXPLAIN, ADOPT, GREET,
-    RENEW, LEAVE, RENEW_POLLED, RECALL, CONFIGURE, MOVE_AWAY, DESCRIBE, TOTALS, OUTCOMES, OPEN_EPOCH,
+    RENEW, LEAVE, RENEW_POLLED, RECALL, CONFIGURE, MOVE_AWAY, DESCRIBE, RUNNING, TOTALS, OUTCOMES, OPEN_EPOCH,
     RECOVERED,
 )  # fmt: skip

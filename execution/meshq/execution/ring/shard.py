@@ -274,10 +274,16 @@ class Shard:
             arguments += (
                 queue.scope, queue.version, int(queue.paused), queue.max_running, queue.max_running_per_key,
                 *queue.rate, *queue.rate_per_key, int(queue.away), int(queue.hold), queue.foreign,
+                len(queue.foreign_keys), *(part for key in queue.foreign_keys for part in key),
             )  # fmt: skip
         due, *leased = await self._run(scripts.CONFIGURE, *arguments)
         self._note_due(due)
         return [int(count) for count in leased]
+
+    async def running(self, scopes: Sequence[str], most: int) -> list[dict[str, int] | None]:
+        """How many leases each limit key of queues has; None for a queue with more than so many keys."""
+        reply = await self._run(scripts.RUNNING, most, *scopes)
+        return [_counts(found) if isinstance(found, list) else None for found in reply]
 
     async def move_away(self, scope: str, limit: int) -> list[QueueItem]:
         """Take ready tasks off the shard whose queue lives on another one, to be queued there as repeats.
@@ -402,6 +408,10 @@ class Shard:
         epoch, _, number = label.partition(b":")
         tenant = lane.partition(b"/")[0].decode()
         return Lease(task_id, attempt, int(epoch), int(number), self.name, tenant, int(leased_ms))
+
+
+def _counts(flat: list[bytes]) -> dict[str, int]:
+    return {key.decode(): int(count) for key, count in zip(flat[::2], flat[1::2], strict=True)}
 
 
 def _explained(state: bytes, why: bytes, *figures: int) -> Explained:

@@ -1,1 +1,1 @@
-SELECT q.config FROM queue_configs AS q
+SELECT q.config, q.homed FROM queue_configs AS q

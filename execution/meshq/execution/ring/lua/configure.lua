@@ -2,18 +2,31 @@
 -- Takes the configurations of queues. One of an older version changes nothing; the same version may come again with
 -- other news of where the queue lives. What may be served again is called for at once.
 -- KEYS: none. ARGV: epoch, ring, per queue: tenant/queue, version, paused, leases at a time, the same per limit key,
--- units, period and burst of the rate, the same per limit key, away, hold, leases elsewhere.
+-- units, period and burst of the rate, the same per limit key, away, hold, leases elsewhere, number of limit keys
+-- that have some of these, and each of these keys and how many it has.
 -- Returns {ms until something is due or -1, per queue how many leases of it there are here}.
 
 local bad = guard()
 if bad then
   return bad
 end
-local WIDTH = 14
-local WRITTEN = WIDTH - 1
+local WRITTEN = 13
 
-local function write(at, scope)
-  local fields, changed = {}, false
+-- The limits of the queue, or of its keys, were counted elsewhere until now.
+local function comes_here(old, new)
+  local was_whole, is_whole = old.max > 0 or old.rate, new.max > 0 or new.rate
+  return (old.away == 1 and new.away == 0) or (old.keyrate and is_whole and not was_whole)
+end
+
+local function write_foreign(scope, first, last)
+  call('DEL', KEY.FOREIGN .. scope)
+  if last >= first then
+    call('HSET', KEY.FOREIGN .. scope, unpack(ARGV, first, last))
+  end
+end
+
+local function write(at, scope, keys)
+  local fields, changed = {}, keys > 0
   local conf = limits().conf_of(scope)
   for index = 1, WRITTEN do
     local name, value = limits().CONF_FIELDS[index], ARGV[at + index]
@@ -24,26 +37,33 @@ local function write(at, scope)
   if not changed then
     return
   end
-  local keymax, keyrate = conf.keymax, conf.keyrate
   call('HSET', KEY.CONF .. scope, unpack(fields))
   call('HDEL', KEY.CONF .. scope, 'starved')
   limits().confs[scope] = nil
+  if conf.foreign > 0 or keys > 0 then
+    write_foreign(scope, at + WRITTEN + 2, at + WRITTEN + 1 + 2 * keys)
+  end
+  if comes_here(conf, limits().conf_of(scope)) then
+    call('HSET', KEY.CONF .. scope, 'since', NOW)
+    limits().confs[scope].since = NOW
+  end
   if not LIMITED then
     LIMITED = '1'
     call('HSET', KEY.META, 'limited', 1)
   end
   slots().ring_scope(scope)
-  if keymax > 0 or keyrate then
+  if conf.keymax > 0 or conf.keyrate then
     slots().set_wake('A' .. scope, NOW)
   end
 end
 
-local answers = {-1}
-for at = 3, #ARGV, WIDTH do
-  local scope = ARGV[at]
+local answers, at = {-1}, 3
+while at <= #ARGV do
+  local scope, keys = ARGV[at], tonumber(ARGV[at + WRITTEN + 1])
   if tonumber(ARGV[at + 1]) >= limits().conf_of(scope).version then
-    write(at, scope)
+    write(at, scope, keys)
   end
+  at = at + WRITTEN + 2 + 2 * keys
   answers[#answers + 1] = limits().leased_of(scope)
 end
 answers[1] = next_due()

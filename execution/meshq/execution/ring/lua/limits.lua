@@ -43,7 +43,7 @@ local function make_limits()
 
   made.CONF_FIELDS = {
     'version', 'paused', 'max', 'keymax', 'units', 'period', 'burst', 'keyunits', 'keyperiod', 'keyburst',
-    'away', 'hold', 'foreign', 'starved',
+    'away', 'hold', 'foreign', 'starved', 'since',
   }
 
   local function rate_of(units, period, burst)
@@ -79,15 +79,20 @@ local function make_limits()
   end
 
   function made.running_of(scope, key)
-    return tonumber(call('HGET', KEY.RUNNING .. scope, key) or 0)
+    local here = tonumber(call('HGET', KEY.RUNNING .. scope, key) or 0)
+    if made.conf_of(scope).foreign == 0 then
+      return here
+    end
+    return here + tonumber(call('HGET', KEY.FOREIGN .. scope, key) or 0)
   end
 
-  -- The tokens that a bucket holds now. A bucket that nobody knows is full. It may be below zero: who needs more
-  -- than it can hold waits until it is full and takes them all the same.
+  -- The tokens that a bucket holds now. One that nobody knows is full, or was empty when its queue came here, because
+  -- its last tokens may have been taken elsewhere just before. It may be below zero: who needs more than it can hold
+  -- waits until it is full and takes them all the same.
   function made.tokens_of(scope, key, rate)
     local tokens, filled = string.match(call('GET', KEY.TOKENS .. scope .. '/' .. key) or '', '^(%S+) (%S+)$')
     if not tokens then
-      return rate.burst
+      tokens, filled = 0, made.conf_of(scope).since
     end
     local flown = math.max(0, NOW - tonumber(filled)) * rate.units / rate.period
     return math.min(rate.burst, tonumber(tokens) + flown)
