@@ -218,8 +218,8 @@ async def test_a_task_waits_for_the_one_before(ledger: PostgresLedger) -> None:
         b"spec",
         False,
     )
-    ((task_id, state, chain),) = await ledger.finish_quietly([end(second.task_id)], NOW)
-    assert (task_id, state, chain) == (second.task_id, State.SUCCEEDED, list(CHAIN))
+    ((state, task_ids, chains),) = await ledger.finish_quietly([end(second.task_id)], NOW)
+    assert (state, task_ids, chains) == (State.SUCCEEDED, [second.task_id], frozenset({CHAIN}))
     ((row, _),) = await ledger.release([CHAIN], NOW)
     assert (row.task_id, row.state, row.ready_ms) == (third.task_id, State.SCHEDULED, NOW + 9**9)
 

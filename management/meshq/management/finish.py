@@ -8,7 +8,7 @@ not match, and attempts that did not succeed, are looked up and decided row by r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, Protocol
 
 from meshq.contract.errors import MeshqError
@@ -108,21 +108,21 @@ class Finisher:
         """
         ended = await self._ledger.finish(ends, self._now_ms()) if ends else []
         self._commits.committed(ended)
-        self._release([row.chain for row in ended if row.chain])
+        self._release({row.chain for row in ended if row.chain})
         return ended
 
     async def _end_for(self, ends: Sequence[Finish]) -> Sequence[Ended]:
         """End tasks; what they look like then is read only where somebody wants to know."""
         if not ends or self._commits.wanted:
-            return [(row.task_id, row.state, row.chain) for row in await self.end(ends)]
+            return [Ended(row.state, [row.task_id]) for row in await self.end(ends)]
         ended = await self._ledger.finish_quietly(ends, self._now_ms())
-        self._release([chain for _, _, chain in ended if chain])
-        await self._tell_late([task_id for task_id, _, _ in ended])
+        self._release({chain for group in ended for chain in group.chains})
+        await self._tell_late([task_id for group in ended for task_id in group.task_ids])
         return ended
 
-    def _release(self, chains: Sequence[Sequence[str]]) -> None:
+    def _release(self, chains: Collection[ChainKey]) -> None:
         if chains and self._chains:
-            self._chains.release({ChainKey(*chain) for chain in chains})
+            self._chains.release(chains)
 
     async def _tell_late(self, ended: Sequence[TaskId]) -> None:
         """Somebody may have come during the statement, and have read the rows just before its commit."""
@@ -134,8 +134,9 @@ class Finisher:
     async def _write(self, groups: Sequence[Sequence[Report]]) -> list[list[Directive] | MeshqError]:
         reports = [report for group in groups for report in group]
         directives = await self._finish_certain(reports)
-        await self._decide_rest(reports, directives)
-        await self._note_starts(reports, directives)
+        if None in directives:
+            await self._decide_rest(reports, directives)
+            await self._note_starts(reports, directives)
         answered = iter(directives)
         return [[next(answered) or KEEP for _ in group] for group in groups]
 
@@ -149,8 +150,10 @@ class Finisher:
             if end is not None and report.task_id not in places:
                 places[report.task_id] = index
                 ends.append(end)
-        for task_id, state, _ in await self._end_for(ends):
-            directives[places[task_id]] = DONE[state]
+        for state, task_ids, _ in await self._end_for(ends):
+            done = DONE[state]
+            for task_id in task_ids:
+                directives[places[task_id]] = done
         return directives
 
     async def _decide_rest(self, reports: Sequence[Report], directives: list[Directive | None]) -> None:

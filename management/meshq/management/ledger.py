@@ -5,9 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 from meshq.contract.errors import NotFound
+from meshq.management.model.chains import ChainKey
 from meshq.management.model.changes import Updated
 from meshq.management.model.claims import Answer, Claim, Submission
 from meshq.management.model.reports import Finish, Retry, Start, Wish
@@ -44,8 +45,17 @@ class Inserted(NamedTuple):
     replaced: Sequence[tuple[TaskRow, int]] = ()
 
 
-Ended: TypeAlias = tuple[TaskId, int, Sequence[str] | None]
-"""A task that was moved to its end: its id, the end, and the parts of the name of its chain, if any."""
+class Ended(NamedTuple):
+    """Tasks that were moved to the same end.
+
+    Attributes:
+        state: The end.
+        chains: Those that any of them were in.
+    """
+
+    state: int
+    task_ids: Sequence[TaskId]
+    chains: frozenset[ChainKey] = frozenset()
 
 
 class Ledger(Protocol):

@@ -6,7 +6,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, LiteralString
 
+from meshq.contract.ids import ID_BYTES
 from meshq.management.ledger import Ended
+from meshq.management.model.chains import ChainKey
 from meshq.management.model.reports import STARTABLE_NUMBERS, Finish, Retry, Start, Wish
 from meshq.management.model.retention import leaving
 from meshq.management.model.task import TaskId, TaskRow
@@ -39,8 +41,7 @@ class Moves:
         async def work(connection: LedgerConnection, _: bool) -> list[Ended]:
             named = {**parameters, "slot": connection.slot}
             cursor = await connection.execute(_FINISH_QUIETLY, named, prepare=True, binary=True)
-            rows: list[Any] = await cursor.fetchall()
-            return rows
+            return [_ended(*row) for row in await cursor.fetchall()]
 
         return await self._database.write(work)
 
@@ -108,6 +109,11 @@ class Moves:
             return [TaskRow(*row) for row in await cursor.fetchall()]
 
         return await self._database.write(work)
+
+
+def _ended(state: int, task_ids: bytes, chains: Sequence[Sequence[str]] | None) -> Ended:
+    ids = [task_ids[start : start + ID_BYTES] for start in range(0, len(task_ids), ID_BYTES)]
+    return Ended(state, ids, frozenset(ChainKey(*chain) for chain in chains or ()))
 
 
 def _columns_of(ends: Sequence[Finish], now_ms: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from meshq.contract.errors import (
     MeshqError,
     Reason,
 )
-from meshq.contract.limits import DEFAULT_TENANT
+from meshq.contract.limits import DEFAULT_TENANT, MAX_FRAME_ITEMS
 from meshq.contract.status import to_status
 from meshq.management.admission import refused
 from meshq.management.conversion.tasks import Content, accept_content, new_task
@@ -37,7 +37,8 @@ from meshq.v1 import task_pb2, task_service_pb2
 
 TENANT = DEFAULT_TENANT
 
-_RETRY_DELAY: Final = 1.0
+_PATHS: Final = [f"tasks[{index}]" for index in range(MAX_FRAME_ITEMS)]
+"""The paths of the tasks of a batch, for their violations."""
 _CreateTaskResult = task_service_pb2.CreateTaskResult
 
 
@@ -100,9 +101,9 @@ def frame(
     request_id = effective_request_id(request_id)
     entries: list[Entry] = []
     contents: list[bytes] = []
-    for index, task in enumerate(tasks):
+    for task, path in zip(tasks, _PATHS, strict=False):
         try:
-            content = accept_content(task, f"tasks[{index}]")
+            content = accept_content(task, path)
         except InvalidRequest as error:
             entries.append(error)
         else:
