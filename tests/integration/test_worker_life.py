@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import multiprocessing
 import threading
 import time
 import uuid
@@ -312,6 +313,35 @@ async def test_a_lost_lease_ends_a_process_at_once_and_the_next_one_goes_on(
     session.cancel(kept)
     assert (await session.outcome(kept)).HasField("cancelled")
     assert set(session.results) == {kept}
+
+
+async def test_a_process_that_answers_while_it_is_killed_takes_no_other_task_along(
+    start: Start, sample: Any
+) -> None:
+    session = (await start(sample.linger, in_processes=True, processes=1)).session
+    for round_number in range(20):
+        # It is killed at once, and answers at once, so that either may be first.
+        [lost] = session.assign({"cooperative": True})
+        await session.until(lambda count=2 * round_number + 1: len(session.progress) >= count)
+        session.send(lease_lost=pb.LeaseLost(lease_tokens=[lost]))
+        [kept] = session.assign({"cooperative": True})
+        await session.until(
+            lambda count=2 * round_number + 2: len(session.progress) >= count or session.results
+        )
+        session.cancel(kept, grace=DEADLINE)
+        assert (await session.outcome(kept)).HasField("cancelled")
+        session.results.clear()
+
+
+async def test_a_process_that_dies_without_a_task_is_replaced(start: Start, sample: Any) -> None:
+    session = (await start(sample.tell, in_processes=True, processes=1)).session
+    [before] = session.give(assignment())
+    assert (await session.outcome(before)).HasField("success")
+    [process] = multiprocessing.active_children()
+    process.kill()
+    process.join()
+    [token] = session.give(assignment())
+    assert (await session.outcome(token)).HasField("success")
 
 
 async def test_a_lost_lease_tells_a_thread(start: Start, sample: Any) -> None:

@@ -87,7 +87,7 @@ class _Seat:
         self._job: Job | None = None
         self._lock = threading.Lock()
         self._stopped = False
-        self._died = False
+        self._killed = False
         self._process: BaseProcess
         self._pipe: Connection
         self._name = f"meshq-process-{number}"
@@ -117,12 +117,11 @@ class _Seat:
     def _kill(self, job: Job, process: BaseProcess) -> None:
         with self._lock:
             if self._job is job:
+                self._killed = True
                 process.kill()
 
     def _open(self) -> None:
-        if self._died:
-            self._pipe.close()
-        self._died = False
+        self._killed = False
         self._pipe, theirs = self._context.Pipe()
         self._process = self._context.Process(target=serve, args=(theirs,), name=self._name, daemon=True)
         self._process.start()
@@ -133,10 +132,18 @@ class _Seat:
             if not job.claim():
                 self._board.finish(job, job.stopped())
                 continue
+            self._renew()  # It may have died without a job.
             result = self._run(job)
-            if self._died and not self._stopped:
-                self._open()
+            self._renew()
             self._board.finish(job, result)
+
+    def _renew(self) -> None:
+        """Replace a process that is dead, or will be in a moment: a kill and an answer may have crossed."""
+        if self._killed:
+            self._process.join()
+        if not self._stopped and not self._process.is_alive():
+            self._pipe.close()
+            self._open()
 
     def _run(self, job: Job) -> TaskResult | None:
         try:
@@ -148,7 +155,6 @@ class _Seat:
             return self._listen(job)
         except (EOFError, OSError):
             self._process.join()
-            self._died = True
             return self._last_word(job)
         finally:
             with self._lock:
