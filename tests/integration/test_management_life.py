@@ -120,8 +120,11 @@ async def test_attempts_without_answer_are_poison_by_the_limit_of_the_queue(data
         await node.report(report(task_id, 3, LOST))
         (directive,) = await node.report(report(task_id, 4, LOST))
         assert directive.kind == pb.DIRECTIVE_KIND_DONE
-        task = await shown(node, task_id)
-        assert (task.state, task.error.type) == (task_pb2.TASK_STATE_FAILED, "POISON")
+        system.execution.record(task_id, 4, LOST)
+        for view in (task_pb2.TASK_VIEW_BASIC, task_pb2.TASK_VIEW_FULL):
+            task = await node.get(str(uuid.UUID(bytes=task_id)), view)
+            assert (task.state, task.error.type) == (task_pb2.TASK_STATE_FAILED, "POISON")
+            assert task.error.message.startswith("2 attempts in a row ended without an answer")
 
 
 async def test_an_announced_start_is_known_at_once_and_once(database: str) -> None:

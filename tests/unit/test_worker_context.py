@@ -137,6 +137,8 @@ class TestDeadline:
         assert deadline(task, 1_000.0) == 950.0
         task.start_time.FromSeconds(2_000)
         assert deadline(task, 1_000.0) == 1_001.5
+        task.start_time.FromSeconds(100)  # It had passed, which means at once.
+        assert deadline(task, 1_000.0) == 950.0
 
 
 def word(token: bytes = b"a", **fields: Any) -> pb.LeaseProgress:

@@ -149,8 +149,9 @@ def deadline(task: Task, received: float) -> float | None:
     if task.HasField("start_to_close_timeout"):
         ends.append(received + _seconds(task.start_to_close_timeout))
     if task.HasField("schedule_to_close_timeout"):
-        start = task.start_time if task.HasField("start_time") else task.create_time
-        ends.append(_seconds(start) + _seconds(task.schedule_to_close_timeout))
+        # A start that had passed when the task was created means at once.
+        start = max(_seconds(task.start_time), _seconds(task.create_time))
+        ends.append(start + _seconds(task.schedule_to_close_timeout))
     return min(ends, default=None)
 
 

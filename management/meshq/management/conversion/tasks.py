@@ -27,6 +27,7 @@ from meshq.internal.v1 import attempt_service_pb2
 from meshq.management.conversion.traits import Traits, check_traits, resolve, trait_name
 from meshq.management.conversion.values import text_id, timestamp
 from meshq.management.model.queues import NO_DEFAULTS, UNSET, QueueSettings, defaults_of
+from meshq.management.model.reports import POISON
 from meshq.management.model.states import State
 from meshq.management.model.task import NewTask, TaskRow, shown_state
 from meshq.management.model.validation import (
@@ -270,4 +271,7 @@ def add_outcome(task: task_pb2.Task, outcome: attempt_service_pb2.RecordedOutcom
         task.result_data = success.data
         task.result_content_type = success.content_type
     if outcome.HasField("error"):
-        task.error.CopyFrom(outcome.error)
+        if task.error.type == POISON:  # Why the task was given up, not how its last attempt ended.
+            task.error.traceback = outcome.error.traceback
+        else:
+            task.error.CopyFrom(outcome.error)

@@ -77,7 +77,7 @@ def check_traits(violations: Violations, path: str, traits: Traits) -> None:
 def _check_start_time(violations: Violations, field: str, value: Timestamp) -> None:
     """When a task is to start."""
     if value.seconds > time() + MAX_START_SECONDS:
-        rule = f"must be at most 10 years ahead, not {value.seconds} s after the epoch"
+        rule = f"must be at most 10 years ahead, not {value.ToJsonString()}"
         violations.append(FieldViolation(field, rule))
 
 
