@@ -137,7 +137,6 @@ _HINTS = {
     "WORKER_NOT_FOUND": "`meshq worker list` shows the workers that are connected",
     "TASK_NOT_ENDED": "cancel it first, or use --force",
     "TASK_STARTED": "what has started can only be cancelled: `meshq task cancel`",
-    "TASK_NOT_REDRIVABLE": "only tasks that FAILED, EXPIRED or were CANCELLED can be redriven",
     "UNIQUE_KEY_TAKEN": "wait for the task that holds it, or use --unique-policy existing or replace",
     "QUEUE_EXISTS": "`meshq queue set` changes it",
     "QUEUE_DRAINING": "`meshq queue get` shows who drains it, `meshq queue resume` ends it",

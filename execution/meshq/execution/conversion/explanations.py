@@ -72,15 +72,19 @@ def _waiting(reason: Waiting, found: Explained) -> TaskWaiting:
 
 def _message(reason: Waiting, found: Explained) -> str:
     if reason is Waiting.IN_LINE:
-        return f"The task is ready; {found.ahead} others of its lane are before it."
+        return f"The task is ready; {_tasks(found.ahead, 'of its kind')} before it."
     if reason is Waiting.QUEUE_LIMIT:
-        return f"{found.in_use} tasks of the queue are at workers; its limit is {found.limit}."
+        return f"{_tasks(found.in_use, 'of the queue')} at workers; its limit is {found.limit}."
     if reason is Waiting.KEY_BUSY:
-        return f"{found.in_use} tasks with its limit_key are at workers; the limit is {found.limit}."
+        return f"{_tasks(found.in_use, 'with its limit_key')} at workers; the limit is {found.limit}."
     if reason is Waiting.RATE_LIMIT:
         whose = "its limit_key" if found.why == "key_rate" else "the queue"
         return f"The rate limit of {whose} has no tokens left for it just now."
     return _MESSAGES[reason]
+
+
+def _tasks(count: int, which: str) -> str:
+    return f"1 task {which} is" if count == 1 else f"{count} tasks {which} are"
 
 
 _MESSAGES: Final = {
