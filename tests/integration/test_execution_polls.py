@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import uuid
 from typing import Any
 
 import grpc
@@ -75,6 +76,20 @@ async def test_a_waiting_poll_is_woken_by_a_task(database: str, shards: dict[str
         begun = time.monotonic()
         assert await polled(second, 0.3) == []
         assert time.monotonic() - begun >= 0.3
+
+
+async def test_polls_take_what_comes_first_over_all_shards(database: str, shards: dict[str, str]) -> None:
+    async with cluster(database, shards) as system:
+        instance = await system.start()
+        dispatcher = system.dispatcher(instance)
+        items = [dispatcher.item(("t", "u")[n % 2], priority=n % 3 * 4) for n in range(36)]
+        assert await dispatcher.send(*items) == {}
+        priorities = {str(uuid.UUID(bytes=item.task_id)): item.priority for item in items}
+        found = []
+        for _ in items:
+            [assignment] = await polled(instance, task_types=["t", "u"], max_tasks=1)
+            found.append(priorities[assignment.task.task_id])
+        assert found == sorted(found, reverse=True)
 
 
 async def test_a_repeated_poll_gets_the_same_leases_on_another_instance(

@@ -19,6 +19,7 @@ from meshq.execution.ring.errors import ShardError
 from meshq.execution.ring.extras import parse_extras
 from meshq.execution.ring.shard import Held, Owner, Shard, Taken, poll_key
 from meshq.execution.ring.shards import Shards
+from meshq.execution.sessions.heads import Heads
 from meshq.execution.sessions.preparations import Preparations, Starting
 from meshq.execution.sessions.session import WorkerFacts
 from meshq.execution.sessions.sessions import adopt
@@ -169,6 +170,7 @@ class Polls:
         self._releasing: set[asyncio.Task[None]] = set()
         self._waiting: set[_Patience] = set()
         self._turn = 0
+        self._heads = Heads()
         self._draining = False
         self._repeater = Repeater("polls", self.run_once, _LOOK_SECONDS)
 
@@ -261,14 +263,17 @@ class Polls:
         return found
 
     async def _take(self, poll: Poll, classes: list[str], taken: Sequence[_Leased] = ()) -> list[_Leased]:
-        """Ask the shards for what is still wanted, in turn, beginning with another one each time."""
+        """Ask the shards for what is still wanted, beginning where the next task is.
+
+        Of those that are about equal another one is the first each time.
+        """
         shards = self._shards.usable()
         self._turn += 1
         start = self._turn % len(shards) if shards else 0
         found: list[_Leased] = []
         answered = False
         budget = MAX_FRAME_BYTES - sum(len(item.polled.spec) for item in taken)
-        for shard in shards[start:] + shards[:start]:
+        for shard in await self._heads.in_order(shards[start:] + shards[:start], classes):
             for at in range(0, len(classes), CLASSES_AT_ONCE):
                 wanted = poll.max_tasks - len(taken) - len(found)
                 if wanted <= 0 or ((taken or found) and budget <= 0):
@@ -306,6 +311,7 @@ class Polls:
             if not key:
                 self._give_back_later(shard, classes, call)
             raise
+        self._heads.note(shard, classes, taken.head)
         return _leased(shard, classes, taken, lease_ms)
 
     def _give_back_later(self, shard: Shard, classes: list[str], call: asyncio.Future[Taken]) -> None:
@@ -443,6 +449,7 @@ class Polls:
 
     async def run_once(self) -> None:
         """Forget workers that are gone, and report what runs."""
+        self._heads.forget()
         now = monotonic()
         for key, worker in list(self._workers.items()):
             worker.leases = {token: polled for token, polled in worker.leases.items() if polled.until > now}
