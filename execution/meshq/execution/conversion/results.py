@@ -163,7 +163,8 @@ def _success(success: pb.Success, field: str, *, strict: bool) -> _End:
     size = len(success.data) if success.HasField("data") else success.result.ByteSize()
     if len(success.content_type) > MAX_CONTENT_TYPE_LENGTH:
         raise InvalidRequest.field(
-            f"{field}.success.content_type", f"must be at most {MAX_CONTENT_TYPE_LENGTH} characters"
+            f"{field}.success.content_type",
+            f"must be at most {MAX_CONTENT_TYPE_LENGTH} characters, not {len(success.content_type)}",
         )
     if size > MAX_PAYLOAD_BYTES:
         part = "data" if success.HasField("data") else "result"
@@ -223,7 +224,7 @@ def _clean(text: str, most: int) -> str:
 
 def _text(text: str, field: str) -> str:
     if len(text) > MAX_REASON_LENGTH:
-        raise InvalidRequest.field(field, f"must be at most {MAX_REASON_LENGTH} characters")
+        raise InvalidRequest.field(field, f"must be at most {MAX_REASON_LENGTH} characters, not {len(text)}")
     return text
 
 

@@ -1,0 +1,63 @@
+"""Ended tasks leave with their day; open ones stay."""
+
+import uuid
+from collections.abc import Sequence
+
+import grpc
+import pytest
+from fixtures.management import Node, cluster, report
+
+from meshq.management.housekeeping import Housekeeping
+from meshq.management.model.task import TaskId
+from meshq.v1 import queue_service_pb2, task_pb2
+from meshq.v1 import task_service_pb2 as pb
+
+SUCCEEDED = task_pb2.ATTEMPT_OUTCOME_SUCCEEDED
+DAY_MS = 86_400_000
+
+
+async def keep_house(node: Node, days: int) -> None:
+    """What an instance does for all, so many days from now."""
+    management = node.management
+
+    def now_ms() -> int:
+        return management.now_ms() + days * DAY_MS
+
+    await Housekeeping(
+        management.ledger, Alone(), Alone(), now_ms, retentions=management.book.retentions
+    ).run_once()
+
+
+class Alone:
+    """The right to keep house, and nobody to be told."""
+
+    async def hold(self) -> bool:
+        return True
+
+    async def forget(self, task_ids: Sequence[TaskId]) -> None:
+        del task_ids
+
+
+async def there(node: Node, *tasks: task_pb2.Task) -> list[bool]:
+    found = await node.tasks.BatchGetTasks(pb.BatchGetTasksRequest(task_ids=[task.task_id for task in tasks]))
+    return [task.task_id not in found.missing_task_ids for task in tasks]
+
+
+async def test_each_queue_keeps_its_ended_tasks_for_its_own_days(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        short = queue_service_pb2.Queue(queue="short", retention_days=1)
+        await node.queues.CreateQueue(queue_service_pb2.CreateQueueRequest(queue=short))
+        brief, usual = await node.create(queue="short"), await node.create()
+        for task in (brief, usual):
+            await node.report(report(uuid.UUID(task.task_id).bytes, 1, SUCCEEDED))
+        kept = await node.create(queue="short")
+        await keep_house(node, 0)
+        assert await there(node, brief, usual, kept) == [True, True, True]
+        await keep_house(node, 2)
+        assert await there(node, brief, usual, kept) == [False, True, True]
+        await keep_house(node, 9)
+        assert await there(node, brief, usual, kept) == [False, False, True]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await node.get(usual.task_id)
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
