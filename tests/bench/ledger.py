@@ -1,7 +1,8 @@
 """What accepting and ending a task costs management, in microseconds of its own processor and in all.
 
 Not a test: `python tests/bench/ledger.py postgresql://...` with the URL of an empty database prints one line
-for each step. Frames have 500 tasks with 100 bytes of input; each step is measured over 50,000 tasks.
+for each step. Frames have 500 tasks with 100 bytes of input; each step is measured over 50,000 tasks. With a
+number behind the URL each task has a limit_key, one of so many.
 """
 
 import asyncio
@@ -60,7 +61,7 @@ async def step(name: str, work: Callable[[], Awaitable[T]]) -> T:
     return done
 
 
-async def measure(url: str) -> None:
+async def measure(url: str, limit_keys: int) -> None:
     database = Database(url, writers=5, readers=2)
     await database.start()
     ledger = PostgresLedger(database)
@@ -72,7 +73,10 @@ async def measure(url: str) -> None:
     await creator.start()
     await finisher.start()
     task = task_pb2.Task(type="word_count", queue="q", payload={"string_value": "x" * 100})  # type: ignore[arg-type]
-    encoded = task_service_pb2.IngestTasksRequest(tasks=[task] * FRAME).SerializeToString()
+    request = task_service_pb2.IngestTasksRequest(tasks=[task] * FRAME)
+    for number, item in enumerate(request.tasks if limit_keys else ()):
+        item.limit_key = f"customer-{number % limit_keys}"
+    encoded = request.SerializeToString()
 
     async def check() -> list[Frame]:
         requests = [task_service_pb2.IngestTasksRequest.FromString(encoded) for _ in range(FRAMES)]
@@ -126,4 +130,4 @@ if __name__ == "__main__":
     # As the process does, see meshq.management.__main__.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-    uvloop.run(measure(sys.argv[1]))
+    uvloop.run(measure(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0))

@@ -14,6 +14,7 @@ Row = tuple[NewTask, str]
 """A task with the name of its claim, or an empty one."""
 
 _PLAIN: Final = Special()
+_ONCE: Final = Special(announce_start=True)
 
 
 def claim_columns(claims: Sequence[Claim]) -> dict[str, Any]:
@@ -53,19 +54,21 @@ def special_columns(rows: Sequence[Row], places: Mapping[TaskId, int]) -> dict[s
         places: The places in the chains of their ordering keys.
     """
     tasks = [task for task, _ in sorted(rows, key=_by_id)]
-    all_of = [task.special or _PLAIN._replace(announce_start=task.max_attempts == 1) for task in tasks]
+    all_of = [task.special or (_ONCE if task.max_attempts == 1 else _PLAIN) for task in tasks]
+    columns = zip(*all_of, strict=True)
+    traits, priorities, fairness, announced, start_by, close_by, ordering, unique, labels, redriven = columns
     return {
-        "announced": smallints([special.announce_start for special in all_of]),
-        "priorities": smallints([special.priority for special in all_of]),
-        "fairness_keys": texts([special.fairness_key for special in all_of]),
-        "start_by": bigints([special.start_by_ms or 0 for special in all_of]),
-        "close_by": bigints([special.close_by_ms or 0 for special in all_of]),
-        "ordering_keys": texts([special.ordering_key or "" for special in all_of]),
+        "announced": smallints(announced),
+        "priorities": smallints(priorities),
+        "fairness_keys": texts(fairness),
+        "start_by": bigints([time_ms or 0 for time_ms in start_by]),
+        "close_by": bigints([time_ms or 0 for time_ms in close_by]),
+        "ordering_keys": texts([key or "" for key in ordering]),
         "order_seqs": bigints([places.get(task.task_id, 0) for task in tasks]),
-        "unique_keys": texts([special.unique.key if special.unique else "" for special in all_of]),
-        "labels": texts([_array(special.labels) if special.labels else "" for special in all_of]),
-        "redriven_from": uuids([special.redriven_from or NO_ID for special in all_of]),
-        "traits": byteas([special.traits for special in all_of]),
+        "unique_keys": texts([key.key if key else "" for key in unique]),
+        "labels": texts([_array(names) if names else "" for names in labels]),
+        "redriven_from": uuids([task_id or NO_ID for task_id in redriven]),
+        "traits": byteas(traits),
     }
 
 

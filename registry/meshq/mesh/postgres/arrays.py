@@ -20,6 +20,7 @@ _smallint: Final = struct.Struct(">ih").pack
 _integer: Final = struct.Struct(">ii").pack
 _bigint: Final = struct.Struct(">iq").pack
 _UUID_LENGTH: Final = _length(16)
+_ZERO: Final = _bigint(8, 0)
 _EMPTY_DIMENSIONS: Final = 0
 
 
@@ -84,8 +85,8 @@ def byteas(values: Sequence[bytes]) -> ByteaColumn:
 
 
 def smallints(values: Sequence[int]) -> SmallintColumn:
-    """A column of two-byte numbers."""
-    return SmallintColumn(_framed(SmallintColumn, len(values), [_smallint(2, value) for value in values]))
+    """A column of two-byte numbers, of which there are few."""
+    return SmallintColumn(_framed(SmallintColumn, len(values), map(_SMALLINTS.__getitem__, values)))
 
 
 def integers(values: Sequence[int]) -> IntegerColumn:
@@ -94,8 +95,9 @@ def integers(values: Sequence[int]) -> IntegerColumn:
 
 
 def bigints(values: Sequence[int]) -> BigintColumn:
-    """A column of eight-byte numbers."""
-    return BigintColumn(_framed(BigintColumn, len(values), [_bigint(8, value) for value in values]))
+    """A column of eight-byte numbers, which are often all zero."""
+    items = [_bigint(8, value) for value in values] if any(values) else [_ZERO] * len(values)
+    return BigintColumn(_framed(BigintColumn, len(values), items))
 
 
 def register(adapters: AdaptersMap) -> None:
@@ -117,6 +119,15 @@ class _EncodedTexts(dict[str, bytes]):
         encoded = text.encode()
         self[text] = framed = _length(len(encoded)) + encoded
         return framed
+
+
+class _EncodedSmallints(dict[int, bytes]):
+    def __missing__(self, value: int) -> bytes:
+        self[value] = framed = _smallint(2, value)
+        return framed
+
+
+_SMALLINTS: Final = _EncodedSmallints()
 
 
 def _framed(column: type[Column], count: int, items: Iterable[bytes]) -> bytes:
