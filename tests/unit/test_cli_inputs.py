@@ -82,11 +82,13 @@ def test_an_endless_input_is_not_read_to_its_end(tmp_path: Path) -> None:
         inputs.read_bytes(str(tmp_path / "huge"))
 
 
-def test_headers() -> None:
-    assert inputs.parse_headers(["a=b", "c=d=e", "f="]) == {"a": "b", "c": "d=e", "f": ""}
+def test_pairs() -> None:
+    assert inputs.parse_pairs(["a=b", "c=d=e", "f="], "a header") == {"a": "b", "c": "d=e", "f": ""}
     for wrong in ("a", "=b"):
         with pytest.raises(typer.BadParameter, match="key=value"):
-            inputs.parse_headers([wrong])
+            inputs.parse_pairs([wrong], "a header")
+    with pytest.raises(typer.BadParameter, match="a label is given twice: a=1 and a=2"):
+        inputs.parse_pairs(["a=1", "b=1", "a=2"], "a label")
 
 
 def test_states_in_any_case() -> None:

@@ -97,15 +97,17 @@ def shown(source: str) -> str:
     return "standard input" if source == STDIN else source
 
 
-def parse_headers(entries: Iterable[str], what: str = "a header") -> dict[str, str]:
-    """The headers, or labels, of `key=value` entries."""
-    headers: dict[str, str] = {}
+def parse_pairs(entries: Iterable[str], what: str) -> dict[str, str]:
+    """What `key=value` entries say, such as headers or labels; each key once."""
+    pairs: dict[str, str] = {}
     for entry in entries:
         key, separator, value = entry.partition("=")
         if not separator or not key:
             raise typer.BadParameter(f"{what} is written key=value, not {entry!r}")
-        headers[key] = value
-    return headers
+        if key in pairs:
+            raise typer.BadParameter(f"{what} is given twice: {key}={pairs[key]} and {entry}")
+        pairs[key] = value
+    return pairs
 
 
 def parse_states(names: Iterable[str]) -> list[TaskState]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from meshq.cli import shapes
+from meshq.cli.declaring import option
 from meshq.cli.errors import doing
 from meshq.cli.listing import show_many
 from meshq.cli.options import Session, with_session
@@ -32,11 +33,8 @@ def list_instances(
     session: Session,
     component: Annotated[
         str,
-        typer.Option(
-            "--component",
-            metavar="NAME",
-            help="Only instances of this component, such as meshq.execution.",
-            show_default=False,
+        option(
+            "--component", metavar="NAME", help="Only instances of this component, such as meshq.execution."
         ),
     ] = "",
 ) -> None:

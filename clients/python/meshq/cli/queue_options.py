@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meshq.cli import inputs
+from meshq.cli.declaring import option, setting
 from meshq.cli.task_options import RetryOptions
 
 if TYPE_CHECKING:  # imports grpc
@@ -22,90 +23,77 @@ class LimitOptions:
 
     max_running: Annotated[
         Any,
-        typer.Option(
+        setting(
             "--max-running",
             metavar="N",
-            parser=inputs.or_none(inputs.parse_number),
+            parser=inputs.parse_number,
             help="Tasks of the queue at workers at a time.",
-            show_default=False,
         ),
     ] = None
     max_running_per_key: Annotated[
         Any,
-        typer.Option(
+        setting(
             "--max-running-per-key",
             metavar="N",
-            parser=inputs.or_none(inputs.parse_number),
+            parser=inputs.parse_number,
             help="Tasks with the same limit key at workers at a time.",
-            show_default=False,
         ),
     ] = None
     rate: Annotated[
         Any,
-        typer.Option(
+        setting(
             "--rate",
             metavar="N/DURATION",
-            parser=inputs.or_none(inputs.parse_rate),
+            parser=inputs.parse_rate,
             help="Starts of tasks of the queue, such as 100/s or 5/10s.",
-            show_default=False,
         ),
     ] = None
     burst: Annotated[
         int | None,
-        typer.Option(
-            "--burst",
-            metavar="N",
-            help="With --rate: starts that may come at once; default N.",
-            show_default=False,
-        ),
+        option("--burst", metavar="N", help="With --rate: starts that may come at once; default N."),
     ] = None
     rate_per_key: Annotated[
         Any,
-        typer.Option(
+        setting(
             "--rate-per-key",
             metavar="N/DURATION",
-            parser=inputs.or_none(inputs.parse_rate),
+            parser=inputs.parse_rate,
             help="Starts of tasks with the same limit key.",
-            show_default=False,
         ),
     ] = None
     burst_per_key: Annotated[
         int | None,
-        typer.Option(
+        option(
             "--burst-per-key",
             metavar="N",
             help="With --rate-per-key: starts that may come at once; default N.",
-            show_default=False,
         ),
     ] = None
     max_open_tasks: Annotated[
         Any,
-        typer.Option(
+        setting(
             "--max-open-tasks",
             metavar="N",
-            parser=inputs.or_none(inputs.parse_number),
+            parser=inputs.parse_number,
             help="Open tasks that the queue takes.",
-            show_default=False,
         ),
     ] = None
     retention: Annotated[
         Any,
-        typer.Option(
+        setting(
             "--retention",
             metavar="DAYS",
-            parser=inputs.or_none(inputs.parse_days),
+            parser=inputs.parse_days,
             help="For how many days ended tasks are kept: 1, 3, 7, 14, 30, 90, 180 or 365.",
-            show_default=False,
         ),
     ] = None
     poison_limit: Annotated[
         Any,
-        typer.Option(
+        setting(
             "--poison-limit",
             metavar="N",
-            parser=inputs.or_none(inputs.parse_number),
+            parser=inputs.parse_number,
             help="Attempts in a row that may end without any answer of a worker.",
-            show_default=False,
         ),
     ] = None
 
@@ -140,75 +128,58 @@ class DefaultOptions:
 
     type: Annotated[
         str | None,
-        typer.Option(
-            "--type",
-            "-t",
-            metavar="TYPE",
-            help="The defaults below are for tasks of this type.",
-            show_default=False,
-        ),
+        option("--type", "-t", metavar="TYPE", help="The defaults below are for tasks of this type."),
     ] = None
     priority: Annotated[
         Any,
-        typer.Option(
+        setting(
             "--priority",
             metavar="N",
-            parser=inputs.or_none(inputs.parse_number),
+            parser=inputs.parse_number,
             help="The priority of tasks that have none.",
-            show_default=False,
         ),
     ] = None
     max_attempts: Annotated[
         Any,
-        typer.Option(
-            "--max-attempts",
-            metavar="N",
-            parser=inputs.or_none(inputs.parse_number),
-            help="Attempts in all.",
-            show_default=False,
-        ),
+        setting("--max-attempts", metavar="N", parser=inputs.parse_number, help="Attempts in all."),
     ] = None
     no_retry_policy: Annotated[
         bool, typer.Option("--no-retry-policy", help="Take the default retry policy back.")
     ] = False
     start_timeout: Annotated[
         Any,
-        typer.Option(
+        setting(
             "--start-timeout",
             metavar="DURATION",
-            parser=inputs.or_none(inputs.parse_span),
+            parser=inputs.parse_span,
             help="How long a task may wait for its first start.",
-            show_default=False,
         ),
     ] = None
     attempt_timeout: Annotated[
         Any,
-        typer.Option(
+        setting(
             "--attempt-timeout",
             metavar="DURATION",
-            parser=inputs.or_none(inputs.parse_span),
+            parser=inputs.parse_span,
             help="How long one attempt may take.",
-            show_default=False,
         ),
     ] = None
     total_timeout: Annotated[
         Any,
-        typer.Option(
+        setting(
             "--total-timeout",
             metavar="DURATION",
-            parser=inputs.or_none(inputs.parse_span),
+            parser=inputs.parse_span,
             help="How long a task may take in all.",
-            show_default=False,
         ),
     ] = None
     heartbeat_timeout: Annotated[
         Any,
-        typer.Option(
+        setting(
             "--heartbeat-timeout",
             metavar="DURATION",
-            parser=inputs.or_none(inputs.parse_span),
+            parser=inputs.parse_span,
             help="How long a handler may be silent.",
-            show_default=False,
         ),
     ] = None
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meshq.cli import inputs, shapes
+from meshq.cli import shapes
+from meshq.cli.declaring import duration, option
 from meshq.cli.errors import doing
 from meshq.cli.listing import show, show_many
 from meshq.cli.options import Session, with_session
@@ -27,12 +28,10 @@ if TYPE_CHECKING:  # imports grpc
 app = typer.Typer(help="Show, set, stop and clear the queues.")
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The queue's name.", show_default=False)]
-ReasonOption = Annotated[
-    str, typer.Option("--reason", metavar="TEXT", help="Why, for people.", show_default=False)
-]
+ReasonOption = Annotated[str, option("--reason", metavar="TEXT", help="Why, for people.")]
 ActorOption = Annotated[
     str | None,
-    typer.Option("--actor", metavar="WHO", help="Who asks; by default you@this-machine.", show_default=False),
+    option("--actor", metavar="WHO", help="Who asks; by default you@this-machine."),
 ]
 
 _NAMES = {"queue": "NAME"}
@@ -178,13 +177,7 @@ def watch(
     *,
     interval: Annotated[
         dt.timedelta | None,
-        typer.Option(
-            "--interval",
-            metavar="DURATION",
-            parser=inputs.parse_span,
-            help="Time between two looks, 500ms to 60s; default 2s.",
-            show_default=False,
-        ),
+        duration("--interval", help="Time between two looks, 500ms to 60s; default 2s."),
     ] = None,
 ) -> None:
     """Show the queues and their figures as they change, until Ctrl-C or --timeout."""

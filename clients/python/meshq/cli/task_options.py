@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meshq.cli import inputs
+from meshq.cli.declaring import duration, option, pairs
 
 if TYPE_CHECKING:  # imports grpc
     from meshq.client.models import RetryPolicy, TaskFilter
@@ -36,27 +37,22 @@ class InputOptions:
 
     file: Annotated[
         str | None,
-        typer.Option(
-            "--file", "-f", metavar="FILE", help="Read the payload from this file.", show_default=False
-        ),
+        option("--file", "-f", metavar="FILE", help="Read the payload from this file."),
     ] = None
     string: Annotated[
         bool, typer.Option("--string", help="Take the payload as a string, also when it is JSON.")
     ] = False
     data_file: Annotated[
         str | None,
-        typer.Option(
+        option(
             "--data-file",
             metavar="FILE",
             help="Send the bytes of this file as the input, instead of a payload; - is standard input.",
-            show_default=False,
         ),
     ] = None
     content_type: Annotated[
         str,
-        typer.Option(
-            "--content-type", metavar="TYPE", help="The media type of --data-file.", show_default=False
-        ),
+        option("--content-type", metavar="TYPE", help="The media type of --data-file."),
     ] = ""
 
     def taken(self, payload: str | None) -> dict[str, Any]:
@@ -78,49 +74,30 @@ class RetryOptions:
 
     retry_delay: Annotated[
         dt.timedelta | None,
-        typer.Option(
-            "--retry-delay",
-            metavar="DURATION",
-            parser=inputs.parse_span,
-            help="The delay after the first failed attempt; default 1s.",
-            show_default=False,
-        ),
+        duration("--retry-delay", help="The delay after the first failed attempt; default 1s."),
     ] = None
     retry_multiplier: Annotated[
         float | None,
-        typer.Option(
-            "--retry-multiplier",
-            metavar="X",
-            help="By how much each delay is longer; default 2.",
-            show_default=False,
-        ),
+        option("--retry-multiplier", metavar="X", help="By how much each delay is longer; default 2."),
     ] = None
     retry_max_delay: Annotated[
         dt.timedelta | None,
-        typer.Option(
-            "--retry-max-delay",
-            metavar="DURATION",
-            parser=inputs.parse_span,
-            help="The longest delay; default 10m.",
-            show_default=False,
-        ),
+        duration("--retry-max-delay", help="The longest delay; default 10m."),
     ] = None
     retry_jitter: Annotated[
         float | None,
-        typer.Option(
+        option(
             "--retry-jitter",
             metavar="X",
             help="The part of a delay that chance changes, 0 to 1; default 0.1.",
-            show_default=False,
         ),
     ] = None
     no_retry_on: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
             "--no-retry-on",
             metavar="ERROR",
             help="A type of error after which no attempt is made; repeatable.",
-            show_default=False,
         ),
     ] = None
 
@@ -144,181 +121,95 @@ class SpecOptions:
 
     queue: Annotated[
         str | None,
-        typer.Option(
-            "--queue", "-q", metavar="NAME", help="The queue; by default `default`.", show_default=False
-        ),
+        option("--queue", "-q", metavar="NAME", help="The queue; by default `default`."),
     ] = None
     priority: Annotated[
         int | None,
-        typer.Option(
-            "--priority", "-p", metavar="N", help="0 to 9; higher ones are served first.", show_default=False
-        ),
+        option("--priority", "-p", metavar="N", help="0 to 9; higher ones are served first."),
     ] = None
     label: Annotated[
         list[str] | None,
-        typer.Option(
-            "--label",
-            "-l",
-            metavar="KEY=VALUE",
-            help="A label to find the task by; repeatable.",
-            show_default=False,
-        ),
+        pairs("--label", "-l", help="A label to find the task by; repeatable."),
     ] = None
     header: Annotated[
         list[str] | None,
-        typer.Option(
-            "--header",
-            "-H",
-            metavar="KEY=VALUE",
-            help="Metadata for the handler; repeatable.",
-            show_default=False,
-        ),
+        pairs("--header", "-H", help="Metadata for the handler; repeatable."),
     ] = None
     at: Annotated[
         dt.datetime | None,
-        typer.Option(
+        option(
             "--at",
             metavar="TIME",
             parser=inputs.parse_moment,
             help="Do not start before this time of ISO 8601.",
-            show_default=False,
         ),
     ] = None
     delay: Annotated[
         dt.timedelta | None,
-        typer.Option(
-            "--in",
-            metavar="DURATION",
-            parser=inputs.parse_span,
-            help="Do not start before so long from now, such as 10m.",
-            show_default=False,
-        ),
+        duration("--in", help="Do not start before so long from now, such as 10m."),
     ] = None
     max_attempts: Annotated[
         int | None,
-        typer.Option(
+        option(
             "--max-attempts",
             metavar="N",
             help="Attempts in all, 1 to 100; default 3. With 1 a task is never started twice.",
-            show_default=False,
         ),
     ] = None
     ordering_key: Annotated[
         str | None,
-        typer.Option(
-            "--ordering-key",
-            metavar="KEY",
-            help="Tasks with the same key run one after the other.",
-            show_default=False,
-        ),
+        option("--ordering-key", metavar="KEY", help="Tasks with the same key run one after the other."),
     ] = None
     limit_key: Annotated[
         str | None,
-        typer.Option(
-            "--limit-key",
-            metavar="KEY",
-            help="What the limits per key of the queue count.",
-            show_default=False,
-        ),
+        option("--limit-key", metavar="KEY", help="What the limits per key of the queue count."),
     ] = None
     rate_units: Annotated[
         int | None,
-        typer.Option(
-            "--rate-units",
-            metavar="N",
-            help="Tokens that a start takes from rate limits; default 1.",
-            show_default=False,
-        ),
+        option("--rate-units", metavar="N", help="Tokens that a start takes from rate limits; default 1."),
     ] = None
     fairness_key: Annotated[
         str | None,
-        typer.Option(
-            "--fairness-key", metavar="KEY", help="Who shares the queue: keys take turns.", show_default=False
-        ),
+        option("--fairness-key", metavar="KEY", help="Who shares the queue: keys take turns."),
     ] = None
     fairness_weight: Annotated[
         float | None,
-        typer.Option(
-            "--fairness-weight",
-            metavar="X",
-            help="How much its key gets, 0.01 to 100; default 1.",
-            show_default=False,
-        ),
+        option("--fairness-weight", metavar="X", help="How much its key gets, 0.01 to 100; default 1."),
     ] = None
     unique: Annotated[
         str | None,
-        typer.Option(
-            "--unique",
-            metavar="KEY",
-            help="The queue has at most one task with this key.",
-            show_default=False,
-        ),
+        option("--unique", metavar="KEY", help="The queue has at most one task with this key."),
     ] = None
     unique_until: Annotated[
         Until | None,
-        typer.Option(
-            "--unique-until",
-            help="For how long the task holds its key; default finished.",
-            show_default=False,
-        ),
+        option("--unique-until", help="For how long the task holds its key; default finished."),
     ] = None
     unique_for: Annotated[
         dt.timedelta | None,
-        typer.Option(
-            "--unique-for",
-            metavar="DURATION",
-            parser=inputs.parse_span,
-            help="Hold the key so long after the creation instead.",
-            show_default=False,
-        ),
+        duration("--unique-for", help="Hold the key so long after the creation instead."),
     ] = None
     unique_policy: Annotated[
         IfTaken | None,
-        typer.Option(
+        option(
             "--unique-policy",
             help="When another task holds the key: take that one (the default), refuse, or replace it.",
-            show_default=False,
         ),
     ] = None
     start_timeout: Annotated[
         dt.timedelta | None,
-        typer.Option(
-            "--start-timeout",
-            metavar="DURATION",
-            parser=inputs.parse_span,
-            help="How long the task may wait for its first start.",
-            show_default=False,
-        ),
+        duration("--start-timeout", help="How long the task may wait for its first start."),
     ] = None
     attempt_timeout: Annotated[
         dt.timedelta | None,
-        typer.Option(
-            "--attempt-timeout",
-            metavar="DURATION",
-            parser=inputs.parse_span,
-            help="How long one attempt may take.",
-            show_default=False,
-        ),
+        duration("--attempt-timeout", help="How long one attempt may take."),
     ] = None
     total_timeout: Annotated[
         dt.timedelta | None,
-        typer.Option(
-            "--total-timeout",
-            metavar="DURATION",
-            parser=inputs.parse_span,
-            help="How long the task may take in all.",
-            show_default=False,
-        ),
+        duration("--total-timeout", help="How long the task may take in all."),
     ] = None
     heartbeat_timeout: Annotated[
         dt.timedelta | None,
-        typer.Option(
-            "--heartbeat-timeout",
-            metavar="DURATION",
-            parser=inputs.parse_span,
-            help="How long a handler may be silent.",
-            show_default=False,
-        ),
+        duration("--heartbeat-timeout", help="How long a handler may be silent."),
     ] = None
 
     def taken(self, retries: RetryOptions) -> dict[str, Any]:
@@ -326,8 +217,8 @@ class SpecOptions:
         given = {
             "queue": self.queue,
             "priority": self.priority,
-            "labels": inputs.parse_headers(self.label or (), what="a label"),
-            "headers": inputs.parse_headers(self.header or ()),
+            "labels": inputs.parse_pairs(self.label or (), what="a label"),
+            "headers": inputs.parse_pairs(self.header or (), what="a header"),
             "start_time": self.at,
             "start_delay": self.delay,
             "max_attempts": self.max_attempts,
@@ -369,34 +260,25 @@ class FilterOptions:
 
     state: Annotated[
         list[str] | None,
-        typer.Option(
-            "--state", "-s", metavar="STATE", help="Only this state; repeatable.", show_default=False
-        ),
+        option("--state", "-s", metavar="STATE", help="Only this state; repeatable."),
     ] = None
-    type: Annotated[
-        str | None, typer.Option("--type", "-t", metavar="TYPE", help="Only this type.", show_default=False)
-    ] = None
-    queue: Annotated[
-        str | None, typer.Option("--queue", "-q", metavar="NAME", help="Only this queue.", show_default=False)
-    ] = None
+    type: Annotated[str | None, option("--type", "-t", metavar="TYPE", help="Only this type.")] = None
+    queue: Annotated[str | None, option("--queue", "-q", metavar="NAME", help="Only this queue.")] = None
     label: Annotated[
         list[str] | None,
-        typer.Option(
-            "--label", "-l", metavar="KEY=VALUE", help="Only with this label; repeatable.", show_default=False
-        ),
+        pairs("--label", "-l", help="Only with this label; repeatable."),
     ] = None
     since: Annotated[
         str | None,
-        typer.Option(
+        option(
             "--since",
             metavar="TIME",
             help="Only tasks created then or later: 10m for ten minutes ago (s, m, h, d), or ISO 8601.",
-            show_default=False,
         ),
     ] = None
     until: Annotated[
         str | None,
-        typer.Option("--until", metavar="TIME", help="Only tasks created before.", show_default=False),
+        option("--until", metavar="TIME", help="Only tasks created before."),
     ] = None
 
     @property
@@ -411,7 +293,7 @@ class FilterOptions:
             "states": inputs.parse_states(self.state or ()),
             "type": self.type,
             "queue": self.queue,
-            "labels": inputs.parse_headers(self.label or (), what="a label"),
+            "labels": inputs.parse_pairs(self.label or (), what="a label"),
             "min_create_time": inputs.parse_time(self.since, now),
             "max_create_time": inputs.parse_time(self.until, now),
         }

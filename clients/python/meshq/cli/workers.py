@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meshq.cli import inputs
+from meshq.cli.declaring import option, pairs
 from meshq.cli.errors import Trouble, doing, missing_extra
 from meshq.cli.exits import ExitCode
 from meshq.cli.listing import show, show_many
@@ -62,12 +63,11 @@ def run(
     *,
     queue: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
             "--queue",
             "-q",
             metavar="NAME[=WEIGHT]",
             help="A queue to serve; repeatable. Weights divide the worker's room between queues.",
-            show_default=False,
         ),
     ] = None,
     slots: Annotated[
@@ -86,13 +86,11 @@ def run(
     ] = None,
     worker_id: Annotated[
         str | None,
-        typer.Option("--id", metavar="ID", help="The worker's id; made up by default.", show_default=False),
+        option("--id", metavar="ID", help="The worker's id; made up by default."),
     ] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(
-            "--label", metavar="KEY=VALUE", help="A label, for people; repeatable.", show_default=False
-        ),
+        pairs("--label", help="A label, for people; repeatable."),
     ] = None,
     drain_timeout: Annotated[
         float,
@@ -109,7 +107,7 @@ def run(
     except ModuleNotFoundError as error:
         raise missing_extra("meshq worker run", "worker", error) from error
     registries = _registries(modules or [BUILT_IN])
-    labels = inputs.parse_headers(label or (), what="a label")
+    labels = inputs.parse_pairs(label or (), what="a label")
     try:
         worker: Worker = Worker(
             session.target,

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from meshq.cli.declaring import option
+
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The id of the task.", show_default=False)]
 IdsArgument = Annotated[
     list[str] | None,
@@ -21,11 +23,8 @@ PayloadArgument = Annotated[
 ]
 RequestIdOption = Annotated[
     str | None,
-    typer.Option(
-        "--request-id",
-        metavar="ID",
-        help="Makes the command repeatable: the same id gives the same task.",
-        show_default=False,
+    option(
+        "--request-id", metavar="ID", help="Makes the command repeatable: the same id gives the same task."
     ),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]

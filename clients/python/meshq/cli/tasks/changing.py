@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meshq.cli import inputs, shapes
+from meshq.cli.declaring import duration, option, pairs
 from meshq.cli.errors import Trouble, doing
 from meshq.cli.exits import ExitCode
 from meshq.cli.options import Session, with_session
@@ -35,44 +36,31 @@ def update(
     source: InputOptions,
     priority: Annotated[
         int | None,
-        typer.Option("--priority", "-p", metavar="N", help="The new priority, 0 to 9.", show_default=False),
+        option("--priority", "-p", metavar="N", help="The new priority, 0 to 9."),
     ] = None,
     at: Annotated[
         dt.datetime | None,
-        typer.Option(
+        option(
             "--at",
             metavar="TIME",
             parser=inputs.parse_moment,
             help="Do not start before this time of ISO 8601.",
-            show_default=False,
         ),
     ] = None,
     delay: Annotated[
         dt.timedelta | None,
-        typer.Option(
-            "--in",
-            metavar="DURATION",
-            parser=inputs.parse_span,
-            help="Do not start before so long from now; 0 for at once.",
-            show_default=False,
-        ),
+        duration("--in", help="Do not start before so long from now; 0 for at once."),
     ] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(
-            "--label",
-            "-l",
-            metavar="KEY=VALUE",
-            help="A label; repeatable. All labels that the task had are gone.",
-            show_default=False,
-        ),
+        pairs("--label", "-l", help="A label; repeatable. All labels that the task had are gone."),
     ] = None,
     no_labels: Annotated[bool, typer.Option("--no-labels", help="Take all labels off.")] = False,
 ) -> None:
     """Change a task that does not run yet: priority, start, input or labels."""
     if label and no_labels:
         raise typer.BadParameter("give one of --label and --no-labels")
-    labels = inputs.parse_headers(label or (), what="a label") if label or no_labels else None
+    labels = inputs.parse_pairs(label or (), what="a label") if label or no_labels else None
     changes = {"priority": priority, "start_time": at, "start_delay": delay, "labels": labels}
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     given |= source.taken(payload)
@@ -89,9 +77,7 @@ def cancel(
     task_ids: IdsArgument = None,
     *,
     chosen: FilterOptions,
-    reason: Annotated[
-        str, typer.Option("--reason", metavar="TEXT", help="Why, for people.", show_default=False)
-    ] = "",
+    reason: Annotated[str, option("--reason", metavar="TEXT", help="Why, for people.")] = "",
     yes: YesOption = False,
 ) -> None:
     """Ask for tasks to end, by ids or by a filter, and return at once; `meshq task watch` shows them end."""
@@ -118,11 +104,10 @@ def redrive(
     chosen: FilterOptions,
     rate: Annotated[
         float | None,
-        typer.Option(
+        option(
             "--rate",
             metavar="N",
             help="With a filter: new tasks that start per second; all at once by default.",
-            show_default=False,
         ),
     ] = None,
     most: Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meshq.cli import inputs, shapes
+from meshq.cli.declaring import option
 from meshq.cli.errors import Trouble, doing, trouble_of
 from meshq.cli.options import Session, with_session
 from meshq.cli.task_options import InputOptions, RetryOptions, SpecOptions
@@ -95,12 +96,11 @@ def bulk(
     *,
     type: Annotated[  # noqa: A002 - the field's name
         str | None,
-        typer.Option(
+        option(
             "--type",
             "-t",
             metavar="TYPE",
             help="Each line is the payload of a task of this type, and no object.",
-            show_default=False,
         ),
     ] = None,
     string: Annotated[

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from meshq.cli import inputs, shapes
+from meshq.cli.declaring import option
 from meshq.cli.errors import Trouble, doing
 from meshq.cli.exits import ExitCode
 from meshq.cli.listing import draw
@@ -40,11 +41,8 @@ def watch(
     all_tasks: Annotated[bool, typer.Option("--all", help="Follow the tasks of all queues.")] = False,
     resume: Annotated[
         str,
-        typer.Option(
-            "--resume",
-            metavar="TOKEN",
-            help="With a filter: go on after the change with this resume_token.",
-            show_default=False,
+        option(
+            "--resume", metavar="TOKEN", help="With a filter: go on after the change with this resume_token."
         ),
     ] = "",
 ) -> None:
