@@ -28,7 +28,7 @@ _UNSEEN: Final = _Head(_NOTHING, _UNKNOWN)
 
 
 class Heads:
-    """The next scores of shards by classes. Lease calls tell them; a shard without a recent one is looked at."""
+    """The next scores of shards by classes. Lease calls tell them; shards not heard lately are looked at."""
 
     def __init__(self) -> None:
         self._heads: dict[tuple[str, ...], dict[str, _Head]] = {}
