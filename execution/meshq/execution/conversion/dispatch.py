@@ -49,7 +49,9 @@ def _traits(item: pb.DispatchItem, index: int) -> Traits | None:
     traits = _decoded(item.traits)
     if traits is None:
         raise InvalidRequest.field(f"items[{index}].traits", "must be an encoded task")
-    return traits._replace(start_by_ms=item.start_by_time_ms, announce=item.announce_start)
+    if item.start_by_time_ms or item.announce_start:
+        return traits._replace(start_by_ms=item.start_by_time_ms, announce=item.announce_start)
+    return traits
 
 
 @lru_cache(maxsize=4_096)

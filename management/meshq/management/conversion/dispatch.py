@@ -41,10 +41,13 @@ def dispatch_frame(number: int, items: Sequence[Sendable]) -> dispatch_service_p
 
 
 def _add_special(item: dispatch_service_pb2.DispatchItem, sendable: Sendable) -> None:
-    item.traits = _told(sendable.traits or b"")
-    item.start_by_time_ms = sendable.start_by_ms or 0
-    item.announce_start = sendable.announce_start
-    item.started = sendable.started
+    if sendable.traits:
+        item.traits = _told(sendable.traits)
+    if sendable.start_by_ms:
+        item.start_by_time_ms = sendable.start_by_ms
+    if sendable.announce_start:
+        item.announce_start = True
+        item.started = sendable.started
 
 
 @lru_cache(maxsize=1_024)
