@@ -124,8 +124,8 @@ def _plain_words(text: str) -> str:
     return text[0].lower() + text[1:] if _ARTICLE.match(text) else text
 
 
-_ARTICLE = re.compile(r"(The|There|No|It|A|An|This) ")
-_ADVISED = {"TASK_NOT_ENDED"}
+_ARTICLE = re.compile(r"(The|There|No|It|A|An|This|Queue) ")
+_ADVISED = {"TASK_NOT_ENDED", "QUEUE_EXISTS", "QUEUE_NOT_EMPTY"}
 _NO_CONNECTION = re.compile(
     r"failed to connect to all addresses.*?ipv[46]:(?:%5B)?(?P<address>\S+): .*?(?P<why>[^:]+)$", re.DOTALL
 )

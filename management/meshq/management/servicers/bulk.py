@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from meshq.contract.errors import FieldViolation, InvalidRequest
 from meshq.contract.limits import MAX_REDRIVE_RATE, MAX_REDRIVE_TASKS, MIN_REDRIVE_RATE
 from meshq.management.conversion.filters import read_filter
@@ -12,14 +10,11 @@ from meshq.management.model.states import State
 from meshq.management.model.task import TaskFilter
 from meshq.management.model.validation import Violations, check_range, checked_reason
 from meshq.management.redrive import REDRIVABLE
+from meshq.management.servicers.deadlines import seconds_for_many
 from meshq.management.servicers.parts import Context, TaskMethods
 from meshq.management.servicers.reading import read_ids
 from meshq.management.servicers.requests import TENANT
 from meshq.v1 import task_service_pb2
-
-_SECONDS: Final = 30.0
-_PART: Final = 0.7
-"""How much of a call's deadline is used; the last page may take longer than the others."""
 
 
 class BulkMethods(TaskMethods):
@@ -38,7 +33,7 @@ class BulkMethods(TaskMethods):
             return task_service_pb2.CancelTasksResponse(
                 cancelled_count=count, complete=True, missing_task_ids=missing
             )
-        done = await self._parts.bulk.cancel_selected(wanted, reason, _seconds(context))
+        done = await self._parts.bulk.cancel_selected(wanted, reason, seconds_for_many(context))
         return task_service_pb2.CancelTasksResponse(cancelled_count=done.tasks, complete=done.complete)
 
     async def DeleteTasks(  # noqa: N802
@@ -49,7 +44,7 @@ class BulkMethods(TaskMethods):
         if wanted is None:
             count = await self._parts.bulk.delete(read_ids(request.task_ids))
             return task_service_pb2.DeleteTasksResponse(deleted_count=count, complete=True)
-        done = await self._parts.bulk.delete_selected(wanted, _seconds(context))
+        done = await self._parts.bulk.delete_selected(wanted, seconds_for_many(context))
         return task_service_pb2.DeleteTasksResponse(deleted_count=done.tasks, complete=done.complete)
 
     async def RedriveTasks(  # noqa: N802
@@ -61,7 +56,7 @@ class BulkMethods(TaskMethods):
             wanted,
             rate=request.rate,
             max_tasks=request.max_tasks or MAX_REDRIVE_TASKS,
-            seconds=_seconds(context),
+            seconds=seconds_for_many(context),
         )
         return task_service_pb2.RedriveTasksResponse(redriven_count=done.tasks, complete=done.complete)
 
@@ -101,9 +96,3 @@ def _redrivable(request: task_service_pb2.RedriveTasksRequest) -> TaskFilter:
     if violations:
         raise InvalidRequest(violations)
     return wanted if wanted.states else wanted._replace(states=(int(State.FAILED),))
-
-
-def _seconds(context: Context) -> float:
-    """For how long the call may go on."""
-    left = context.time_remaining()
-    return _SECONDS if left is None else min(left * _PART, _SECONDS)

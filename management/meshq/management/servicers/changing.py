@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from meshq.contract.errors import Unavailable
 from meshq.contract.ids import parse_task_id
 from meshq.management.conversion.updates import read_update, updated
 from meshq.management.model.validation import checked_reason
+from meshq.management.servicers.deadlines import seconds_to_end
 from meshq.management.servicers.parts import Context, TaskMethods
 from meshq.v1 import task_pb2, task_service_pb2
-
-_DELETE_SECONDS: Final = 30.0
-_DEADLINE_MARGIN: Final = 0.5
 
 
 class ChangingMethods(TaskMethods):
@@ -33,9 +29,7 @@ class ChangingMethods(TaskMethods):
     ) -> task_pb2.Task:
         """Remove a task that has ended."""
         task_id = parse_task_id(request.task_id).bytes
-        left = context.time_remaining()
-        seconds = _DELETE_SECONDS if left is None else max(left - _DEADLINE_MARGIN, 0.0)
-        row = await self._parts.deleter.end(task_id, force=request.force, seconds=seconds)
+        row = await self._parts.deleter.end(task_id, force=request.force, seconds=seconds_to_end(context))
         try:
             task = await self._parts.views.one(row)
         except Unavailable:

@@ -19,15 +19,13 @@ from meshq.management.queues.figures import QueueFigures
 from meshq.management.queues.purge import Purger
 from meshq.management.queues.store import QueueKey
 from meshq.management.queues.watch import QueueWatches
+from meshq.management.servicers.deadlines import seconds_for_many
 from meshq.management.servicers.requests import TENANT
 from meshq.v1 import queue_service_pb2, queue_service_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Hold = queue_service_pb2.PauseQueueRequest | queue_service_pb2.DrainQueueRequest
 
-_PURGE_SHARE: Final = 0.8
-_PURGE_SECONDS: Final = 60.0
-"""For how long a call purges at most, and how much of its deadline it takes for that."""
 _PAGE_BYTES: Final = MAX_FRAME_BYTES
 """Where a page of queues with much to say is cut, holding at least one."""
 
@@ -139,9 +137,7 @@ class QueueServicer(queue_service_pb2_grpc.QueueServiceServicer):
         key = _key(request.queue)
         reason = checked_reason(request.reason)
         await self._shown(key)
-        left = context.time_remaining()
-        seconds = _PURGE_SECONDS if left is None else min(left * _PURGE_SHARE, _PURGE_SECONDS)
-        purged = await self._purger.purge(key, reason, seconds)
+        purged = await self._purger.purge(key, reason, seconds_for_many(context))
         return queue_service_pb2.PurgeQueueResponse(cancelled_count=purged.tasks, complete=purged.complete)
 
     async def WatchQueues(  # noqa: N802

@@ -192,7 +192,8 @@ class QueueServiceServicer:
 
     def PurgeQueue(self, request, context):
         """PurgeQueue cancels all tasks of the queue that no worker has. It returns when it has asked for all
-        of them, or when most of the call's deadline has passed; then calling again goes on.
+        of them, or after half a minute or most of the call's deadline, whichever is nearer; then calling
+        again goes on.
 
         INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
         NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.

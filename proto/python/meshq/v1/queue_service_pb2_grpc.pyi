@@ -99,7 +99,8 @@ class QueueServiceStub:
     """
     PurgeQueue: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.PurgeQueueRequest, _queue_service_pb2.PurgeQueueResponse]
     """PurgeQueue cancels all tasks of the queue that no worker has. It returns when it has asked for all
-    of them, or when most of the call's deadline has passed; then calling again goes on.
+    of them, or after half a minute or most of the call's deadline, whichever is nearer; then calling
+    again goes on.
 
     INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
     NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
@@ -183,7 +184,8 @@ class QueueServiceAsyncStub(QueueServiceStub):
     """
     PurgeQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.PurgeQueueRequest, _queue_service_pb2.PurgeQueueResponse]  # type: ignore[assignment]
     """PurgeQueue cancels all tasks of the queue that no worker has. It returns when it has asked for all
-    of them, or when most of the call's deadline has passed; then calling again goes on.
+    of them, or after half a minute or most of the call's deadline, whichever is nearer; then calling
+    again goes on.
 
     INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
     NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
@@ -318,7 +320,8 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_queue_service_pb2.PurgeQueueResponse, _abc.Awaitable[_queue_service_pb2.PurgeQueueResponse]]:
         """PurgeQueue cancels all tasks of the queue that no worker has. It returns when it has asked for all
-        of them, or when most of the call's deadline has passed; then calling again goes on.
+        of them, or after half a minute or most of the call's deadline, whichever is nearer; then calling
+        again goes on.
 
         INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
         NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.

@@ -290,8 +290,8 @@ class TaskServiceServicer:
 
     def CancelTasks(self, request, context):
         """CancelTasks asks for many tasks to end, named by id or by a filter, and returns when it has asked
-        for all of them, or when most of the call's deadline has passed; then calling again goes on. Each
-        is treated as in CancelTask.
+        for all of them, or after half a minute or most of the call's deadline, whichever is nearer; then
+        calling again goes on. Each is treated as in CancelTask.
 
         INVALID_ARGUMENT/INVALID_FIELD: neither or both of task_ids and filter are given, the filter is
         empty or breaks a rule, or an id is no UUID.

@@ -138,8 +138,8 @@ class TaskServiceStub:
     """
     CancelTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.CancelTasksRequest, _task_service_pb2.CancelTasksResponse]
     """CancelTasks asks for many tasks to end, named by id or by a filter, and returns when it has asked
-    for all of them, or when most of the call's deadline has passed; then calling again goes on. Each
-    is treated as in CancelTask.
+    for all of them, or after half a minute or most of the call's deadline, whichever is nearer; then
+    calling again goes on. Each is treated as in CancelTask.
 
     INVALID_ARGUMENT/INVALID_FIELD: neither or both of task_ids and filter are given, the filter is
     empty or breaks a rule, or an id is no UUID.
@@ -322,8 +322,8 @@ class TaskServiceAsyncStub(TaskServiceStub):
     """
     CancelTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.CancelTasksRequest, _task_service_pb2.CancelTasksResponse]  # type: ignore[assignment]
     """CancelTasks asks for many tasks to end, named by id or by a filter, and returns when it has asked
-    for all of them, or when most of the call's deadline has passed; then calling again goes on. Each
-    is treated as in CancelTask.
+    for all of them, or after half a minute or most of the call's deadline, whichever is nearer; then
+    calling again goes on. Each is treated as in CancelTask.
 
     INVALID_ARGUMENT/INVALID_FIELD: neither or both of task_ids and filter are given, the filter is
     empty or breaks a rule, or an id is no UUID.
@@ -575,8 +575,8 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_task_service_pb2.CancelTasksResponse, _abc.Awaitable[_task_service_pb2.CancelTasksResponse]]:
         """CancelTasks asks for many tasks to end, named by id or by a filter, and returns when it has asked
-        for all of them, or when most of the call's deadline has passed; then calling again goes on. Each
-        is treated as in CancelTask.
+        for all of them, or after half a minute or most of the call's deadline, whichever is nearer; then
+        calling again goes on. Each is treated as in CancelTask.
 
         INVALID_ARGUMENT/INVALID_FIELD: neither or both of task_ids and filter are given, the filter is
         empty or breaks a rule, or an id is no UUID.
