@@ -75,6 +75,7 @@ def typed(options: Options) -> None: ...
         (mapping, task({"a": 1}), {"options": {"a": 1}}),
         (nothing, task(), {}),
         (nothing, task({}), {}),
+        (nothing, task(None), {}),
         (open_ended, task({"a": 1, "b": "x"}), {"a": 1, "b": "x"}),
         (model, task({"x": 1}), {"point": Point(x=1)}),
         (record, task({"width": 2}), {"size": Size(2)}),
@@ -101,7 +102,8 @@ def test_inputs_become_arguments(function: Any, message: Any, keywords: Any) -> 
         (scaled, task([1, "x"]), r"numbers\[1\]: input should be a valid number.*'x'"),
         (pair, task("a"), "payload: must be an object with a, b, not 'a'"),
         (pair, task({"a": 1.5, "b": 2}), "a: input should be a valid integer"),
-        (nothing, task("a"), "payload: must be an object with none"),
+        (nothing, task("a"), "payload: must be absent or an empty object, not 'a'"),
+        (pair, task(None), "a: is required; b: is required"),
         (model, task({"y": 1}), r"point\.x: field required"),
         (
             when,

@@ -65,9 +65,11 @@ class Arguments:
         single = self._single
         if single is not None and (single.takes_object or not isinstance(value, dict)):
             return (), {single.name: _checked(single.name, single.adapter, value)}
-        if isinstance(value, dict):
-            return (), self._keywords(value)
-        raise InvalidInput(f"payload: must be an object with {self._names()}, not {_shown(value)}")
+        if isinstance(value, dict) or value is None:  # JSON's null says as little as an empty object.
+            return (), self._keywords(value or {})
+        names = self._names()
+        rule = f"must be an object with {names}" if self._arguments else "must be absent or an empty object"
+        raise InvalidInput(f"payload: {rule}, not {_shown(value)}")
 
     def _add(self, parameter: inspect.Parameter, hint: Any) -> None:
         if hint is TaskContext:
