@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+# Processes that share the tests; each starts servers of its own.
+TEST_PROCESSES ?= 2
 # More for the benchmark, such as BENCH="limits delay --repeat 5"; BENCH=--help shows what there is.
 BENCH ?=
 
@@ -39,7 +41,7 @@ format: $(STAMP) ## Put the code into its style
 	$(BIN)/ruff format .
 
 test: $(STAMP) ## Run the unit, integration and end-to-end tests on real servers
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadgroup
 
 faults: $(STAMP) ## Kill every kind of process in the middle of a run of 20,000 tasks
 	$(BIN)/pytest tests/faults

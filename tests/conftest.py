@@ -19,6 +19,14 @@ SHARDS = ("shard-1", "shard-2", "shard-3")
 _S = TypeVar("_S", bound=Server)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where processes share the tests, each file stays together, and so does all that uses the whole system:
+    it is started once."""
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(folder if folder == "e2e" else item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def server_folder() -> Iterator[Path]:
     # Not tmp_path: an unprivileged PostgreSQL has to reach its folder.
