@@ -1,9 +1,7 @@
 """What time does to tasks on a real shard: timeouts, grace, what is finished later, and what is put off."""
 
-from collections.abc import AsyncIterator
-
 import pytest
-from fixtures.execution import opened_shard, wait_until
+from fixtures.execution import wait_until
 from fixtures.shards import (
     CLASS,
     SESSION,
@@ -18,6 +16,7 @@ from fixtures.shards import (
     now_ms,
     poll,
     queued,
+    shard,
     task_of,
 )
 
@@ -26,13 +25,9 @@ from meshq.execution.ring import keys
 from meshq.execution.ring.extras import encode_extras, parse_extras
 from meshq.execution.ring.shard import Held, Shard
 
+__all__ = ["shard"]
+
 HOUR = 3_600_000
-
-
-@pytest.fixture
-async def shard(shards: dict[str, str]) -> AsyncIterator[Shard]:
-    async with opened_shard(shards["shard-1"]) as found:
-        yield found
 
 
 async def over(shard: Shard, closing_ms: int = 60_000) -> list[Over]:

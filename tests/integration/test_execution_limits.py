@@ -1,62 +1,27 @@
-"""What the configuration of a queue does on a real shard: pauses, limits, rates, weights, moving; and why."""
+"""What limits of a queue do on a real shard: pauses, slots, moving; and why tasks wait."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
 
-import pytest
 from fixtures.execution import opened_shard, wait_until
-from fixtures.shards import CLASS, Bell, done, figures, ids, item, lease, leases, now_ms, queued
+from fixtures.limited import (
+    HOUR,
+    SCOPE,
+    configured,
+    explained,
+    finish,
+    held_now,
+    keyed,
+    leased_all,
+    left_of,
+    waiting,
+)
+from fixtures.shards import CLASS, done, figures, ids, item, lease, leases, now_ms, queued, shard
 
-from meshq.execution.model import Bucket, Explained, Lease, QueueItem, ShardQueueConfig, Traits
+from meshq.execution.model import Explained, Lease, QueueItem, Traits
 from meshq.execution.ring import keys
 from meshq.execution.ring.shard import Held, Shard
 
-SCOPE = "default/q"
-HOUR = 3_600_000
-
-
-@pytest.fixture
-async def shard(shards: dict[str, str]) -> AsyncIterator[Shard]:
-    async with opened_shard(shards["shard-1"]) as found:
-        yield found
-
-
-async def configured(shard: Shard, version: int = 1, **fields: Any) -> int:
-    (leased,) = await shard.configure([ShardQueueConfig(SCOPE, version, **fields)])
-    return leased
-
-
-async def keyed(shard: Shard, count: int, key: str, **fields: Any) -> list[bytes]:
-    traits = Traits(key, fields.pop("units", 1))
-    return await queued(shard, count, traits=traits, **fields)
-
-
-async def explained(shard: Shard, task_id: bytes) -> Explained:
-    return (await shard.explain([task_id]))[0]
-
-
-async def held_now(shard: Shard, count: int = 100) -> list[Lease]:
-    return leases(shard, await lease(shard, count))
-
-
-def waiting(shard: Shard) -> Bell:
-    bell = Bell()
-    shard._doorbell.wait_for([CLASS], bell)
-    return bell
-
-
-async def finish(shard: Shard, *held: Lease) -> None:
-    await shard.apply([done(found) for found in held])
-
-
-async def left_of(shard: Shard, *names: str) -> list[str]:
-    """Which of the keys exist."""
-    assert shard._connection
-    return [name for name in names if await shard._connection.call("EXISTS", name)]
-
-
-# -- pausing -----------------------------------------------------------------------------------------------
+__all__ = ["shard"]
 
 
 async def test_a_paused_queue_hands_nothing_out_until_it_is_resumed(shard: Shard) -> None:
@@ -84,9 +49,6 @@ async def test_an_older_version_changes_nothing(shard: Shard) -> None:
     await configured(shard, version=5)
     assert len(await held_now(shard)) == 1
     assert await configured(shard, version=5) == 1
-
-
-# -- concurrency -------------------------------------------------------------------------------------------
 
 
 async def test_a_queue_never_has_more_leases_than_its_limit(shard: Shard) -> None:
@@ -280,112 +242,6 @@ async def test_adopted_leases_count_although_there_is_no_room(shard: Shard) -> N
     assert len(await held_now(shard)) == 1
 
 
-# -- rates -------------------------------------------------------------------------------------------------
-
-
-async def test_starts_keep_to_a_rate_and_its_burst(shard: Shard) -> None:
-    bell = waiting(shard)
-    await configured(shard, rate=Bucket(20, 1_000, 5))
-    started = now_ms()
-    tasks = await queued(shard, 15)
-    served = ids(await lease(shard, 100))
-    assert served == tasks[:5]
-    found = await explained(shard, tasks[5])
-    assert (found.state, found.why, found.limit) == ("ready", "rate", 20)
-    assert 0 < found.due_ms - now_ms() <= 50
-
-    async def all_served() -> bool:
-        await shard.expire(1_000)
-        served.extend(ids(await lease(shard, 100)))
-        assert len(served) <= 5 + (now_ms() - started) * 20 / 1_000 + 0.01
-        return len(served) == 15
-
-    await wait_until(all_served)
-    assert now_ms() - started >= 500
-    assert served == tasks
-    assert bell.rings >= 5
-
-
-async def test_heavier_tasks_take_more_tokens_and_wait_for_them(shard: Shard) -> None:
-    await configured(shard, rate=Bucket(1, HOUR, 10))
-    heavy = await queued(shard, 3, traits=Traits(rate_units=4))
-    assert ids(await lease(shard, 100)) == heavy[:2]
-    # What is lighter does not overtake; what is heavier than the bucket needs a full one.
-    await queued(shard, 1)
-    assert ids(await lease(shard, 100)) == []
-    await configured(shard, version=2, rate=Bucket(1_000, 1, 10))
-    await queued(shard, 1, traits=Traits(rate_units=1_000))
-    await wait_until(lambda: leased_all(shard, 5))
-
-
-async def leased_all(shard: Shard, count: int) -> bool:
-    await shard.expire(1_000)
-    await held_now(shard)
-    return (await figures(shard))[2] == count
-
-
-async def test_a_key_without_tokens_keeps_only_its_own_tasks(shard: Shard) -> None:
-    due: list[int] = []
-    shard.on_due = lambda _name, ms: due.append(ms)
-    await configured(shard, rate_per_key=Bucket(10, 1_000, 2))
-    slow = await keyed(shard, 4, "slow")
-    other = await keyed(shard, 2, "other")
-    plain = await queued(shard, 1)
-    assert ids(await lease(shard, 100)) == [*slow[:2], *other, *plain]
-    assert 0 < due[-1] <= 100
-    found = await explained(shard, slow[2])
-    assert (found.state, found.why, found.limit) == ("parked", "key_rate", 10)
-    bell = waiting(shard)
-    await wait_until(lambda: leased_all(shard, 7))
-    assert bell.rings >= 1
-    assert await left_of(shard, "mq:parked-lanes:default/q/slow", "mq:parked-keys:default/q") == []
-    # Full buckets are forgotten.
-    await wait_until(lambda: tokens_forgotten(shard))
-
-
-async def tokens_forgotten(shard: Shard) -> bool:
-    return await left_of(shard, "mq:tokens:default/q/slow", "mq:tokens:default/q/other") == []
-
-
-async def test_both_limits_of_a_key_hold_together(shard: Shard) -> None:
-    await configured(shard, max_running_per_key=2, rate_per_key=Bucket(50, 1_000, 1))
-    await keyed(shard, 12, "k")
-    started, served = now_ms(), 0
-
-    async def all_served() -> bool:
-        nonlocal served
-        await shard.expire(1_000)
-        held = await held_now(shard)
-        served += len(held)
-        assert (await figures(shard))[2] <= 2
-        assert served <= 1 + (now_ms() - started) * 50 / 1_000 + 0.01
-        await finish(shard, *held)
-        return served == 12
-
-    await wait_until(all_served)
-
-
-async def test_buckets_begin_empty_where_their_queue_comes_to(shard: Shard) -> None:
-    rate = Bucket(1, HOUR, 2)
-    await configured(shard, rate_per_key=rate)
-    await keyed(shard, 1, "here")
-    assert len(await held_now(shard)) == 1
-    # With limits as a whole keys come from other shards, where their tokens may just have been taken.
-    await configured(shard, version=2, rate_per_key=rate, max_running=100)
-    await keyed(shard, 3, "here")
-    await keyed(shard, 3, "there")
-    assert len(await held_now(shard)) == 1
-    await configured(shard, version=3, rate=rate, away=True)
-    await configured(shard, version=3, rate=rate)
-    await queued(shard, 1)
-    assert await held_now(shard) == []
-    await configured(shard, version=4, rate=Bucket(1_000, 1, 2))
-    assert len(await held_now(shard)) >= 1
-
-
-# -- recovering, holding and moving ------------------------------------------------------------------------
-
-
 async def test_nothing_limited_is_handed_out_before_the_shard_has_recovered(shard: Shard) -> None:
     assert shard._connection
     await configured(shard, max_running=5)
@@ -472,51 +328,6 @@ async def test_a_queue_that_lives_elsewhere_is_moved_there(shard: Shard) -> None
     await configured(shard, version=3)
     await queued(shard, 1)
     assert await shard.move_away(SCOPE, 10) == []
-
-
-# -- weights -----------------------------------------------------------------------------------------------
-
-
-async def test_weights_divide_a_class(shard: Shard) -> None:
-    for name, weight in (("a", 3.0), ("b", 1.0), ("c", 0.5)):
-        await queued(shard, 400, lane=f"{CLASS}/{name}", traits=Traits(fairness_weight=weight))
-    served = {"a": 0, "b": 0, "c": 0}
-    lanes = await lanes_of(shard, 180)
-    for lane in lanes:
-        served[lane.rpartition("/")[2]] += 1
-    assert served["a"] == pytest.approx(120, abs=6)
-    assert served["b"] == pytest.approx(40, abs=4)
-    assert served["c"] == pytest.approx(20, abs=4)
-
-
-async def lanes_of(shard: Shard, count: int) -> list[str]:
-    assert shard._connection
-    found = []
-    for _ in range(count):
-        (task_id,) = ids(await lease(shard, 1))
-        found.append((await shard._connection.call("HGET", keys.task(task_id), "lane")).decode())
-    return found
-
-
-async def test_a_batch_is_divided_by_weights(shard: Shard) -> None:
-    assert shard._connection
-    for name, weight in (("a", 4.0), ("b", 1.0)):
-        await queued(shard, 500, lane=f"{CLASS}/{name}", traits=Traits(fairness_weight=weight))
-    taken = [task_id for _ in range(4) for task_id in ids(await lease(shard, 100))]
-    lanes = [await shard._connection.call("HGET", keys.task(task_id), "lane") for task_id in taken]
-    assert lanes.count(f"{CLASS}/a".encode()) == pytest.approx(320, abs=40)
-
-
-async def test_the_weight_of_the_latest_task_counts(shard: Shard) -> None:
-    for weight in (100.0, 1.0):
-        await queued(shard, 20, lane=f"{CLASS}/a", traits=Traits(fairness_weight=weight))
-    await queued(shard, 20, lane=f"{CLASS}/b")
-    lanes = await lanes_of(shard, 20)
-    assert lanes.count(f"{CLASS}/a") == pytest.approx(10, abs=1)
-    assert await left_of(shard, "mq:weights:default/q/t") == []
-
-
-# -- saying why --------------------------------------------------------------------------------------------
 
 
 async def test_tasks_say_what_they_wait_for(shard: Shard) -> None:
