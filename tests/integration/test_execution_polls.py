@@ -92,6 +92,23 @@ async def test_polls_take_what_comes_first_over_all_shards(database: str, shards
         assert found == sorted(found, reverse=True)
 
 
+async def test_polls_keep_no_fairness_key_waiting_for_another_one(
+    database: str, shards: dict[str, str]
+) -> None:
+    async with cluster(database, shards) as system:
+        instance = await system.start()
+        dispatcher = system.dispatcher(instance)
+        past = int(time.time() * 1000) - 60_000
+        many = [dispatcher.item(fairness_key="big", ready_time_ms=past + n) for n in range(300)]
+        few = [dispatcher.item(fairness_key=f"small-{n}") for n in range(6)]
+        assert await dispatcher.send(*many, *few) == {}
+        waiting = {str(uuid.UUID(bytes=item.task_id)) for item in few}
+        for _ in range(40):
+            [assignment] = await polled(instance, max_tasks=1)
+            waiting.discard(assignment.task.task_id)
+        assert not waiting
+
+
 async def test_a_repeated_poll_gets_the_same_leases_on_another_instance(
     database: str, shards: dict[str, str]
 ) -> None:

@@ -4,7 +4,7 @@
 -- KEYS: none. ARGV: epoch, ring, instance, tasks wanted, bytes wanted, lease ms (until a delivery must be
 -- acknowledged; of a poll: the lease itself), session ms (0 for a poll), poll's key or '', number of owners,
 -- per owner: session ('' for a poll), worker, number of tasks; then the classes.
--- Returns {now ms, next head's score or '' or '-inf', ms until something is due or -1,
+-- Returns {now ms, score where the next class stands or '' or '-inf', ms until something is due or -1,
 -- per task: id, attempt, lease number, owner's index from 1, class's index from 1, extras, specification}.
 -- In queues that are configured extras are never empty, so that whoever holds the lease knows where it counts.
 -- When nothing is left, the instance is noted to be called when one of the classes gets a task, or may be served
@@ -236,9 +236,20 @@ if not first and amount < wanted then
     call('SADD', KEY.WAITING .. ARGV[at], instance)
   end
 end
+-- Where a class stands in time: at the oldest of the keys that are next, since a key that has just come is next with a
+-- new task, and the shard must not be passed over for that by shards whose keys have old ones.
+local function stands_at(candidate)
+  local lowest = candidate.score
+  for _, fairness in ipairs(call('ZRANGE', KEY.LANES .. candidate.class, 1, 8)) do
+    local head = call('ZRANGE', KEY.LANE .. candidate.class .. '/' .. fairness, 0, 0, 'WITHSCORES')
+    lowest = math.min(lowest, tonumber(head[2] or lowest))
+  end
+  return lowest
+end
+
 flush()
 if first then
-  taken[2] = tostring(candidates[first].score)
+  taken[2] = tostring(stands_at(candidates[first]))
 elseif amount == wanted then
   taken[2] = '-inf'
 end
