@@ -199,7 +199,8 @@ def test_a_deadline_that_is_over(tasks: Any, rest: Any) -> None:
         error = refused(tasks.CreateTask, request, timeout=timeout)
         assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED, timeout
     answer = rest("POST", "/v1/tasks:run", {"type": "nobody_serves_this"}, {"grpc-timeout": "200m"})
-    assert (answer.status, answer.reason) == (504, "DEADLINE_EXCEEDED")
+    # On a busy machine gRPC itself notices before the server does, and gives no details.
+    assert (answer.status, answer.json["code"]) == (504, grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
 
 
 def test_a_type_that_the_worker_does_not_know(client: SyncClient, workers: Any) -> None:
