@@ -2,17 +2,15 @@
 
 import asyncio
 import time
-import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from fixtures.execution import FrameWorker, polled
-from fixtures.life import Life, leased_at, life
+from fixtures.life import Life, attempts, leased_at, life
 from fixtures.management import Node, until
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from meshq.local.servers import Postgres
 from meshq.v1 import task_pb2, task_service_pb2
 from meshq.v1.queue_service_pb2 import (
     CreateQueueRequest,
@@ -25,14 +23,7 @@ from meshq.v1.queue_service_pb2 import (
     UpdateQueueRequest,
 )
 
-
-@pytest.fixture
-def attempts(postgres_server: Postgres, database: str) -> Iterator[str]:
-    """A database for execution, beside that of the ledger."""
-    del database  # whose fixture has made sure that the server runs
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    yield postgres_server.create_database(name)
-    postgres_server.drop_database(name)
+__all__ = ["attempts"]
 
 
 @pytest.fixture

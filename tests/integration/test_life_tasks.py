@@ -1,34 +1,25 @@
 """What callers do with tasks, with management and execution together, on real shards and databases."""
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
 import grpc
 import pytest
-from fixtures.life import Life, life
+from fixtures.life import Life, attempts, life
 from fixtures.management import Node, until
 from google.protobuf.duration_pb2 import Duration
 from redis.asyncio import Redis
 
 from meshq.contract.errors import Reason, Unavailable
 from meshq.contract.status import from_rpc_error
-from meshq.local.servers import Postgres
 from meshq.v1 import task_pb2
 from meshq.v1 import task_service_pb2 as pb
 
+__all__ = ["attempts"]
+
 FULL = task_pb2.TASK_VIEW_FULL
 DONE = task_pb2.TASK_STATE_SUCCEEDED
-
-
-@pytest.fixture
-def attempts(postgres_server: Postgres, database: str) -> Iterator[str]:
-    """A database for execution, beside that of the ledger."""
-    del database  # whose fixture has made sure that the server runs
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    yield postgres_server.create_database(name)
-    postgres_server.drop_database(name)
 
 
 @pytest.fixture
