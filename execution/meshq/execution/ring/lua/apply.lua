@@ -28,15 +28,15 @@ end
 -- Directives about an attempt that the shard is past of change nothing, unless the task is over.
 local function concerns(kind, held, reported, later)
   if kind == 'run' then
-    return held < later
+    return tonumber(held) < tonumber(later)
   end
-  return kind ~= 'later' or held <= reported
+  return kind ~= 'later' or tonumber(held) <= tonumber(reported)
 end
 
 for at = 3, #ARGV, 7 do
   local kind, id = ARGV[at], ARGV[at + 1]
-  local task, reported, later = fetch(id), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 4])
-  if task[AT.ATTEMPT] and not forgotten[id] and concerns(kind, tonumber(task[AT.ATTEMPT]), reported, later) then
+  local task, reported, later = fetch(id), ARGV[at + 2], ARGV[at + 4]
+  if task[AT.ATTEMPT] and not forgotten[id] and concerns(kind, task[AT.ATTEMPT], reported, later) then
     detach(id, task)
     if task[AT.STATE] == 'leased' and task[AT.LEASE] ~= ARGV[at + 3] then
       local leased = call('HGET', KEY.TASK .. id, 'leased')
@@ -49,7 +49,7 @@ for at = 3, #ARGV, 7 do
     end
   end
   if kind ~= 'run' then
-    bury(id, ARGV[at + 2], kind == 'later' and 0 or 1, ARGV[at + 6])
+    bury(id, reported, kind == 'later' and '0' or '1', ARGV[at + 6])
   end
 end
 flush()

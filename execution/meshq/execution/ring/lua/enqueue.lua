@@ -20,13 +20,13 @@ local dead = tombstones(ids)
 
 local function known_as(id, attempt)
   local held = call('HGET', KEY.TASK .. id, 'attempt')
-  return held and tonumber(held) >= attempt
+  return held and tonumber(held) >= tonumber(attempt)
 end
 
 -- The shard has the task. If it is an older attempt, that one goes, with whatever lease it has.
 local function replaced(id, attempt, spec)
   local task = fetch_all(id)
-  if task[AT.ATTEMPT] and tonumber(task[AT.ATTEMPT]) >= attempt then
+  if task[AT.ATTEMPT] and tonumber(task[AT.ATTEMPT]) >= tonumber(attempt) then
     return false
   end
   if task[AT.ATTEMPT] then
@@ -44,12 +44,13 @@ end
 local refused, misrouted = {}, {}
 for index, id in ipairs(ids) do
   local at = lanes_end + 1 + (index - 1) * WIDTH
-  local attempt = tonumber(ARGV[at + 1])
+  -- Numbers that are passed on stay texts: to write them anew for each task costs more than all else here.
+  local attempt = ARGV[at + 1]
   local lane, ready = ARGV[3 + tonumber(ARGV[at + 2])], ARGV[at + 3]
   local tomb = dead[index]
   if tomb then
     local buried_attempt, terminal = string.match(tomb, '^(%d+) (%d)')
-    tomb = terminal == '1' or tonumber(buried_attempt) >= attempt
+    tomb = terminal == '1' or tonumber(buried_attempt) >= tonumber(attempt)
   end
   if tomb then
     -- It has ended, or is to be cancelled.
@@ -62,7 +63,10 @@ for index, id in ipairs(ids) do
       misrouted[#misrouted + 1] = index
     end
   elseif call('SET', KEY.SPEC .. id, ARGV[at + 7], 'NX') or replaced(id, attempt, ARGV[at + 7]) then
-    local score = tonumber(ready) - tonumber(ARGV[at + 4]) * PRIORITY_BOOST_MS
+    local score, priority = ready, ARGV[at + 4]
+    if priority ~= '0' then
+      score = tonumber(ready) - tonumber(priority) * PRIORITY_BOOST_MS
+    end
     local extras = ARGV[at + 6] ~= '' and ARGV[at + 6]
     local state = place(id, attempt, lane, ready, score, extras)
     if extras then

@@ -72,6 +72,8 @@ local function next_owner()
   return turn
 end
 
+-- Times are written once and not for each task.
+local now_text, ends_text = string.format('%.0f', NOW), string.format('%.0f', NOW + lease_ms)
 local taken, ends = {NOW, '', -1}, {}
 local number = tonumber(call('HGET', KEY.META, 'leases') or 0)
 local amount, full = 0, false
@@ -108,10 +110,11 @@ local function take(members, at_member, spec, scope, index, gate)
   local owner = owners[owner_index]
   local lease = epoch .. ':' .. number
   if session_ms == 0 then
-    call('HSET', KEY.TASK .. id, 'state', 'leased', 'lease', lease, 'owner', '', 'leased', NOW,
+    call('HSET', KEY.TASK .. id, 'state', 'leased', 'lease', lease, 'owner', '', 'leased', now_text,
       'worker', owner.worker, 'ttl', lease_ms)
   else
-    call('HSET', KEY.TASK .. id, 'state', 'leased', 'lease', lease, 'owner', owner.session, 'leased', NOW)
+    call('HSET', KEY.TASK .. id, 'state', 'leased', 'lease', lease, 'owner', owner.session, 'leased',
+      now_text)
   end
   if extras ~= '' then
     if limits().traits_of(extras).start_by > 0 then
@@ -119,7 +122,7 @@ local function take(members, at_member, spec, scope, index, gate)
     end
     slots().begin_traits(id, extras, lease, NOW, scope)
   end
-  ends[#ends + 1] = NOW + lease_ms
+  ends[#ends + 1] = ends_text
   ends[#ends + 1] = session_ms == 0 and id or id .. lease
   owner.ids[#owner.ids + 1] = id
   count(scope, 'ready', -1)
