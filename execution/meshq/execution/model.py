@@ -130,7 +130,6 @@ class QueueItem(NamedTuple):
 
     Attributes:
         lane: `tenant/queue/type/fairness key`.
-        routing_key: What the ring hashes.
         spec: The encoded specification.
         traits: What is special about the task; None for most.
         started: Whether the ledger knows that the attempt was started, so that it must not be queued again.
@@ -142,7 +141,6 @@ class QueueItem(NamedTuple):
     ready_ms: int
     priority: int
     repeat: bool
-    routing_key: bytes
     spec: bytes
     traits: Traits | None = None
     started: bool = False

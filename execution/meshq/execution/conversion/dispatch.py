@@ -36,7 +36,6 @@ def _queue_item(item: pb.DispatchItem, index: int) -> QueueItem:
         item.ready_time_ms,
         item.priority,
         item.repeat,
-        task_id,
         item.task,
         _traits(item, index),
         item.started,

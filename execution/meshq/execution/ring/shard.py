@@ -423,7 +423,7 @@ def _moved(fields: list[Any]) -> QueueItem:
     ready_ms = int(ready)
     priority = (ready_ms - int(float(score))) // _BOOST_MS
     traits = parse_extras(extras) if extras else None
-    return QueueItem(task_id, attempt, lane.decode(), ready_ms, priority, True, task_id, spec, traits)
+    return QueueItem(task_id, attempt, lane.decode(), ready_ms, priority, True, spec, traits)
 
 
 async def run_script(connection: Connection, script: Script, *arguments: Argument) -> Any:
