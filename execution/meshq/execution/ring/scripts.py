@@ -54,7 +54,7 @@ _DETACH: Final = (*_QUEUED, "detach")
 _MOVE: Final = (*_PLACE, "detach")
 
 ENQUEUE: Final = _load("enqueue", *_MOVE)
-LEASE: Final = _load("lease", *_PLACE, "promote", "gates")
+LEASE: Final = _load("lease", *_PLACE, "promote", "gates", "turns")
 RECEIVED: Final = _load("received")
 RELEASE: Final = _load("release", *_MOVE)
 DEFER: Final = _load("defer", *_DETACH)

@@ -382,7 +382,7 @@ class Task(_message.Message):
     as much as a minute of waiting, so that nothing waits for ever.
     """
     fairness_key: _builtins.str
-    """Who shares the queue fairly: the keys of one queue and type take turns by their weights, however
+    """Who shares the queue fairly: the keys of one queue take turns by their weights, however
     many tasks each has. At most 128 characters. Default: the tenant.
     """
     fairness_weight: _builtins.float

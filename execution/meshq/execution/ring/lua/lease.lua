@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
--- Takes ready tasks and makes their leases, in one step. Of each class it looks at the fairness key with the
--- lowest virtual time, and takes from the class whose lane has the lowest head.
+-- Takes ready tasks and makes their leases, in one step. Of each queue it looks at the fairness key with the lowest
+-- virtual time, and of that key at the class whose lane has the lowest head; it takes from the queue that has the
+-- lowest head.
 -- KEYS: none. ARGV: epoch, ring, instance, tasks wanted, bytes wanted, lease ms (until a delivery must be
 -- acknowledged; of a poll: the lease itself), session ms (0 for a poll), poll's key or '', number of owners,
 -- per owner: session ('' for a poll), worker, number of tasks; then the classes.
@@ -30,33 +31,47 @@ wanted = math.min(wanted, rooms)
 promote(100)
 flush_lanes()
 
-local function look(class, index)
-  local lowest = call('ZRANGE', KEY.LANES .. class, 0, 0, 'WITHSCORES')
+-- Finds the lane of a class whose turn it is; false when there is none.
+local function look(candidate)
+  local lowest = call('ZRANGE', KEY.LANES .. candidate.class, 0, 1, 'WITHSCORES')
   if #lowest == 0 then
-    return nil
+    candidate.gone = true
+    return false
   end
-  local lane = class .. '/' .. lowest[1]
+  local lane = candidate.class .. '/' .. lowest[1]
   local head = call('ZRANGE', KEY.LANE .. lane, 0, 0, 'WITHSCORES')
-  return {
-    class = class, index = index, lane = lane, fairness = lowest[1],
-    time = tonumber(lowest[2]), score = tonumber(head[2]),
-  }
+  candidate.lane, candidate.fairness, candidate.crowded = lane, lowest[1], #lowest > 2
+  candidate.time, candidate.score = tonumber(lowest[2]), tonumber(head[2])
+  candidate.stands = candidate.score
+  return true
 end
 
-local candidates = {}
+-- Whether there are several fairness keys, among which turns are to be taken over several classes.
+local candidates, several = {}, false
 for at = owners_end + 1, #ARGV do
-  candidates[#candidates + 1] = look(ARGV[at], at - owners_end)
+  local candidate = {class = ARGV[at], index = at - owners_end}
+  if look(candidate) then
+    candidates[#candidates + 1] = candidate
+    several = several or candidate.crowded or candidate.fairness ~= candidates[1].fairness
+  end
 end
 
 local gates = LIMITED and make_gates(candidates, shard_state)
 
--- The positions of the lowest head and the one after it.
+local groups = several and #candidates > 1 and make_turns(candidates, look) or {}
+
+-- The positions of the lowest head and the one after it. Classes that share their turns have one head together.
 local function lowest_two()
+  for _, group in ipairs(groups) do
+    group.rank()
+  end
   local first, second
   for position, candidate in ipairs(candidates) do
-    if not first or candidate.score < candidates[first].score then
+    if candidate.group and candidate.group.best ~= candidate then
+      -- Another class stands for it.
+    elseif not first or candidate.stands < candidates[first].stands then
       first, second = position, first
-    elseif not second or candidate.score < candidates[second].score then
+    elseif not second or candidate.stands < candidates[second].stands then
       second = position
     end
   end
@@ -165,10 +180,13 @@ local function take_some(members, limit, scope, index, gate)
   return passed, served
 end
 
--- How many of a lane to look at in one turn. Keys of a class share it by their weights.
+-- How many of a lane to look at in one turn. Keys share it by their weights.
 local function quota_of(chosen, weight, gate)
   local quota = wanted - amount
   local keys = call('ZCARD', KEY.LANES .. chosen.class)
+  if chosen.group then
+    keys = math.max(keys, chosen.group.keys)
+  end
   if keys > 1 then
     quota = math.min(quota, math.max(1, math.floor(quota * weight / (2 * keys))))
   end
@@ -183,31 +201,41 @@ while amount < wanted and not full do
   if not first then
     break
   end
-  local chosen, limit = candidates[first], second and candidates[second].score
-  local scope = parts(chosen.lane)
+  local chosen, limit = candidates[first], second and candidates[second].stands
+  local group, fairness, time, lane = chosen.group, chosen.fairness, chosen.time, chosen.lane
+  if group then
+    chosen, limit = group.first_of(fairness, limit)
+    lane = chosen.class .. '/' .. fairness
+  end
+  local scope = parts(lane)
   local gate = gates and gates.gate_of(scope)
   if gate then
-    gate.lane = chosen.lane
+    gate.lane = lane
   end
-  local weight = WEIGHTED and tonumber(call('HGET', KEY.WEIGHTS .. chosen.class, chosen.fairness) or 1) or 1
+  local weight = WEIGHTED and tonumber(call('HGET', KEY.WEIGHTS .. chosen.class, fairness) or 1) or 1
   local quota = quota_of(chosen, weight, gate)
-  local members = call('ZRANGE', KEY.LANE .. chosen.lane, 0, quota - 1, 'WITHSCORES')
+  local members = call('ZRANGE', KEY.LANE .. lane, 0, quota - 1, 'WITHSCORES')
   local passed, served = take_some(members, limit, scope, chosen.index, gate)
   if passed > 0 then
-    call('ZREMRANGEBYRANK', KEY.LANE .. chosen.lane, 0, passed - 1)
+    call('ZREMRANGEBYRANK', KEY.LANE .. lane, 0, passed - 1)
   end
-  if served > 0 then
-    call('HSET', KEY.CLOCKS, chosen.class, chosen.time + (served - 1) / weight)
-    call('ZINCRBY', KEY.LANES .. chosen.class, served / weight, chosen.fairness)
+  if served > 0 and not group then
+    call('HSET', KEY.CLOCKS, chosen.class, time + (served - 1) / weight)
+    call('ZINCRBY', KEY.LANES .. chosen.class, served / weight, fairness)
   end
   if passed > 0 then
-    prune(chosen.lane)
+    prune(lane)
   end
-  local again = look(chosen.class, chosen.index)
-  if again then
-    candidates[first] = again
+  if group then
+    group.serve(chosen, fairness, time, served, weight)
+    full = full or group.tired
   else
-    table.remove(candidates, first)
+    look(chosen)
+  end
+  for position = chosen.gone and #candidates or 0, 1, -1 do
+    if candidates[position].gone then
+      table.remove(candidates, position)
+    end
   end
   if gate and gate.room == 0 then
     gates.close(gate)
@@ -216,6 +244,9 @@ end
 
 if gates then
   gates.keep()
+end
+for _, group in ipairs(groups) do
+  group.keep()
 end
 if amount > 0 then
   call('HSET', KEY.META, 'leases', number)
@@ -239,13 +270,17 @@ if not first and amount < wanted then
     call('SADD', KEY.WAITING .. ARGV[at], instance)
   end
 end
--- Where a class stands in time: at the oldest of the keys that are next, since a key that has just come is next with a
+-- Where a queue stands in time: at the oldest of the keys that are next, since a key that has just come is next with a
 -- new task, and the shard must not be passed over for that by shards whose keys have old ones.
 local function stands_at(candidate)
-  local lowest = candidate.score
-  for _, fairness in ipairs(call('ZRANGE', KEY.LANES .. candidate.class, 1, 8)) do
-    local head = call('ZRANGE', KEY.LANE .. candidate.class .. '/' .. fairness, 0, 0, 'WITHSCORES')
-    lowest = math.min(lowest, tonumber(head[2] or lowest))
+  local lowest = candidate.stands
+  local members = candidate.group and candidate.group.members or {candidate}
+  for position = 1, math.min(#members, 8) do
+    local class = members[position].class
+    for _, fairness in ipairs(members[position].crowded and call('ZRANGE', KEY.LANES .. class, 1, 8) or {}) do
+      local head = call('ZRANGE', KEY.LANE .. class .. '/' .. fairness, 0, 0, 'WITHSCORES')
+      lowest = math.min(lowest, tonumber(head[2] or lowest))
+    end
   end
   return lowest
 end
