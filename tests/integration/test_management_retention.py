@@ -1,10 +1,15 @@
 """Ended tasks leave with their day; open ones stay."""
 
+import asyncio
 import uuid
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import grpc
+import psycopg
 import pytest
+from fixtures.execution import wait_until
 from fixtures.management import Node, cluster, report
 
 from meshq.management.housekeeping import Housekeeping
@@ -61,3 +66,38 @@ async def test_each_queue_keeps_its_ended_tasks_for_its_own_days(database: str) 
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await node.get(usual.task_id)
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_task_may_end_while_its_day_comes_into_being(database: str) -> None:
+    """What waits for the default partition meanwhile would be refused there; it is tried again."""
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        task = await node.create()
+        async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
+            await connection.execute("TRUNCATE finished_tasks")
+            days = await (
+                await connection.execute(
+                    "SELECT i.inhrelid::regclass::text FROM pg_inherits AS i "
+                    "WHERE i.inhparent = 'finished_tasks'::regclass "
+                    "AND i.inhrelid <> 'finished_tasks_default'::regclass"
+                )
+            ).fetchall()
+            for (day,) in days:
+                await connection.execute(f"DROP TABLE {day}".encode())
+            async with connection.transaction():
+                await connection.execute("CREATE TABLE finished_tasks_soon (LIKE finished_tasks)")
+                await connection.execute(
+                    "ALTER TABLE finished_tasks ATTACH PARTITION finished_tasks_soon "
+                    f"FOR VALUES FROM (0) TO ({1 << 60})".encode()
+                )
+                ending = asyncio.create_task(node.report(report(uuid.UUID(task.task_id).bytes, 1, SUCCEEDED)))
+                await wait_until(partial(waiting, connection), "the end waits for the partition")
+        (directive,) = await ending
+        assert directive.state == task_pb2.TASK_STATE_SUCCEEDED
+
+
+async def waiting(connection: psycopg.AsyncConnection[Any]) -> bool:
+    cursor = await connection.execute(
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'finished_tasks_default'::regclass"
+    )
+    return await cursor.fetchone() == (1,)

@@ -14,6 +14,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRe
 from meshq.contract.errors import InternalError, MeshqError, Reason, Unavailable
 from meshq.mesh.postgres import arrays
 from meshq.mesh.postgres.migrate import migrate
+from meshq.mesh.postgres.partitions import outrun
 from meshq.mesh.telemetry import logger
 
 _log = logger(__name__)
@@ -104,7 +105,7 @@ def _worth_retrying(error: Exception) -> bool:
     """A broken connection is: after a restart of the server each pooled connection fails once."""
     if isinstance(error, PoolTimeout | PoolClosed | TooManyRequests | errors.QueryCanceled):
         return False
-    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) or outrun(error)
 
 
 def translated(error: Exception) -> MeshqError:

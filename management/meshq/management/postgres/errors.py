@@ -9,6 +9,7 @@ from psycopg import errors
 from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 
 from meshq.contract.errors import DeadlineExceeded, InternalError, MeshqError, Reason, Unavailable
+from meshq.mesh.postgres.partitions import outrun
 
 RETRY_DELAY: Final = 1.0
 
@@ -27,7 +28,7 @@ def worth_retrying(error: Exception) -> bool:
     """
     if isinstance(error, PoolTimeout | PoolClosed | TooManyRequests | errors.QueryCanceled):
         return False
-    return isinstance(error, _BROKEN)
+    return isinstance(error, _BROKEN) or outrun(error)
 
 
 def translated(error: Exception) -> MeshqError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncConnection, errors, sql
 
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtext('meshq partitions of ' || %s))"
 _EXISTS: Final = "SELECT to_regclass(%s) IS NOT NULL"
@@ -80,3 +80,9 @@ async def drop_partition(connection: AsyncConnection[Any], parent: str, name: st
     async with connection.transaction():
         await connection.execute(_LOCK, [parent])
         await connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(name)))
+
+
+def outrun(error: Exception) -> bool:
+    """Whether a row was refused because its partition came into being while the row was on its way into the
+    default one; tried again it finds its place. Of all checks only those of partitions have no name."""
+    return isinstance(error, errors.CheckViolation) and error.diag.constraint_name is None
