@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from meshq.execution.ring.errors import ShardError
 from meshq.execution.ring.shard import Owner, Shard
-from meshq.execution.sessions.stock import CLASSES_AT_ONCE
+from meshq.execution.sessions.stock import CLASSES_AT_ONCE, NEGLECTED_SECONDS
 
 _FRESH_SECONDS: Final = 0.1
 _ABREAST_MS: Final = 1_000.0
@@ -32,9 +32,10 @@ class Heads:
 
     def __init__(self) -> None:
         self._heads: dict[tuple[str, ...], dict[str, _Head]] = {}
+        self._asked: dict[tuple[str, ...], dict[str, float]] = {}
 
     async def in_order(self, shards: Sequence[Shard], classes: Sequence[str]) -> list[Shard]:
-        """The shards, those whose next tasks come first before others; about equal ones stay as they are."""
+        """Neglected shards first, then those whose next tasks come first; equal ones stay as they are."""
         if len(shards) == 1:
             return list(shards)
         known = self._heads.setdefault(tuple(classes), {})
@@ -42,17 +43,27 @@ class Heads:
         await asyncio.gather(
             *(_look(shard, classes, known) for shard in shards if known.get(shard.name, _UNSEEN).seen < old)
         )
-        return sorted(shards, key=lambda shard: known.get(shard.name, _UNSEEN).score // _ABREAST_MS)
+        asked = self._asked.setdefault(tuple(classes), {})
+        neglected = monotonic() - NEGLECTED_SECONDS
+
+        def place(shard: Shard) -> tuple[bool, float]:
+            score = known.get(shard.name, _UNSEEN).score
+            served = score >= _NOTHING or asked.get(shard.name, _UNKNOWN) >= neglected
+            return served, score // _ABREAST_MS
+
+        return sorted(shards, key=place)
 
     def note(self, shard: Shard, classes: Sequence[str], head: float | None) -> None:
         """A call for all of these classes has shown the shard's next score."""
         known = self._heads.get(tuple(classes))
         if known is not None:
             known[shard.name] = _head(head)
+            self._asked.setdefault(tuple(classes), {})[shard.name] = monotonic()
 
     def forget(self) -> None:
         """Keep nothing that nobody may ask for again."""
         self._heads.clear()
+        self._asked.clear()
 
 
 async def _look(shard: Shard, classes: Sequence[str], known: dict[str, _Head]) -> None:

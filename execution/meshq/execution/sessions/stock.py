@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import product
+from time import monotonic
 from typing import Final
 
 from meshq.execution.ring.doorbell import Doorbell
@@ -14,6 +15,10 @@ from meshq.execution.ring.shards import Shards
 CLASSES_AT_ONCE: Final = 400
 _ABREAST_MS: Final = 1_000.0
 """Shards whose next tasks are so close in time are leased from side by side."""
+
+NEGLECTED_SECONDS: Final = 0.1
+"""A shard with tasks that was not asked for so long is asked first, however old the backlogs of others are:
+a fairness key whose tasks are all on that shard must not wait for keys whose tasks are elsewhere."""
 
 _UNKNOWN: Final = float("-inf")
 _NOTHING: Final = float("inf")
@@ -27,10 +32,16 @@ class Stock:
         shards: The shards.
         doorbell: Calls when there is something.
         on_rung: Told that there may be something.
+        clock: Seconds.
     """
 
     def __init__(
-        self, classes: Sequence[str], shards: Shards, doorbell: Doorbell, on_rung: Callable[[], None]
+        self,
+        classes: Sequence[str],
+        shards: Shards,
+        doorbell: Doorbell,
+        on_rung: Callable[[], None],
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.classes = list(classes)
         self.tenants = [name.partition("/")[0] for name in classes]
@@ -40,6 +51,8 @@ class Stock:
         self._on_rung = on_rung
         self._heads: dict[str, float] = {}
         self._rings: dict[str, int] = {}
+        self._clock = clock
+        self._asked: dict[str, float] = {}
 
     def start(self) -> None:
         """Be called."""
@@ -61,6 +74,7 @@ class Stock:
 
     def note(self, shard: str, rings: int, head: float | None) -> None:
         """A call has shown a shard's next score, None when it has nothing; a later ring counts more."""
+        self._asked[shard] = self._clock()
         if self.rings(shard) == rings:
             self._heads[shard] = _NOTHING if head is None else head
 
@@ -74,12 +88,17 @@ class Stock:
         return any(head < _NOTHING for head in self._heads.values())
 
     def furthest_behind(self) -> list[Shard]:
-        """The shards to ask: those of unknown heads, and those whose heads are about the oldest."""
-        shards = [(self._heads.get(shard.name, _UNKNOWN), shard) for shard in self._shards.usable()]
+        """The shards to ask: unknown and neglected ones, and those whose heads are about the oldest."""
+        shards = [(self._head(shard.name), shard) for shard in self._shards.usable()]
         known = [head for head, _ in shards if _UNKNOWN < head < _NOTHING]
         limit = min(known) + _ABREAST_MS if known else _UNKNOWN
         chosen = [(head, shard) for head, shard in shards if head <= limit]
         return [shard for _, shard in sorted(chosen, key=lambda pair: pair[0])]
+
+    def _head(self, shard: str) -> float:
+        head = self._heads.get(shard, _UNKNOWN)
+        neglected = self._clock() - self._asked.get(shard, _UNKNOWN) > NEGLECTED_SECONDS
+        return _UNKNOWN if head < _NOTHING and neglected else head
 
 
 def classes_of(tenant: str, queues: Sequence[str], task_types: Sequence[str]) -> list[str]:

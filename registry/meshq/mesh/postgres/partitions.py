@@ -83,6 +83,9 @@ async def drop_partition(connection: AsyncConnection[Any], parent: str, name: st
 
 
 def outrun(error: Exception) -> bool:
-    """Whether a row was refused because its partition came into being while the row was on its way into the
-    default one; tried again it finds its place. Of all checks only those of partitions have no name."""
+    """Whether a row was refused because its partition came into being while it was on its way.
+
+    It was on its way into the default partition; tried again it finds its place. Of all checks only those
+    of partitions have no name.
+    """
     return isinstance(error, errors.CheckViolation) and error.diag.constraint_name is None

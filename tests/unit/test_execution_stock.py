@@ -1,0 +1,52 @@
+"""Which shards are asked for tasks, and in which order."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from meshq.execution.ring.doorbell import Doorbell
+from meshq.execution.sessions.stock import NEGLECTED_SECONDS, Stock
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def stock_of(clock: Clock, *names: str) -> Stock:
+    shards: Any = SimpleNamespace(usable=lambda: [SimpleNamespace(name=name) for name in names])
+    return Stock(["default/q/t"], shards, Doorbell(), lambda: None, clock)
+
+
+def asked(stock: Stock) -> list[str]:
+    return [shard.name for shard in stock.furthest_behind()]
+
+
+def note(stock: Stock, shard: str, head: float | None) -> None:
+    stock.note(shard, stock.rings(shard), head)
+
+
+def test_shards_of_unknown_heads_and_the_oldest_ones_are_asked() -> None:
+    stock = stock_of(Clock(), "a", "b", "c", "d")
+    note(stock, "a", 5_000)
+    note(stock, "b", 1_500)
+    note(stock, "c", 1_000)
+    assert asked(stock) == ["d", "c", "b"]
+    note(stock, "d", None)
+    assert asked(stock) == ["c", "b"]
+
+
+def test_a_shard_with_tasks_is_not_neglected_for_older_backlogs_elsewhere() -> None:
+    clock = Clock()
+    stock = stock_of(clock, "old", "new", "empty")
+    note(stock, "new", 90_000)
+    note(stock, "empty", None)
+    note(stock, "old", 1_000)
+    assert asked(stock) == ["old"]
+    clock.now += NEGLECTED_SECONDS * 1.5
+    note(stock, "old", 1_000)
+    assert asked(stock) == ["new", "old"]
+    note(stock, "new", 90_000)
+    assert asked(stock) == ["old"]
