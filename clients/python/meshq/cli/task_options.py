@@ -15,6 +15,16 @@ from meshq.cli.declaring import duration, option, pairs
 if TYPE_CHECKING:  # imports grpc
     from meshq.client.models import RetryPolicy, TaskFilter
 
+AtOption = Annotated[
+    dt.datetime | None,
+    option(
+        "--at",
+        metavar="TIME",
+        parser=inputs.parse_moment,
+        help="Do not start before this time of ISO 8601.",
+    ),
+]
+
 
 class Until(enum.StrEnum):
     """For how long a task holds its unique key."""
@@ -135,15 +145,7 @@ class SpecOptions:
         list[str] | None,
         pairs("--header", "-H", help="Metadata for the handler; repeatable."),
     ] = None
-    at: Annotated[
-        dt.datetime | None,
-        option(
-            "--at",
-            metavar="TIME",
-            parser=inputs.parse_moment,
-            help="Do not start before this time of ISO 8601.",
-        ),
-    ] = None
+    at: AtOption = None
     delay: Annotated[
         dt.timedelta | None,
         duration("--in", help="Do not start before so long from now, such as 10m."),

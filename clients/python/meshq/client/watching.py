@@ -6,6 +6,7 @@ reason that `mends`, opens the next one.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
@@ -26,7 +27,7 @@ REMEMBERED: Final = 10_000
 """Tasks whose last change is remembered: as many as a server tells again at most."""
 
 
-class Watch(Generic[Event]):
+class Watch(ABC, Generic[Event]):
     """One watch over any number of streams.
 
     Attributes:
@@ -39,13 +40,13 @@ class Watch(Generic[Event]):
     answer: type[Message]
     ended = False
 
+    @abstractmethod
     def request(self) -> Message:
         """What opens the next stream."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, message: Any) -> Sequence[Event]:
         """What a message tells that is news."""
-        raise NotImplementedError
 
     def mends(self, error: MeshqError) -> bool:
         """Whether another stream may go on where this one broke."""

@@ -9,22 +9,20 @@ from typing import Final, NamedTuple
 
 from meshq.execution.ring.errors import ShardError
 from meshq.execution.ring.shard import Owner, Shard
-from meshq.execution.sessions.stock import CLASSES_AT_ONCE, NEGLECTED_SECONDS
+from meshq.execution.sessions.stock import ABREAST_MS, CLASSES_AT_ONCE, NEGLECTED_SECONDS, NOTHING, UNKNOWN
 
 _FRESH_SECONDS: Final = 0.1
-_ABREAST_MS: Final = 1_000.0
-_NOTHING: Final = 1e18
-_UNKNOWN: Final = float("-inf")
 
 
 class _Head(NamedTuple):
-    """The score of a shard's next task of some classes, and when it was seen."""
+    """The score of a shard's next task of some classes, when it was seen, and when one was last asked for."""
 
     score: float
     seen: float
+    asked: float
 
 
-_UNSEEN: Final = _Head(_NOTHING, _UNKNOWN)
+_UNSEEN: Final = _Head(NOTHING, UNKNOWN, UNKNOWN)
 
 
 class Heads:
@@ -32,7 +30,6 @@ class Heads:
 
     def __init__(self) -> None:
         self._heads: dict[tuple[str, ...], dict[str, _Head]] = {}
-        self._asked: dict[tuple[str, ...], dict[str, float]] = {}
 
     async def in_order(self, shards: Sequence[Shard], classes: Sequence[str]) -> list[Shard]:
         """Neglected shards first, then those whose next tasks come first; equal ones stay as they are."""
@@ -43,13 +40,12 @@ class Heads:
         await asyncio.gather(
             *(_look(shard, classes, known) for shard in shards if known.get(shard.name, _UNSEEN).seen < old)
         )
-        asked = self._asked.setdefault(tuple(classes), {})
         neglected = monotonic() - NEGLECTED_SECONDS
 
         def place(shard: Shard) -> tuple[bool, float]:
-            score = known.get(shard.name, _UNSEEN).score
-            served = score >= _NOTHING or asked.get(shard.name, _UNKNOWN) >= neglected
-            return served, score // _ABREAST_MS
+            head = known.get(shard.name, _UNSEEN)
+            served = head.score == NOTHING or head.asked >= neglected
+            return served, head.score if head.score == NOTHING else head.score // ABREAST_MS
 
         return sorted(shards, key=place)
 
@@ -57,28 +53,28 @@ class Heads:
         """A call for all of these classes has shown the shard's next score."""
         known = self._heads.get(tuple(classes))
         if known is not None:
-            known[shard.name] = _head(head)
-            self._asked.setdefault(tuple(classes), {})[shard.name] = monotonic()
+            now = monotonic()
+            known[shard.name] = _Head(_score(head), now, now)
 
     def forget(self) -> None:
         """Keep nothing that nobody may ask for again."""
         self._heads.clear()
-        self._asked.clear()
 
 
 async def _look(shard: Shard, classes: Sequence[str], known: dict[str, _Head]) -> None:
-    heads = []
+    scores = []
     try:
         for at in range(0, len(classes), CLASSES_AT_ONCE):
             part = classes[at : at + CLASSES_AT_ONCE]
             # Nothing is taken, and nobody noted to be called.
             taken = await shard.lease([Owner("", "", 0)], part, wanted=0, wanted_bytes=0, lease_ms=0)
-            heads.append(_head(taken.head))
+            scores.append(_score(taken.head))
     except ShardError:
         return
-    known[shard.name] = min(heads, default=_UNSEEN)
+    asked = known.get(shard.name, _UNSEEN).asked
+    known[shard.name] = _Head(min(scores, default=NOTHING), monotonic(), asked)
 
 
-def _head(score: float | None) -> _Head:
+def _score(head: float | None) -> float:
     # An unknown score is that of a shard which has given its last task.
-    return _Head(_NOTHING if score is None or score == _UNKNOWN else score, monotonic())
+    return NOTHING if head is None or head == UNKNOWN else head

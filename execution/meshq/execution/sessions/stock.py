@@ -13,15 +13,15 @@ from meshq.execution.ring.shard import Shard
 from meshq.execution.ring.shards import Shards
 
 CLASSES_AT_ONCE: Final = 400
-_ABREAST_MS: Final = 1_000.0
+ABREAST_MS: Final = 1_000.0
 """Shards whose next tasks are so close in time are leased from side by side."""
 
 NEGLECTED_SECONDS: Final = 0.1
 """A shard with tasks that was not asked for so long is asked first, however old the backlogs of others are:
 a fairness key whose tasks are all on that shard must not wait for keys whose tasks are elsewhere."""
 
-_UNKNOWN: Final = float("-inf")
-_NOTHING: Final = float("inf")
+UNKNOWN: Final = float("-inf")
+NOTHING: Final = float("inf")
 
 
 class Stock:
@@ -64,7 +64,7 @@ class Stock:
 
     def rung(self, shard: str) -> None:
         """A shard may have something."""
-        self._heads[shard] = _UNKNOWN
+        self._heads[shard] = UNKNOWN
         self._rings[shard] = self.rings(shard) + 1
         self._on_rung()
 
@@ -76,7 +76,7 @@ class Stock:
         """A call has shown a shard's next score, None when it has nothing; a later ring counts more."""
         self._asked[shard] = self._clock()
         if self.rings(shard) == rings:
-            self._heads[shard] = _NOTHING if head is None else head
+            self._heads[shard] = NOTHING if head is None else head
 
     def forget(self) -> None:
         """Whatever is known may be wrong: ask all shards again."""
@@ -85,20 +85,20 @@ class Stock:
     @property
     def backlog(self) -> bool:
         """Whether some shard is known to have more."""
-        return any(head < _NOTHING for head in self._heads.values())
+        return any(head < NOTHING for head in self._heads.values())
 
     def furthest_behind(self) -> list[Shard]:
         """The shards to ask: unknown and neglected ones, and those whose heads are about the oldest."""
         shards = [(self._head(shard.name), shard) for shard in self._shards.usable()]
-        known = [head for head, _ in shards if _UNKNOWN < head < _NOTHING]
-        limit = min(known) + _ABREAST_MS if known else _UNKNOWN
+        known = [head for head, _ in shards if UNKNOWN < head < NOTHING]
+        limit = min(known) + ABREAST_MS if known else UNKNOWN
         chosen = [(head, shard) for head, shard in shards if head <= limit]
         return [shard for _, shard in sorted(chosen, key=lambda pair: pair[0])]
 
     def _head(self, shard: str) -> float:
-        head = self._heads.get(shard, _UNKNOWN)
-        neglected = self._clock() - self._asked.get(shard, _UNKNOWN) > NEGLECTED_SECONDS
-        return _UNKNOWN if head < _NOTHING and neglected else head
+        head = self._heads.get(shard, UNKNOWN)
+        neglected = self._clock() - self._asked.get(shard, UNKNOWN) > NEGLECTED_SECONDS
+        return UNKNOWN if head < NOTHING and neglected else head
 
 
 def classes_of(tenant: str, queues: Sequence[str], task_types: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from meshq.cli.errors import Trouble, doing
 from meshq.cli.exits import ExitCode
 from meshq.cli.options import Session, with_session
 from meshq.cli.questions import confirm
-from meshq.cli.task_options import FilterOptions, InputOptions
+from meshq.cli.task_options import AtOption, FilterOptions, InputOptions
 from meshq.cli.tasks.arguments import IdArgument, IdsArgument, PayloadArgument, YesOption
 
 if TYPE_CHECKING:  # imports grpc
@@ -38,15 +38,7 @@ def update(
         int | None,
         option("--priority", "-p", metavar="N", help="The new priority, 0 to 9."),
     ] = None,
-    at: Annotated[
-        dt.datetime | None,
-        option(
-            "--at",
-            metavar="TIME",
-            parser=inputs.parse_moment,
-            help="Do not start before this time of ISO 8601.",
-        ),
-    ] = None,
+    at: AtOption = None,
     delay: Annotated[
         dt.timedelta | None,
         duration("--in", help="Do not start before so long from now; 0 for at once."),
