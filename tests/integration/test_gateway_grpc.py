@@ -49,7 +49,7 @@ async def test_streams_pass_both_ways_frame_by_frame(stand: Stand) -> None:
     call = stand.tasks.IngestTasks()
     for number in range(3):
         await call.write(task_service_pb2.IngestTasksRequest(tasks=[task_pb2.Task(type=f"t{number}")]))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             answer = await call.read()
         assert (answer.frame, answer.results[0].task_id) == (number, f"t{number}")
     await call.done_writing()
