@@ -55,7 +55,8 @@ local function adopt(item)
       tell('C', item.session, item.attempt, lease, item.leased, task[AT.LANE], id, task[AT.CANCEL])
     end
     return 1
-  elseif older and task[AT.ATTEMPT] == item.attempt and (state == 'ready' or state == 'delayed' or state == 'parked') then
+  elseif older and task[AT.ATTEMPT] == item.attempt
+    and (state == 'ready' or state == 'delayed' or state == 'parked') then
     detach(id, task)
     hold(item, task[AT.LANE], task[AT.EXTRAS])
     return 1

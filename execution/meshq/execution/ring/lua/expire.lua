@@ -37,10 +37,10 @@ local unparks_left = UNPARK_LIMIT
 local function wake_key(scope, key)
   local conf = limits().conf_of(scope)
   local most, tokens = unparks_left, nil
-  local room = conf.keymax > 0 and math.max(0, conf.keymax - limits().running_of(scope, key)) or math.huge
+  local room = conf.keymax > 0 and math.max(0, conf.keymax - limits().running_of(scope, {key})[1]) or math.huge
   most = math.min(most, room)
   if conf.keyrate then
-    tokens = limits().tokens_of(scope, key, conf.keyrate)
+    tokens = limits().tokens_of(scope, {key}, conf.keyrate)[1]
     most = math.min(most, math.max(0, math.floor(tokens)))
   end
   if most > 0 then
@@ -94,7 +94,8 @@ local function hand_out(id, task, state, kind)
     worker = task[AT.OWNER] and string.match(call('HGET', KEY.SESSION_WORKERS, task[AT.OWNER]) or '', '[^/]*$') or ''
   end
   local at = #settling
-  settling[at + 1], settling[at + 2], settling[at + 3] = id, tonumber(task[AT.ATTEMPT]), task[AT.LEASE] or ARGV[1] .. ':0'
+  settling[at + 1], settling[at + 2] = id, tonumber(task[AT.ATTEMPT])
+  settling[at + 3] = task[AT.LEASE] or ARGV[1] .. ':0'
   settling[at + 4], settling[at + 5], settling[at + 6] = task[AT.LANE], worker, rest[2] or '0'
   settling[at + 7] = kind
   call('HSET', KEY.TASK .. id, 'state', state, 'worker', worker, 'over', kind)
@@ -197,7 +198,8 @@ local function overrun(id, task, lease, kind)
 end
 
 for _, member in ipairs(due(KEY.DEADLINES)) do
-  local kind, id, lease = string.sub(member, 1, 1), string.sub(member, 2, ID_BYTES + 1), string.sub(member, ID_BYTES + 2)
+  local kind, id = string.sub(member, 1, 1), string.sub(member, 2, ID_BYTES + 1)
+  local lease = string.sub(member, ID_BYTES + 2)
   local task = fetch(id)
   call('ZREM', KEY.DEADLINES, member)
   if kind == 's' then

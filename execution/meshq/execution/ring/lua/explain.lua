@@ -23,7 +23,7 @@ local function queue_keeps(scope, conf, units)
     return 'limit', 0, conf.max, limits().leased_of(scope) + conf.foreign
   end
   if conf.rate then
-    local tokens, wanted = limits().tokens_of(scope, '', conf.rate), math.min(units, conf.rate.burst)
+    local tokens, wanted = limits().tokens_of(scope, {''}, conf.rate)[1], math.min(units, conf.rate.burst)
     if tokens < wanted then
       return 'rate', NOW + limits().until_tokens(tokens, wanted, conf.rate), conf.rate.units
     end
@@ -32,11 +32,12 @@ end
 
 -- The same of its limit key.
 local function key_keeps(scope, conf, key, units)
-  if conf.keymax > 0 and limits().running_of(scope, key) >= conf.keymax then
-    return 'key', 0, conf.keymax, limits().running_of(scope, key)
+  local running = conf.keymax > 0 and limits().running_of(scope, {key})[1] or 0
+  if conf.keymax > 0 and running >= conf.keymax then
+    return 'key', 0, conf.keymax, running
   end
   if conf.keyrate then
-    local tokens, wanted = limits().tokens_of(scope, key, conf.keyrate), math.min(units, conf.keyrate.burst)
+    local tokens, wanted = limits().tokens_of(scope, {key}, conf.keyrate)[1], math.min(units, conf.keyrate.burst)
     if tokens < wanted then
       return 'key_rate', NOW + limits().until_tokens(tokens, wanted, conf.keyrate), conf.keyrate.units
     end
@@ -75,7 +76,7 @@ for at = 3, #ARGV do
     local scope, traits = parts(task[3]), task[4] and limits().traits_of(task[4])
     local why, due, limit, in_use = kept_by(scope, traits)
     local key = state == 'ready' and KEY.LANE .. task[3] or limits().parked_name(task[3], traits.key)
-    local ahead = call('ZRANK', key, id .. task[2] .. (traits and '+' or ''))
+    local ahead = call('ZRANK', key, id .. task[2] .. (traits and '+' .. task[4] or ''))
     answer(state, why or 'line', due, limit, in_use, ahead or 0)
   else
     answer(state)

@@ -20,7 +20,7 @@ local function make_gates(candidates, shard_state)
         gate.full = gate.room == 0
       end
       if conf.rate then
-        gate.tokens = limits().tokens_of(scope, '', conf.rate)
+        gate.tokens = limits().tokens_of(scope, {''}, conf.rate)[1]
         gate.had = gate.tokens
       end
       gates[scope] = gate
@@ -55,24 +55,39 @@ local function make_gates(candidates, shard_state)
     return false
   end
 
-  -- The room of limit keys, as far as this call has looked.
+  -- The room of limit keys, as far as this call has looked, by scope and name.
   local keys = {}
-  local function key_of(gate, name)
-    local full_name = gate.scope .. '/' .. name
-    local key = keys[full_name]
-    if not key then
-      local conf = gate.conf
-      key = {scope = gate.scope, name = name, room = math.huge, rate = conf.keyrate}
-      if conf.keymax > 0 then
-        key.room = conf.keymax - limits().running_of(gate.scope, name)
-      end
-      if key.rate then
-        key.tokens = limits().tokens_of(gate.scope, name, key.rate)
-        key.had = key.tokens
-      end
-      keys[full_name] = key
+
+  -- Reads the room of keys that were not met yet, of all at once.
+  local function read(gate, met, names)
+    local conf, rate = gate.conf, gate.conf.keyrate
+    local running = conf.keymax > 0 and limits().running_of(gate.scope, names)
+    local tokens = rate and limits().tokens_of(gate.scope, names, rate)
+    for index, name in ipairs(names) do
+      local held = tokens and tokens[index]
+      local room = running and conf.keymax - running[index] or math.huge
+      met[name] = {scope = gate.scope, name = name, room = room, rate = rate, tokens = held, had = held}
     end
-    return key
+  end
+
+  -- Looks at the keys of members of a lane that are about to be taken, which come with their scores.
+  function made.meet(gate, members, first, last)
+    if gate.conf.keymax == 0 and not gate.conf.keyrate then
+      return
+    end
+    local met, names = keys[gate.scope] or {}, {}
+    keys[gate.scope] = met
+    for at = first, last, 2 do
+      local _, extras = split_member(members[at])
+      local name = extras and traits_of(extras).key
+      if name and met[name] == nil then
+        met[name] = false
+        names[#names + 1] = name
+      end
+    end
+    if #names > 0 then
+      read(gate, met, names)
+    end
   end
 
   -- Whether a limit key has room for a start; where tokens are missing it is woken when they have come.
@@ -94,7 +109,7 @@ local function make_gates(candidates, shard_state)
   function made.admit(gate, id, member, score, extras)
     local traits = extras ~= '' and traits_of(extras)
     local units = traits and traits.units or 1
-    local key = traits and traits.key and (gate.conf.keymax > 0 or gate.conf.keyrate) and key_of(gate, traits.key)
+    local key = traits and traits.key and keys[gate.scope] and keys[gate.scope][traits.key]
     if key and not key_has_room(key, units) then
       slots().park(gate.scope, gate.lane, key.name, score, member)
       call('HSET', KEY.TASK .. id, 'state', 'parked')
@@ -122,9 +137,11 @@ local function make_gates(candidates, shard_state)
         limits().keep_tokens(gate.scope, '', gate.conf.rate, gate.tokens)
       end
     end
-    for _, key in pairs(keys) do
-      if key.tokens ~= key.had then
-        limits().keep_tokens(key.scope, key.name, key.rate, key.tokens)
+    for scope, met in pairs(keys) do
+      for name, key in pairs(met) do
+        if key.tokens ~= key.had then
+          limits().keep_tokens(scope, name, key.rate, key.tokens)
+        end
       end
     end
   end

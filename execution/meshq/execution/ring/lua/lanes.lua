@@ -43,9 +43,14 @@ local function forget(id)
   forgotten[id] = true
 end
 
--- How a lane names a task.
+-- How a lane names a task. Extras come along, so that who takes it need not ask for them.
 local function member_of(id, attempt, extras)
-  return extras and id .. attempt .. '+' or id .. attempt
+  return extras and id .. attempt .. '+' .. extras or id .. attempt
+end
+
+local function split_member(member)
+  local attempt, extras = string.match(member, '^(%d+)%+(.*)$', ID_BYTES + 1)
+  return tonumber(attempt), extras
 end
 
 local entering, weights = {}, {}

@@ -108,8 +108,7 @@ local function take(members, at_member, spec, scope, index, gate)
     return 'no'
   end
   if not attempt then
-    attempt = tonumber(string.sub(member, ID_BYTES + 1, -2))
-    extras = call('HGET', KEY.TASK .. id, 'extras') or ''
+    attempt, extras = split_member(member)
   end
   if gate then
     local verdict = gates.admit(gate, id, member, members[at_member + 1], extras)
@@ -157,8 +156,12 @@ local function take_some(members, limit, scope, index, gate)
   local passed, served, at, size = 0, 0, 1, 4
   while at <= #members and not full do
     local specs = {}
-    for position = at, math.min(at + 2 * size - 2, #members), 2 do
+    local last = math.min(at + 2 * size - 2, #members)
+    for position = at, last, 2 do
       specs[#specs + 1] = KEY.SPEC .. id_of(members[position])
+    end
+    if gate then
+      gates.meet(gate, members, at, last)
     end
     specs = call('MGET', unpack(specs))
     local read = 0

@@ -14,17 +14,30 @@ end
 local function make_limits()
   local made = {}
 
+  -- The text of a task without traits. With a limit key behind it, it is that of most that have some, for which
+  -- a look at its pieces would cost more than all else.
+  made.NO_TRAITS = '0 1 1 0 0 0 '
+
   -- "start_by rate_units fairness_weight start_to_close heartbeat announce limit_key" as a table.
+  local function parse(extras)
+    local start_by, units, weight, close, beat, key =
+      string.match(extras, '^(%d+) (%d+) (%S+) (%d+) (%d+) %d (.*)$')
+    return {
+      start_by = tonumber(start_by), units = tonumber(units), weight = tonumber(weight),
+      close = tonumber(close), beat = tonumber(beat), key = key ~= '' and key,
+    }
+  end
+
   local known_traits = {}
   function made.traits_of(extras)
     local known = known_traits[extras]
     if not known then
-      local start_by, units, weight, close, beat, key =
-        string.match(extras, '^(%d+) (%d+) (%S+) (%d+) (%d+) %d (.*)$')
-      known = {
-        start_by = tonumber(start_by), units = tonumber(units), weight = tonumber(weight),
-        close = tonumber(close), beat = tonumber(beat), key = key ~= '' and key,
-      }
+      if string.sub(extras, 1, #made.NO_TRAITS) == made.NO_TRAITS then
+        local key = string.sub(extras, #made.NO_TRAITS + 1)
+        known = {start_by = 0, units = 1, weight = 1, close = 0, beat = 0, key = key ~= '' and key}
+      else
+        known = parse(extras)
+      end
       known_traits[extras] = known
     end
     return known
@@ -37,9 +50,6 @@ local function make_limits()
       call('ZADD', KEY.DEADLINES, 'XX', NOW + ms, 'h' .. id .. lease)
     end
   end
-
-  -- The text of a task without traits.
-  made.NO_TRAITS = '0 1 1 0 0 0 '
 
   made.CONF_FIELDS = {
     'version', 'paused', 'max', 'keymax', 'units', 'period', 'burst', 'keyunits', 'keyperiod', 'keyburst',
@@ -73,29 +83,39 @@ local function make_limits()
     return KEY.PARKED .. #key .. '/' .. key .. '/' .. lane
   end
 
-  -- How many leases of a queue, or of a limit key of it, there are.
+  -- How many leases of a queue there are.
   function made.leased_of(scope)
     return tonumber(call('HGET', KEY.QUEUE .. scope, 'leased') or 0)
   end
 
-  function made.running_of(scope, key)
-    local here = tonumber(call('HGET', KEY.RUNNING .. scope, key) or 0)
-    if made.conf_of(scope).foreign == 0 then
-      return here
+  -- The same of many limit keys, as a list.
+  function made.running_of(scope, keys)
+    local here = call('HMGET', KEY.RUNNING .. scope, unpack(keys))
+    local foreign = made.conf_of(scope).foreign > 0 and call('HMGET', KEY.FOREIGN .. scope, unpack(keys)) or {}
+    local running = {}
+    for index = 1, #keys do
+      running[index] = (tonumber(here[index]) or 0) + (tonumber(foreign[index]) or 0)
     end
-    return here + tonumber(call('HGET', KEY.FOREIGN .. scope, key) or 0)
+    return running
   end
 
-  -- The tokens that a bucket holds now. One that nobody knows is full, or was empty when its queue came here, because
-  -- its last tokens may have been taken elsewhere just before. It may be below zero: who needs more than it can hold
-  -- waits until it is full and takes them all the same.
-  function made.tokens_of(scope, key, rate)
-    local tokens, filled = string.match(call('GET', KEY.TOKENS .. scope .. '/' .. key) or '', '^(%S+) (%S+)$')
-    if not tokens then
-      tokens, filled = 0, made.conf_of(scope).since
+  -- The tokens that buckets hold now, as a list; a queue's own has the key ''. One that nobody knows is full, or was
+  -- empty when its queue came here, because its last tokens may have been taken elsewhere just before. It may be below
+  -- zero: who needs more than it can hold waits until it is full and takes them all the same.
+  function made.tokens_of(scope, keys, rate)
+    local names, held = {}, {}
+    for index, key in ipairs(keys) do
+      names[index] = KEY.TOKENS .. scope .. '/' .. key
     end
-    local flown = math.max(0, NOW - tonumber(filled)) * rate.units / rate.period
-    return math.min(rate.burst, tonumber(tokens) + flown)
+    for index, text in ipairs(call('MGET', unpack(names))) do
+      local tokens, filled = string.match(text or '', '^(%S+) (%S+)$')
+      if not tokens then
+        tokens, filled = 0, made.conf_of(scope).since
+      end
+      local flown = math.max(0, NOW - tonumber(filled)) * rate.units / rate.period
+      held[index] = math.min(rate.burst, tonumber(tokens) + flown)
+    end
+    return held
   end
 
   -- Milliseconds until a bucket holds so many tokens, at least one.

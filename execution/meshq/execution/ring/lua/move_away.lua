@@ -25,7 +25,8 @@ local function take_from(key)
     budget, left, taken = budget - #spec, left - 1, taken + 1
     local at = #moved
     moved[at + 1], moved[at + 2], moved[at + 3] = id, tonumber(task[AT.ATTEMPT]), task[AT.LANE]
-    moved[at + 4], moved[at + 5], moved[at + 6], moved[at + 7] = task[AT.READY], task[AT.SCORE], task[AT.EXTRAS] or '', spec
+    moved[at + 4], moved[at + 5] = task[AT.READY], task[AT.SCORE]
+    moved[at + 6], moved[at + 7] = task[AT.EXTRAS] or '', spec
     if task[AT.EXTRAS] and limits().traits_of(task[AT.EXTRAS]).start_by > 0 then
       slots().end_deadline('s' .. id)
     end

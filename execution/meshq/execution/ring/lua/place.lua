@@ -14,7 +14,7 @@ local function place(id, attempt, lane, ready, score, extras)
   end
   count(scope, 'ready', 1)
   local member = member_of(id, attempt, extras)
-  if LIMITED and traits and traits.key and slots().must_park(lane, traits.key, score) then
+  if LIMITED and traits and traits.key and slots().must_park(scope, lane, traits.key, score) then
     slots().park(scope, lane, traits.key, score, member)
     return 'parked'
   end

@@ -1,9 +1,9 @@
 -- Shared by all scripts: it stands before each of them. KEY.TASK and the like are the names of keys (keys.py).
 --
 -- A lane is "tenant/queue/type/fairness key"; its class is the part before the fairness key and its
--- scope "tenant/queue". A lease is "epoch:number". Members of lanes are the id and the attempt (and a '+' where
--- the task has extras), members of the deliveries the id and the lease, so that popping and acknowledging need
--- not look at the task.
+-- scope "tenant/queue". A lease is "epoch:number". Members of lanes are the id and the attempt (then '+' and
+-- the extras of a task that has such), members of the deliveries the id and the lease, so that popping and
+-- acknowledging need not look at the task.
 
 local call = redis.call
 

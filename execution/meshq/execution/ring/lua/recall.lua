@@ -19,7 +19,8 @@ for at = 1, #leases, 2 do
   local ends = call('ZSCORE', KEY.POLLED, id)
   local spec = call('GET', KEY.SPEC .. id)
   if task[1] == leases[at + 1] and task[2] == 'leased' and ends and spec then
-    for _, value in ipairs({id, tonumber(task[3]), task[1], task[4], task[5], ends, task[6] or extras_of(task[4]), spec}) do
+    local extras = task[6] or extras_of(task[4])
+    for _, value in ipairs({id, tonumber(task[3]), task[1], task[4], task[5], ends, extras, spec}) do
       answer[#answer + 1] = value
     end
   end

@@ -19,7 +19,8 @@ for at = 3, #ARGV, 2 do
     end
     limits().beat(id, task[1], task[5])
     answer = task[4] and {1, task[4]} or {1}
-  elseif (not task[2] or task[2] == 'ready' or task[2] == 'delayed' or task[2] == 'parked') and not tombstones({id})[1] then
+  elseif (not task[2] or task[2] == 'ready' or task[2] == 'delayed' or task[2] == 'parked')
+    and not tombstones({id})[1] then
     answer = {2}
   end
   answers[#answers + 1] = answer

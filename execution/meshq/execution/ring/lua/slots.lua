@@ -8,30 +8,50 @@ local function make_slots()
   local traits_of, conf_of, parked_name = limits().traits_of, limits().conf_of, limits().parked_name
   local UNPARK_LANES = 20
 
-  -- Leases of limit keys that began or ended, and keys of which something left a lane or a lease.
+  -- By scope and limit key: leases that began or ended, and tasks that left a lane or a lease.
   local key_counts, freed = {}, {}
-  local function entry_of(entries, scope, key)
-    local name = scope .. '/' .. key
-    entries[name] = entries[name] or {scope = scope, key = key, by = 0}
-    return entries[name]
-  end
-
-  local function count_key(scope, key, by)
-    local entry = entry_of(key_counts, scope, key)
-    entry.by = entry.by + by
+  local function add(entries, scope, key, by)
+    local keys = entries[scope]
+    if not keys then
+      keys = {}
+      entries[scope] = keys
+    end
+    keys[key] = (keys[key] or 0) + by
   end
 
   function made.free_key(scope, key)
-    local entry = entry_of(freed, scope, key)
-    entry.by = entry.by + 1
+    add(freed, scope, key, 1)
+  end
+
+  -- Frames may have many keys of a queue: their counts are read and written together.
+  local function change_counts(scope, changes)
+    local name, keys, kept, ended = KEY.RUNNING .. scope, {}, {}, {}
+    for key, by in pairs(changes) do
+      if by ~= 0 then
+        keys[#keys + 1] = key
+      end
+    end
+    for index, before in ipairs(#keys > 0 and call('HMGET', name, unpack(keys)) or {}) do
+      local key = keys[index]
+      local now = (tonumber(before) or 0) + changes[key]
+      if now > 0 then
+        kept[#kept + 1] = key
+        kept[#kept + 1] = now
+      elseif before then
+        ended[#ended + 1] = key
+      end
+    end
+    if #kept > 0 then
+      call('HSET', name, unpack(kept))
+    end
+    if #ended > 0 then
+      call('HDEL', name, unpack(ended))
+    end
   end
 
   function made.flush_keys()
-    for _, entry in pairs(key_counts) do
-      local name = KEY.RUNNING .. entry.scope
-      if entry.by ~= 0 and call('HINCRBY', name, entry.key, entry.by) <= 0 then
-        call('HDEL', name, entry.key)
-      end
+    for scope, changes in pairs(key_counts) do
+      change_counts(scope, changes)
     end
     key_counts = {}
   end
@@ -109,9 +129,18 @@ local function make_slots()
     return first[name]
   end
 
+  -- Whether any task of a queue is parked: most often none is, and then no key needs to be looked at.
+  local parked_scopes = {}
+  local function any_parked(scope)
+    if parked_scopes[scope] == nil then
+      parked_scopes[scope] = call('EXISTS', KEY.PARKED_KEYS .. scope) == 1
+    end
+    return parked_scopes[scope]
+  end
+
   -- Whether a task has to stand behind parked ones.
-  function made.must_park(lane, key, score)
-    local lowest = first_of(lane, key)
+  function made.must_park(scope, lane, key, score)
+    local lowest = any_parked(scope) and first_of(lane, key)
     return lowest and tonumber(score) >= lowest
   end
 
@@ -122,6 +151,7 @@ local function make_slots()
     if not lowest then
       call('ZADD', KEY.PARKED_LANES .. scope .. '/' .. key, 'NX', NOW, lane)
       call('ZADD', KEY.PARKED_KEYS .. scope, 'NX', NOW, key)
+      parked_scopes[scope] = true
     end
   end
 
@@ -146,7 +176,8 @@ local function make_slots()
     for at = 1, #members, 2 do
       local id = id_of(members[at])
       call('HSET', KEY.TASK .. id, 'state', 'ready')
-      enter(lane, members[at + 1], members[at], call('HGET', KEY.TASK .. id, 'extras'))
+      local _, extras = split_member(members[at])
+      enter(lane, members[at + 1], members[at], extras)
     end
     call('ZREMRANGEBYRANK', name, 0, limit - 1)
     made.note_unparked(scope, lane, key)
@@ -163,10 +194,12 @@ local function make_slots()
     end
   end
 
-  -- What has left a lane or a lease makes room for the next of its key.
+  -- What has left a lane or a lease makes room for the next of its key, if any of the queue's keys has such.
   function made.flush_freed()
-    for _, entry in pairs(freed) do
-      made.unpark(entry.scope, entry.key, entry.by)
+    for scope, keys in pairs(freed) do
+      for key, count in pairs(any_parked(scope) and keys or {}) do
+        made.unpark(scope, key, count)
+      end
     end
     freed = {}
   end
@@ -181,7 +214,7 @@ local function make_slots()
       made.add_deadline(NOW + traits.beat, 'h' .. id .. lease)
     end
     if traits.key then
-      count_key(scope, traits.key, 1)
+      add(key_counts, scope, traits.key, 1)
     end
   end
 
@@ -200,7 +233,7 @@ local function make_slots()
     local traits = traits_of(extras)
     made.end_handler(id, lease, traits)
     if traits.key then
-      count_key(scope, traits.key, -1)
+      add(key_counts, scope, traits.key, -1)
       if LIMITED then
         made.free_key(scope, traits.key)
       end

@@ -70,7 +70,8 @@ local function make_turns(candidates, look)
       local head = member.heads[fairness]
       if head == nil then
         made.looks = made.looks + 1
-        head = tonumber(call('ZRANGE', KEY.LANE .. member.class .. '/' .. fairness, 0, 0, 'WITHSCORES')[2] or nil) or false
+        local lowest = call('ZRANGE', KEY.LANE .. member.class .. '/' .. fairness, 0, 0, 'WITHSCORES')
+        head = tonumber(lowest[2] or nil) or false
         member.heads[fairness] = head
       end
       return head
