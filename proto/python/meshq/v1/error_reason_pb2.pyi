@@ -84,6 +84,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_RESUME_LOST: _ErrorReason.ValueType  # 29
     """ABORTED: too much has happened since the resume token was sent; begin anew."""
+    ERROR_REASON_SHARD_NOT_FOUND: _ErrorReason.ValueType  # 30
+    """NOT_FOUND: the ring has no such shard."""
+    ERROR_REASON_SHARD_EXISTS: _ErrorReason.ValueType  # 31
+    """ALREADY_EXISTS: the ring has a shard of that name, or at that address."""
+    ERROR_REASON_SHARD_NOT_EMPTY: _ErrorReason.ValueType  # 32
+    """FAILED_PRECONDITION: the shard takes tasks, or has some."""
+    ERROR_REASON_SHARD_UNUSABLE: _ErrorReason.ValueType  # 33
+    """FAILED_PRECONDITION: the server cannot be used as a shard."""
+    ERROR_REASON_LAST_SHARD: _ErrorReason.ValueType  # 34
+    """FAILED_PRECONDITION: no other shard would take tasks."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason lists the reasons that errors carry in `google.rpc.ErrorInfo.reason`, there without
@@ -153,4 +163,14 @@ ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 28
 """
 ERROR_REASON_RESUME_LOST: ErrorReason.ValueType  # 29
 """ABORTED: too much has happened since the resume token was sent; begin anew."""
+ERROR_REASON_SHARD_NOT_FOUND: ErrorReason.ValueType  # 30
+"""NOT_FOUND: the ring has no such shard."""
+ERROR_REASON_SHARD_EXISTS: ErrorReason.ValueType  # 31
+"""ALREADY_EXISTS: the ring has a shard of that name, or at that address."""
+ERROR_REASON_SHARD_NOT_EMPTY: ErrorReason.ValueType  # 32
+"""FAILED_PRECONDITION: the shard takes tasks, or has some."""
+ERROR_REASON_SHARD_UNUSABLE: ErrorReason.ValueType  # 33
+"""FAILED_PRECONDITION: the server cannot be used as a shard."""
+ERROR_REASON_LAST_SHARD: ErrorReason.ValueType  # 34
+"""FAILED_PRECONDITION: no other shard would take tasks."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmeshq/v1/ring_service.proto\x12\x08meshq.v1\x1a\x1cgoogle/api/annotations.proto\"\xc5\x01\n\x05Shard\x12\r\n\x05shard\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.meshq.v1.ShardState\x12\x0e\n\x06weight\x18\x04 \x01(\x05\x12\r\n\x05share\x18\x05 \x01(\x01\x12\r\n\x05\x65poch\x18\x06 \x01(\x03\x12\r\n\x05ready\x18\x07 \x01(\x03\x12\x0f\n\x07\x64\x65layed\x18\x08 \x01(\x03\x12\x0e\n\x06leased\x18\t \x01(\x03\x12\x19\n\x11used_memory_bytes\x18\n \x01(\x03\"\x13\n\x11ListShardsRequest\"K\n\x12ListShardsResponse\x12\x14\n\x0cring_version\x18\x01 \x01(\x03\x12\x1f\n\x06shards\x18\x02 \x03(\x0b\x32\x0f.meshq.v1.Shard*\x94\x01\n\nShardState\x12\x1b\n\x17SHARD_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12SHARD_STATE_ACTIVE\x10\x01\x12\x18\n\x14SHARD_STATE_DRAINING\x10\x02\x12\x1a\n\x16SHARD_STATE_RECOVERING\x10\x03\x12\x1b\n\x17SHARD_STATE_UNREACHABLE\x10\x04\x32m\n\x0bRingService\x12^\n\nListShards\x12\x1b.meshq.v1.ListShardsRequest\x1a\x1c.meshq.v1.ListShardsResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/shardsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmeshq/v1/ring_service.proto\x12\x08meshq.v1\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\"\xbc\x02\n\x05Shard\x12\r\n\x05shard\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.meshq.v1.ShardState\x12\x0e\n\x06weight\x18\x04 \x01(\x05\x12\r\n\x05share\x18\x05 \x01(\x01\x12\r\n\x05\x65poch\x18\x06 \x01(\x03\x12\r\n\x05ready\x18\x07 \x01(\x03\x12\x0f\n\x07\x64\x65layed\x18\x08 \x01(\x03\x12\x0e\n\x06leased\x18\t \x01(\x03\x12\x19\n\x11used_memory_bytes\x18\n \x01(\x03\x12\x0c\n\x04keys\x18\x0b \x01(\x03\x12\x18\n\x10max_memory_bytes\x18\x0c \x01(\x03\x12\x1d\n\x15operations_per_second\x18\r \x01(\x01\x12\x15\n\rtasks_to_move\x18\x0e \x01(\x03\x12\x17\n\x0fprimary_address\x18\x0f \x01(\t\"\x13\n\x11ListShardsRequest\"K\n\x12ListShardsResponse\x12\x14\n\x0cring_version\x18\x01 \x01(\x03\x12\x1f\n\x06shards\x18\x02 \x03(\x0b\x32\x0f.meshq.v1.Shard\"1\n\x0f\x41\x64\x64ShardRequest\x12\x1e\n\x05shard\x18\x01 \x01(\x0b\x32\x0f.meshq.v1.Shard\"e\n\x12UpdateShardRequest\x12\x1e\n\x05shard\x18\x01 \x01(\x0b\x32\x0f.meshq.v1.Shard\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"\"\n\x11\x44rainShardRequest\x12\r\n\x05shard\x18\x01 \x01(\t\"%\n\x14\x41\x63tivateShardRequest\x12\r\n\x05shard\x18\x01 \x01(\t\"2\n\x12RemoveShardRequest\x12\r\n\x05shard\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08*\xa9\x01\n\nShardState\x12\x1b\n\x17SHARD_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12SHARD_STATE_ACTIVE\x10\x01\x12\x18\n\x14SHARD_STATE_DRAINING\x10\x02\x12\x1a\n\x16SHARD_STATE_RECOVERING\x10\x03\x12\x1b\n\x17SHARD_STATE_UNREACHABLE\x10\x04\x12\x13\n\x0fSHARD_STATE_OUT\x10\x05\x32\xd8\x04\n\x0bRingService\x12^\n\nListShards\x12\x1b.meshq.v1.ListShardsRequest\x1a\x1c.meshq.v1.ListShardsResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/shards\x12T\n\x08\x41\x64\x64Shard\x12\x19.meshq.v1.AddShardRequest\x1a\x0f.meshq.v1.Shard\"\x1c\x90\x02\x02\x82\xd3\xe4\x93\x02\x13\"\n/v1/shards:\x05shard\x12h\n\x0bUpdateShard\x12\x1c.meshq.v1.UpdateShardRequest\x1a\x0f.meshq.v1.Shard\"*\x90\x02\x02\x82\xd3\xe4\x93\x02!2\x18/v1/shards/{shard.shard}:\x05shard\x12\x62\n\nDrainShard\x12\x1b.meshq.v1.DrainShardRequest\x1a\x0f.meshq.v1.Shard\"&\x90\x02\x02\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/shards/{shard}:drain:\x01*\x12k\n\rActivateShard\x12\x1e.meshq.v1.ActivateShardRequest\x1a\x0f.meshq.v1.Shard\")\x90\x02\x02\x82\xd3\xe4\x93\x02 \"\x1b/v1/shards/{shard}:activate:\x01*\x12X\n\x0bRemoveShard\x12\x1c.meshq.v1.RemoveShardRequest\x1a\x0f.meshq.v1.Shard\"\x1a\x82\xd3\xe4\x93\x02\x14*\x12/v1/shards/{shard}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,14 +35,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RINGSERVICE'].methods_by_name['ListShards']._loaded_options = None
   _globals['_RINGSERVICE'].methods_by_name['ListShards']._serialized_options = b'\220\002\001\202\323\344\223\002\014\022\n/v1/shards'
-  _globals['_SHARDSTATE']._serialized_start=370
-  _globals['_SHARDSTATE']._serialized_end=518
-  _globals['_SHARD']._serialized_start=72
-  _globals['_SHARD']._serialized_end=269
-  _globals['_LISTSHARDSREQUEST']._serialized_start=271
-  _globals['_LISTSHARDSREQUEST']._serialized_end=290
-  _globals['_LISTSHARDSRESPONSE']._serialized_start=292
-  _globals['_LISTSHARDSRESPONSE']._serialized_end=367
-  _globals['_RINGSERVICE']._serialized_start=520
-  _globals['_RINGSERVICE']._serialized_end=629
+  _globals['_RINGSERVICE'].methods_by_name['AddShard']._loaded_options = None
+  _globals['_RINGSERVICE'].methods_by_name['AddShard']._serialized_options = b'\220\002\002\202\323\344\223\002\023\"\n/v1/shards:\005shard'
+  _globals['_RINGSERVICE'].methods_by_name['UpdateShard']._loaded_options = None
+  _globals['_RINGSERVICE'].methods_by_name['UpdateShard']._serialized_options = b'\220\002\002\202\323\344\223\002!2\030/v1/shards/{shard.shard}:\005shard'
+  _globals['_RINGSERVICE'].methods_by_name['DrainShard']._loaded_options = None
+  _globals['_RINGSERVICE'].methods_by_name['DrainShard']._serialized_options = b'\220\002\002\202\323\344\223\002\035\"\030/v1/shards/{shard}:drain:\001*'
+  _globals['_RINGSERVICE'].methods_by_name['ActivateShard']._loaded_options = None
+  _globals['_RINGSERVICE'].methods_by_name['ActivateShard']._serialized_options = b'\220\002\002\202\323\344\223\002 \"\033/v1/shards/{shard}:activate:\001*'
+  _globals['_RINGSERVICE'].methods_by_name['RemoveShard']._loaded_options = None
+  _globals['_RINGSERVICE'].methods_by_name['RemoveShard']._serialized_options = b'\202\323\344\223\002\024*\022/v1/shards/{shard}'
+  _globals['_SHARDSTATE']._serialized_start=804
+  _globals['_SHARDSTATE']._serialized_end=973
+  _globals['_SHARD']._serialized_start=106
+  _globals['_SHARD']._serialized_end=422
+  _globals['_LISTSHARDSREQUEST']._serialized_start=424
+  _globals['_LISTSHARDSREQUEST']._serialized_end=443
+  _globals['_LISTSHARDSRESPONSE']._serialized_start=445
+  _globals['_LISTSHARDSRESPONSE']._serialized_end=520
+  _globals['_ADDSHARDREQUEST']._serialized_start=522
+  _globals['_ADDSHARDREQUEST']._serialized_end=571
+  _globals['_UPDATESHARDREQUEST']._serialized_start=573
+  _globals['_UPDATESHARDREQUEST']._serialized_end=674
+  _globals['_DRAINSHARDREQUEST']._serialized_start=676
+  _globals['_DRAINSHARDREQUEST']._serialized_end=710
+  _globals['_ACTIVATESHARDREQUEST']._serialized_start=712
+  _globals['_ACTIVATESHARDREQUEST']._serialized_end=749
+  _globals['_REMOVESHARDREQUEST']._serialized_start=751
+  _globals['_REMOVESHARDREQUEST']._serialized_end=801
+  _globals['_RINGSERVICE']._serialized_start=976
+  _globals['_RINGSERVICE']._serialized_end=1576
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -30,11 +31,15 @@ class _ShardStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ShardState
     SHARD_STATE_ACTIVE: _ShardState.ValueType  # 1
     """The shard takes and gives tasks."""
     SHARD_STATE_DRAINING: _ShardState.ValueType  # 2
-    """The shard takes no new tasks and gives what it has."""
+    """The shard takes no new tasks, gives what it has, and hands over what waits."""
     SHARD_STATE_RECOVERING: _ShardState.ValueType  # 3
     """The shard began a new epoch and is being compared with the ledger."""
     SHARD_STATE_UNREACHABLE: _ShardState.ValueType  # 4
     """The shard does not answer."""
+    SHARD_STATE_OUT: _ShardState.ValueType  # 5
+    """No instance could reach the shard for a while: its tasks were given to the others. It comes back, empty,
+    when it answers again.
+    """
 
 class ShardState(_ShardState, metaclass=_ShardStateEnumTypeWrapper):
     """ShardState says how a shard takes part."""
@@ -44,16 +49,20 @@ SHARD_STATE_UNSPECIFIED: ShardState.ValueType  # 0
 SHARD_STATE_ACTIVE: ShardState.ValueType  # 1
 """The shard takes and gives tasks."""
 SHARD_STATE_DRAINING: ShardState.ValueType  # 2
-"""The shard takes no new tasks and gives what it has."""
+"""The shard takes no new tasks, gives what it has, and hands over what waits."""
 SHARD_STATE_RECOVERING: ShardState.ValueType  # 3
 """The shard began a new epoch and is being compared with the ledger."""
 SHARD_STATE_UNREACHABLE: ShardState.ValueType  # 4
 """The shard does not answer."""
+SHARD_STATE_OUT: ShardState.ValueType  # 5
+"""No instance could reach the shard for a while: its tasks were given to the others. It comes back, empty,
+when it answers again.
+"""
 Global___ShardState: _TypeAlias = ShardState  # noqa: Y015
 
 @_typing.final
 class Shard(_message.Message):
-    """Shard is one server of the ring."""
+    """Shard is one server of the ring. Callers set `shard`, `address` and `weight`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -67,14 +76,19 @@ class Shard(_message.Message):
     DELAYED_FIELD_NUMBER: _builtins.int
     LEASED_FIELD_NUMBER: _builtins.int
     USED_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    MAX_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    OPERATIONS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    TASKS_TO_MOVE_FIELD_NUMBER: _builtins.int
+    PRIMARY_ADDRESS_FIELD_NUMBER: _builtins.int
     shard: _builtins.str
     """The name, stable over restarts and moves."""
     address: _builtins.str
-    """Where it answers, as `host:port`."""
+    """Where it answers: `host:port`, or an address of Sentinels, as in the setting MESHQ_SHARDS."""
     state: Global___ShardState.ValueType
     """How it takes part."""
     weight: _builtins.int
-    """Its weight in the ring."""
+    """Its weight in the ring, 1 to 100. Default 1."""
     share: _builtins.float
     """The part of the key space that it owns, 0 to 1."""
     epoch: _builtins.int
@@ -87,6 +101,18 @@ class Shard(_message.Message):
     """Tasks at workers."""
     used_memory_bytes: _builtins.int
     """Memory in use, in bytes."""
+    keys: _builtins.int
+    """Keys that the server holds; a waiting task is two."""
+    max_memory_bytes: _builtins.int
+    """Memory that the server may use, in bytes; 0 for no limit."""
+    operations_per_second: _builtins.float
+    """Commands per second, as the server counts them."""
+    tasks_to_move: _builtins.int
+    """Tasks of a draining shard that are still to be moved to others."""
+    primary_address: _builtins.str
+    """Where its primary answers, as `host:port`: that of `address`, or the one that Sentinels name. Empty while
+    it is not known.
+    """
     def __init__(
         self,
         *,
@@ -100,10 +126,15 @@ class Shard(_message.Message):
         delayed: _builtins.int = ...,
         leased: _builtins.int = ...,
         used_memory_bytes: _builtins.int = ...,
+        keys: _builtins.int = ...,
+        max_memory_bytes: _builtins.int = ...,
+        operations_per_second: _builtins.float = ...,
+        tasks_to_move: _builtins.int = ...,
+        primary_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "delayed", b"delayed", "epoch", b"epoch", "leased", b"leased", "ready", b"ready", "shard", b"shard", "share", b"share", "state", b"state", "used_memory_bytes", b"used_memory_bytes", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "delayed", b"delayed", "epoch", b"epoch", "keys", b"keys", "leased", b"leased", "max_memory_bytes", b"max_memory_bytes", "operations_per_second", b"operations_per_second", "primary_address", b"primary_address", "ready", b"ready", "shard", b"shard", "share", b"share", "state", b"state", "tasks_to_move", b"tasks_to_move", "used_memory_bytes", b"used_memory_bytes", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -153,3 +184,127 @@ class ListShardsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListShardsResponse: _TypeAlias = ListShardsResponse  # noqa: Y015
+
+@_typing.final
+class AddShardRequest(_message.Message):
+    """AddShardRequest says what to add."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def shard(self) -> Global___Shard:
+        """The shard: its name, address and weight."""
+
+    def __init__(
+        self,
+        *,
+        shard: Global___Shard | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shard", b"shard"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shard", b"shard"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddShardRequest: _TypeAlias = AddShardRequest  # noqa: Y015
+
+@_typing.final
+class UpdateShardRequest(_message.Message):
+    """UpdateShardRequest says what changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def shard(self) -> Global___Shard:
+        """The shard: its name, and the fields that update_mask names."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """What changes: `address`, `weight`. Default: those of the two that are set."""
+
+    def __init__(
+        self,
+        *,
+        shard: Global___Shard | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shard", b"shard", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shard", b"shard", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateShardRequest: _TypeAlias = UpdateShardRequest  # noqa: Y015
+
+@_typing.final
+class DrainShardRequest(_message.Message):
+    """DrainShardRequest names a shard that is to take no more tasks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_FIELD_NUMBER: _builtins.int
+    shard: _builtins.str
+    """The name of the shard."""
+    def __init__(
+        self,
+        *,
+        shard: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shard", b"shard"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainShardRequest: _TypeAlias = DrainShardRequest  # noqa: Y015
+
+@_typing.final
+class ActivateShardRequest(_message.Message):
+    """ActivateShardRequest names a shard that is to take tasks again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_FIELD_NUMBER: _builtins.int
+    shard: _builtins.str
+    """The name of the shard."""
+    def __init__(
+        self,
+        *,
+        shard: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shard", b"shard"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActivateShardRequest: _TypeAlias = ActivateShardRequest  # noqa: Y015
+
+@_typing.final
+class RemoveShardRequest(_message.Message):
+    """RemoveShardRequest names a shard that is to leave the ring."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    shard: _builtins.str
+    """The name of the shard."""
+    force: _builtins.bool
+    """Removes a shard that is OUT, of which nobody knows what it holds; its tasks are with the others already."""
+    def __init__(
+        self,
+        *,
+        shard: _builtins.str = ...,
+        force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "shard", b"shard"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveShardRequest: _TypeAlias = RemoveShardRequest  # noqa: Y015

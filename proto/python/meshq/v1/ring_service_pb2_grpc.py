@@ -26,7 +26,12 @@ if _version_not_supported:
 
 
 class RingServiceStub:
-    """RingService shows the ring of shards that queue the tasks.
+    """RingService shows the ring of shards that queue the tasks, and changes it while everything runs. Each
+    change makes a new version of the ring, which all instances follow within moments; nothing stops
+    meanwhile, and no accepted task is lost.
+
+    Every method that changes something may answer UNAVAILABLE/ATTEMPTS_UNAVAILABLE while the database of
+    the ring does not.
     """
 
     def __init__(self, channel):
@@ -40,15 +45,106 @@ class RingServiceStub:
                 request_serializer=meshq_dot_v1_dot_ring__service__pb2.ListShardsRequest.SerializeToString,
                 response_deserializer=meshq_dot_v1_dot_ring__service__pb2.ListShardsResponse.FromString,
                 _registered_method=True)
+        self.AddShard = channel.unary_unary(
+                '/meshq.v1.RingService/AddShard',
+                request_serializer=meshq_dot_v1_dot_ring__service__pb2.AddShardRequest.SerializeToString,
+                response_deserializer=meshq_dot_v1_dot_ring__service__pb2.Shard.FromString,
+                _registered_method=True)
+        self.UpdateShard = channel.unary_unary(
+                '/meshq.v1.RingService/UpdateShard',
+                request_serializer=meshq_dot_v1_dot_ring__service__pb2.UpdateShardRequest.SerializeToString,
+                response_deserializer=meshq_dot_v1_dot_ring__service__pb2.Shard.FromString,
+                _registered_method=True)
+        self.DrainShard = channel.unary_unary(
+                '/meshq.v1.RingService/DrainShard',
+                request_serializer=meshq_dot_v1_dot_ring__service__pb2.DrainShardRequest.SerializeToString,
+                response_deserializer=meshq_dot_v1_dot_ring__service__pb2.Shard.FromString,
+                _registered_method=True)
+        self.ActivateShard = channel.unary_unary(
+                '/meshq.v1.RingService/ActivateShard',
+                request_serializer=meshq_dot_v1_dot_ring__service__pb2.ActivateShardRequest.SerializeToString,
+                response_deserializer=meshq_dot_v1_dot_ring__service__pb2.Shard.FromString,
+                _registered_method=True)
+        self.RemoveShard = channel.unary_unary(
+                '/meshq.v1.RingService/RemoveShard',
+                request_serializer=meshq_dot_v1_dot_ring__service__pb2.RemoveShardRequest.SerializeToString,
+                response_deserializer=meshq_dot_v1_dot_ring__service__pb2.Shard.FromString,
+                _registered_method=True)
 
 
 class RingServiceServicer:
-    """RingService shows the ring of shards that queue the tasks.
+    """RingService shows the ring of shards that queue the tasks, and changes it while everything runs. Each
+    change makes a new version of the ring, which all instances follow within moments; nothing stops
+    meanwhile, and no accepted task is lost.
+
+    Every method that changes something may answer UNAVAILABLE/ATTEMPTS_UNAVAILABLE while the database of
+    the ring does not.
     """
 
     def ListShards(self, request, context):
-        """ListShards returns the shards with their state and load, in the order of the ring's table. A
-        shard that does not answer is listed as UNREACHABLE.
+        """ListShards returns the shards with their state and load, in the order of their names. A shard that
+        does not answer is listed as UNREACHABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddShard(self, request, context):
+        """AddShard takes a server into the ring. It must answer, be a primary, have the maxmemory-policy
+        noeviction, and hold nothing but what a removed shard may have left. Of N+1 shards of equal weight it
+        gets about 1/(N+1) of the keys. Adding a shard again as it is changes nothing.
+
+        INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
+        ALREADY_EXISTS/SHARD_EXISTS: the name has another address or weight, or the address another name.
+        FAILED_PRECONDITION/SHARD_UNUSABLE: the server cannot be used; the message says why.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateShard(self, request, context):
+        """UpdateShard changes a shard's address or weight. A server at another address begins anew: what waited
+        on the former one is dispatched again from the ledger.
+
+        INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule, or update_mask names another one.
+        NOT_FOUND/SHARD_NOT_FOUND: the ring has no such shard.
+        ALREADY_EXISTS/SHARD_EXISTS: another shard has the address.
+        FAILED_PRECONDITION/SHARD_UNUSABLE: the server at the new address cannot be used.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainShard(self, request, context):
+        """DrainShard lets a shard take no more tasks. What waits on it moves to the others, what workers have
+        ends there. Draining a draining shard changes nothing.
+
+        INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+        NOT_FOUND/SHARD_NOT_FOUND: the ring has no such shard.
+        FAILED_PRECONDITION/LAST_SHARD: no other shard would take tasks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ActivateShard(self, request, context):
+        """ActivateShard ends DrainShard. For a shard that takes tasks it changes nothing.
+
+        INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+        NOT_FOUND/SHARD_NOT_FOUND: the ring has no such shard.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveShard(self, request, context):
+        """RemoveShard takes a drained, empty shard out of the ring, and returns what it was. Its server takes
+        no part any more from then on, and can be stopped.
+
+        INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+        NOT_FOUND/SHARD_NOT_FOUND: the ring has no such shard.
+        FAILED_PRECONDITION/SHARD_NOT_EMPTY: it takes tasks, or still has some, or does not answer; force is
+        for a shard that is OUT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -62,6 +158,31 @@ def add_RingServiceServicer_to_server(servicer, server):
                     request_deserializer=meshq_dot_v1_dot_ring__service__pb2.ListShardsRequest.FromString,
                     response_serializer=meshq_dot_v1_dot_ring__service__pb2.ListShardsResponse.SerializeToString,
             ),
+            'AddShard': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddShard,
+                    request_deserializer=meshq_dot_v1_dot_ring__service__pb2.AddShardRequest.FromString,
+                    response_serializer=meshq_dot_v1_dot_ring__service__pb2.Shard.SerializeToString,
+            ),
+            'UpdateShard': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateShard,
+                    request_deserializer=meshq_dot_v1_dot_ring__service__pb2.UpdateShardRequest.FromString,
+                    response_serializer=meshq_dot_v1_dot_ring__service__pb2.Shard.SerializeToString,
+            ),
+            'DrainShard': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainShard,
+                    request_deserializer=meshq_dot_v1_dot_ring__service__pb2.DrainShardRequest.FromString,
+                    response_serializer=meshq_dot_v1_dot_ring__service__pb2.Shard.SerializeToString,
+            ),
+            'ActivateShard': grpc.unary_unary_rpc_method_handler(
+                    servicer.ActivateShard,
+                    request_deserializer=meshq_dot_v1_dot_ring__service__pb2.ActivateShardRequest.FromString,
+                    response_serializer=meshq_dot_v1_dot_ring__service__pb2.Shard.SerializeToString,
+            ),
+            'RemoveShard': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveShard,
+                    request_deserializer=meshq_dot_v1_dot_ring__service__pb2.RemoveShardRequest.FromString,
+                    response_serializer=meshq_dot_v1_dot_ring__service__pb2.Shard.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'meshq.v1.RingService', rpc_method_handlers)
@@ -71,7 +192,12 @@ def add_RingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RingService:
-    """RingService shows the ring of shards that queue the tasks.
+    """RingService shows the ring of shards that queue the tasks, and changes it while everything runs. Each
+    change makes a new version of the ring, which all instances follow within moments; nothing stops
+    meanwhile, and no accepted task is lost.
+
+    Every method that changes something may answer UNAVAILABLE/ATTEMPTS_UNAVAILABLE while the database of
+    the ring does not.
     """
 
     @staticmethod
@@ -91,6 +217,141 @@ class RingService:
             '/meshq.v1.RingService/ListShards',
             meshq_dot_v1_dot_ring__service__pb2.ListShardsRequest.SerializeToString,
             meshq_dot_v1_dot_ring__service__pb2.ListShardsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddShard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshq.v1.RingService/AddShard',
+            meshq_dot_v1_dot_ring__service__pb2.AddShardRequest.SerializeToString,
+            meshq_dot_v1_dot_ring__service__pb2.Shard.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateShard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshq.v1.RingService/UpdateShard',
+            meshq_dot_v1_dot_ring__service__pb2.UpdateShardRequest.SerializeToString,
+            meshq_dot_v1_dot_ring__service__pb2.Shard.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainShard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshq.v1.RingService/DrainShard',
+            meshq_dot_v1_dot_ring__service__pb2.DrainShardRequest.SerializeToString,
+            meshq_dot_v1_dot_ring__service__pb2.Shard.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ActivateShard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshq.v1.RingService/ActivateShard',
+            meshq_dot_v1_dot_ring__service__pb2.ActivateShardRequest.SerializeToString,
+            meshq_dot_v1_dot_ring__service__pb2.Shard.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveShard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshq.v1.RingService/RemoveShard',
+            meshq_dot_v1_dot_ring__service__pb2.RemoveShardRequest.SerializeToString,
+            meshq_dot_v1_dot_ring__service__pb2.Shard.FromString,
             options,
             channel_credentials,
             insecure,

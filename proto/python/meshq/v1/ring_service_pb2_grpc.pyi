@@ -27,29 +27,129 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RingServiceStub:
-    """RingService shows the ring of shards that queue the tasks."""
+    """RingService shows the ring of shards that queue the tasks, and changes it while everything runs. Each
+    change makes a new version of the ring, which all instances follow within moments; nothing stops
+    meanwhile, and no accepted task is lost.
+
+    Every method that changes something may answer UNAVAILABLE/ATTEMPTS_UNAVAILABLE while the database of
+    the ring does not.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RingServiceAsyncStub: ...
     ListShards: _grpc.UnaryUnaryMultiCallable[_ring_service_pb2.ListShardsRequest, _ring_service_pb2.ListShardsResponse]
-    """ListShards returns the shards with their state and load, in the order of the ring's table. A
-    shard that does not answer is listed as UNREACHABLE.
+    """ListShards returns the shards with their state and load, in the order of their names. A shard that
+    does not answer is listed as UNREACHABLE.
+    """
+    AddShard: _grpc.UnaryUnaryMultiCallable[_ring_service_pb2.AddShardRequest, _ring_service_pb2.Shard]
+    """AddShard takes a server into the ring. It must answer, be a primary, have the maxmemory-policy
+    noeviction, and hold nothing but what a removed shard may have left. Of N+1 shards of equal weight it
+    gets about 1/(N+1) of the keys. Adding a shard again as it is changes nothing.
+
+    INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
+    ALREADY_EXISTS/SHARD_EXISTS: the name has another address or weight, or the address another name.
+    FAILED_PRECONDITION/SHARD_UNUSABLE: the server cannot be used; the message says why.
+    """
+    UpdateShard: _grpc.UnaryUnaryMultiCallable[_ring_service_pb2.UpdateShardRequest, _ring_service_pb2.Shard]
+    """UpdateShard changes a shard's address or weight. A server at another address begins anew: what waited
+    on the former one is dispatched again from the ledger.
+
+    INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule, or update_mask names another one.
+    NOT_FOUND/SHARD_NOT_FOUND: the ring has no such shard.
+    ALREADY_EXISTS/SHARD_EXISTS: another shard has the address.
+    FAILED_PRECONDITION/SHARD_UNUSABLE: the server at the new address cannot be used.
+    """
+    DrainShard: _grpc.UnaryUnaryMultiCallable[_ring_service_pb2.DrainShardRequest, _ring_service_pb2.Shard]
+    """DrainShard lets a shard take no more tasks. What waits on it moves to the others, what workers have
+    ends there. Draining a draining shard changes nothing.
+
+    INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+    NOT_FOUND/SHARD_NOT_FOUND: the ring has no such shard.
+    FAILED_PRECONDITION/LAST_SHARD: no other shard would take tasks.
+    """
+    ActivateShard: _grpc.UnaryUnaryMultiCallable[_ring_service_pb2.ActivateShardRequest, _ring_service_pb2.Shard]
+    """ActivateShard ends DrainShard. For a shard that takes tasks it changes nothing.
+
+    INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+    NOT_FOUND/SHARD_NOT_FOUND: the ring has no such shard.
+    """
+    RemoveShard: _grpc.UnaryUnaryMultiCallable[_ring_service_pb2.RemoveShardRequest, _ring_service_pb2.Shard]
+    """RemoveShard takes a drained, empty shard out of the ring, and returns what it was. Its server takes
+    no part any more from then on, and can be stopped.
+
+    INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+    NOT_FOUND/SHARD_NOT_FOUND: the ring has no such shard.
+    FAILED_PRECONDITION/SHARD_NOT_EMPTY: it takes tasks, or still has some, or does not answer; force is
+    for a shard that is OUT.
     """
 
 @_typing.type_check_only
 class RingServiceAsyncStub(RingServiceStub):
-    """RingService shows the ring of shards that queue the tasks."""
+    """RingService shows the ring of shards that queue the tasks, and changes it while everything runs. Each
+    change makes a new version of the ring, which all instances follow within moments; nothing stops
+    meanwhile, and no accepted task is lost.
+
+    Every method that changes something may answer UNAVAILABLE/ATTEMPTS_UNAVAILABLE while the database of
+    the ring does not.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListShards: _aio.UnaryUnaryMultiCallable[_ring_service_pb2.ListShardsRequest, _ring_service_pb2.ListShardsResponse]  # type: ignore[assignment]
-    """ListShards returns the shards with their state and load, in the order of the ring's table. A
-    shard that does not answer is listed as UNREACHABLE.
+    """ListShards returns the shards with their state and load, in the order of their names. A shard that
+    does not answer is listed as UNREACHABLE.
+    """
+    AddShard: _aio.UnaryUnaryMultiCallable[_ring_service_pb2.AddShardRequest, _ring_service_pb2.Shard]  # type: ignore[assignment]
+    """AddShard takes a server into the ring. It must answer, be a primary, have the maxmemory-policy
+    noeviction, and hold nothing but what a removed shard may have left. Of N+1 shards of equal weight it
+    gets about 1/(N+1) of the keys. Adding a shard again as it is changes nothing.
+
+    INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
+    ALREADY_EXISTS/SHARD_EXISTS: the name has another address or weight, or the address another name.
+    FAILED_PRECONDITION/SHARD_UNUSABLE: the server cannot be used; the message says why.
+    """
+    UpdateShard: _aio.UnaryUnaryMultiCallable[_ring_service_pb2.UpdateShardRequest, _ring_service_pb2.Shard]  # type: ignore[assignment]
+    """UpdateShard changes a shard's address or weight. A server at another address begins anew: what waited
+    on the former one is dispatched again from the ledger.
+
+    INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule, or update_mask names another one.
+    NOT_FOUND/SHARD_NOT_FOUND: the ring has no such shard.
+    ALREADY_EXISTS/SHARD_EXISTS: another shard has the address.
+    FAILED_PRECONDITION/SHARD_UNUSABLE: the server at the new address cannot be used.
+    """
+    DrainShard: _aio.UnaryUnaryMultiCallable[_ring_service_pb2.DrainShardRequest, _ring_service_pb2.Shard]  # type: ignore[assignment]
+    """DrainShard lets a shard take no more tasks. What waits on it moves to the others, what workers have
+    ends there. Draining a draining shard changes nothing.
+
+    INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+    NOT_FOUND/SHARD_NOT_FOUND: the ring has no such shard.
+    FAILED_PRECONDITION/LAST_SHARD: no other shard would take tasks.
+    """
+    ActivateShard: _aio.UnaryUnaryMultiCallable[_ring_service_pb2.ActivateShardRequest, _ring_service_pb2.Shard]  # type: ignore[assignment]
+    """ActivateShard ends DrainShard. For a shard that takes tasks it changes nothing.
+
+    INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+    NOT_FOUND/SHARD_NOT_FOUND: the ring has no such shard.
+    """
+    RemoveShard: _aio.UnaryUnaryMultiCallable[_ring_service_pb2.RemoveShardRequest, _ring_service_pb2.Shard]  # type: ignore[assignment]
+    """RemoveShard takes a drained, empty shard out of the ring, and returns what it was. Its server takes
+    no part any more from then on, and can be stopped.
+
+    INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+    NOT_FOUND/SHARD_NOT_FOUND: the ring has no such shard.
+    FAILED_PRECONDITION/SHARD_NOT_EMPTY: it takes tasks, or still has some, or does not answer; force is
+    for a shard that is OUT.
     """
 
 class RingServiceServicer(metaclass=_abc_1.ABCMeta):
-    """RingService shows the ring of shards that queue the tasks."""
+    """RingService shows the ring of shards that queue the tasks, and changes it while everything runs. Each
+    change makes a new version of the ring, which all instances follow within moments; nothing stops
+    meanwhile, and no accepted task is lost.
+
+    Every method that changes something may answer UNAVAILABLE/ATTEMPTS_UNAVAILABLE while the database of
+    the ring does not.
+    """
 
     @_abc_1.abstractmethod
     def ListShards(
@@ -57,8 +157,79 @@ class RingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ring_service_pb2.ListShardsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ring_service_pb2.ListShardsResponse, _abc.Awaitable[_ring_service_pb2.ListShardsResponse]]:
-        """ListShards returns the shards with their state and load, in the order of the ring's table. A
-        shard that does not answer is listed as UNREACHABLE.
+        """ListShards returns the shards with their state and load, in the order of their names. A shard that
+        does not answer is listed as UNREACHABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def AddShard(
+        self,
+        request: _ring_service_pb2.AddShardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ring_service_pb2.Shard, _abc.Awaitable[_ring_service_pb2.Shard]]:
+        """AddShard takes a server into the ring. It must answer, be a primary, have the maxmemory-policy
+        noeviction, and hold nothing but what a removed shard may have left. Of N+1 shards of equal weight it
+        gets about 1/(N+1) of the keys. Adding a shard again as it is changes nothing.
+
+        INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
+        ALREADY_EXISTS/SHARD_EXISTS: the name has another address or weight, or the address another name.
+        FAILED_PRECONDITION/SHARD_UNUSABLE: the server cannot be used; the message says why.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateShard(
+        self,
+        request: _ring_service_pb2.UpdateShardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ring_service_pb2.Shard, _abc.Awaitable[_ring_service_pb2.Shard]]:
+        """UpdateShard changes a shard's address or weight. A server at another address begins anew: what waited
+        on the former one is dispatched again from the ledger.
+
+        INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule, or update_mask names another one.
+        NOT_FOUND/SHARD_NOT_FOUND: the ring has no such shard.
+        ALREADY_EXISTS/SHARD_EXISTS: another shard has the address.
+        FAILED_PRECONDITION/SHARD_UNUSABLE: the server at the new address cannot be used.
+        """
+
+    @_abc_1.abstractmethod
+    def DrainShard(
+        self,
+        request: _ring_service_pb2.DrainShardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ring_service_pb2.Shard, _abc.Awaitable[_ring_service_pb2.Shard]]:
+        """DrainShard lets a shard take no more tasks. What waits on it moves to the others, what workers have
+        ends there. Draining a draining shard changes nothing.
+
+        INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+        NOT_FOUND/SHARD_NOT_FOUND: the ring has no such shard.
+        FAILED_PRECONDITION/LAST_SHARD: no other shard would take tasks.
+        """
+
+    @_abc_1.abstractmethod
+    def ActivateShard(
+        self,
+        request: _ring_service_pb2.ActivateShardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ring_service_pb2.Shard, _abc.Awaitable[_ring_service_pb2.Shard]]:
+        """ActivateShard ends DrainShard. For a shard that takes tasks it changes nothing.
+
+        INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+        NOT_FOUND/SHARD_NOT_FOUND: the ring has no such shard.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveShard(
+        self,
+        request: _ring_service_pb2.RemoveShardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ring_service_pb2.Shard, _abc.Awaitable[_ring_service_pb2.Shard]]:
+        """RemoveShard takes a drained, empty shard out of the ring, and returns what it was. Its server takes
+        no part any more from then on, and can be stopped.
+
+        INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+        NOT_FOUND/SHARD_NOT_FOUND: the ring has no such shard.
+        FAILED_PRECONDITION/SHARD_NOT_EMPTY: it takes tasks, or still has some, or does not answer; force is
+        for a shard that is OUT.
         """
 
 def add_RingServiceServicer_to_server(servicer: RingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
