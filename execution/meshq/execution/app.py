@@ -87,7 +87,6 @@ class Execution:
     def __init__(self, kit: Kit) -> None:
         settings = kit.settings
         assert isinstance(settings, ExecutionSettings)
-        password = settings.shard_password.get_secret_value() if settings.shard_password else None
         times = Times(
             settings.lease_ttl, settings.heartbeat_interval, settings.delivery_timeout, settings.cancel_grace
         )
@@ -97,7 +96,7 @@ class Execution:
         self.attempts = AttemptStore(self.database)
         ring_table = RingTable(self.database)
         self.doorbell = Doorbell()
-        self.shards = Shards(kit.instance_id, self.doorbell, password)
+        self.shards = Shards(kit.instance_id, self.doorbell, settings.passwords())
         self.follower = RingFollower(ring_table, kit.etcd, self.shards, settings.wanted_shards())
         ledger = GrpcLedger(kit.channel())
         self.partitions = PartitionKeeper(self.database, ledger.attempted, _now_ms)

@@ -7,30 +7,38 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field, SecretStr
 
 from meshq.contract.limits import NAME_PATTERN
+from meshq.execution.ring.address import parse_address
 from meshq.execution.ring.hashring import RingShard
+from meshq.execution.ring.primary import Passwords
 from meshq.mesh.settings import CommaSeparated, ProcessSettings
 
 _MAX_WEIGHT = 100
-_MAX_PORT = 65_535
 
 
 def parse_shard(text: str) -> RingShard:
-    """A shard as settings name it: `name=host:port`, or `name=host:port*weight`."""
+    """A shard as settings name it: `name=address`, or `name=address*weight`."""
     name, _, rest = text.partition("=")
     address, star, weight = rest.partition("*")
-    host, _, port = address.rpartition(":")
-    if not NAME_PATTERN.fullmatch(name) or not host or not port.isdigit() or int(port) > _MAX_PORT:
+    if not NAME_PATTERN.fullmatch(name) or not address:
         raise ValueError(f"{text!r} must be name=host:port, with *weight behind it where it is not 1")
+    parsed = parse_address(address)
     if star and not (weight.isdigit() and 1 <= int(weight) <= _MAX_WEIGHT):
         raise ValueError(f"the weight of {name} must be 1 to {_MAX_WEIGHT}, not {weight!r}")
-    return RingShard(name, address, int(weight) if star else 1)
+    return RingShard(name, str(parsed), int(weight) if star else 1)
 
 
 def _shards(values: tuple[str, ...]) -> tuple[str, ...]:
-    names = [parse_shard(value).name for value in values]
+    """The shards one by one: between the Sentinels of one, too, there are commas."""
+    whole: list[str] = []
+    for value in values:
+        if whole and "=" not in value:
+            whole[-1] += f",{value}"
+        else:
+            whole.append(value)
+    names = [parse_shard(value).name for value in whole]
     if len(set(names)) != len(names):
         raise ValueError("names a shard twice")
-    return values
+    return tuple(whole)
 
 
 class ExecutionSettings(ProcessSettings):
@@ -41,9 +49,12 @@ class ExecutionSettings(ProcessSettings):
     database_url: SecretStr = Field(min_length=1)
     """The execution database: `postgresql://...`."""
     shards: Annotated[CommaSeparated, AfterValidator(_shards)] = ()
-    """Shards to make sure of in the ring: `name=host:port`, with commas between them."""
+    """Shards to make sure of in the ring: `name=host:port` or
+    `name=sentinel://host:port,host:port/primary`, with commas between them."""
     shard_password: SecretStr | None = None
     """The password of the shards' default user."""
+    sentinel_password: SecretStr | None = None
+    """The password of the Sentinels' default user."""
     lease_ttl: float = Field(15.0, ge=0.5, le=3_600)
     """Seconds after which a silent session is lost, with its leases."""
     heartbeat_interval: float = Field(5.0, ge=0.1, le=1_200)
@@ -56,3 +67,11 @@ class ExecutionSettings(ProcessSettings):
     def wanted_shards(self) -> list[RingShard]:
         """The shards that the settings name."""
         return [parse_shard(value) for value in self.shards]
+
+    def passwords(self) -> Passwords:
+        """What servers of the ring ask for."""
+        return Passwords(_revealed(self.shard_password), _revealed(self.sentinel_password))
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None

@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 
 import hiredis
 
+from meshq.execution.ring.address import parse_server
 from meshq.execution.ring.errors import ShardError, ShardUnavailable, from_reply
 
 _CONNECT_SECONDS: Final = 2.0
@@ -118,12 +119,13 @@ async def open_connection(address: str, name: str, password: str | None = None) 
 
     Raises:
         ShardUnavailable: The server cannot be reached, is still loading, or refuses.
+        ValueError: It is no address of a server.
     """
-    host, _, port = address.rpartition(":")
+    server = parse_server(address)
     try:
         async with asyncio.timeout(_CONNECT_SECONDS):
             loop = asyncio.get_running_loop()
-            _, connection = await loop.create_connection(Connection, host, int(port))
+            _, connection = await loop.create_connection(Connection, server.host, server.port)
     except (OSError, TimeoutError) as error:
         raise ShardUnavailable(f"cannot connect to {address}: {error or 'it does not answer'}") from error
     authentication = ("AUTH", "default", password) if password else ()

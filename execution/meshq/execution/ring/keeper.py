@@ -19,6 +19,7 @@ from meshq.execution.ring import keys, scripts
 from meshq.execution.ring.connection import Connection, open_connection
 from meshq.execution.ring.doorbell import Doorbell
 from meshq.execution.ring.errors import ShardError, ShardUnavailable
+from meshq.execution.ring.primary import Passwords, Primary, primary_of
 from meshq.execution.ring.shard import Held, Shard, ShardState, run_script
 from meshq.mesh.lifecycle import Repeater
 from meshq.mesh.telemetry import logger
@@ -92,17 +93,18 @@ class Keeper:
         instance_id: This instance.
         doorbell: Gets the shard's news.
         around: The rest of the instance.
-        password: Of the server, if it wants one.
+        passwords: Of the server, and of who knows where it is.
     """
 
     def __init__(
-        self, shard: Shard, instance_id: str, doorbell: Doorbell, around: Surroundings, password: str | None
+        self, shard: Shard, instance_id: str, doorbell: Doorbell, around: Surroundings, passwords: Passwords
     ) -> None:
         self.shard = shard
         self._instance_id = instance_id
         self._doorbell = doorbell
         self._around = around
-        self._password = password
+        self._passwords = passwords
+        self._primary: Primary | None = None
         self._connection: Connection | None = None
         self._compare_due = False
         self._complaint = ""
@@ -117,6 +119,8 @@ class Keeper:
         """Let go of the shard."""
         await self._repeater.stop()
         self._drop()
+        if self._primary is not None:
+            self._primary.close()
 
     async def run_once(self) -> float:
         """Look at the shard once; returns the seconds until the next look."""
@@ -145,23 +149,34 @@ class Keeper:
             await self._use(connection, int(meta["epoch"]), meta["state"])
 
     async def _connected(self) -> Connection:
-        if self._connection is None or self._connection.closed:
+        primary = self._primary or self._new_primary()
+        if self._connection is None or self._connection.closed or await primary.moved():
             self._drop()
-            name = f"meshq-{self._instance_id}"
-            self._connection = connection = await open_connection(
-                self.shard.member.address, name, self._password
-            )
+            server = str(await primary.find())
+            self._connection = connection = await open_connection(server, self._name(), self._passwords.shard)
+            self.shard.server = server
             connection.on_closed = lambda: self._closed(connection)
             for script in scripts.ALL:
                 connection.call("SCRIPT", "LOAD", script.text).add_done_callback(_ignore)
         return self._connection
+
+    def _new_primary(self) -> Primary:
+        address, wake = self.shard.member.address, self._repeater.wake
+        try:
+            self._primary = primary_of(address, self._name(), self._passwords, wake)
+        except ValueError as error:
+            raise ShardUnavailable(f"its address cannot be used: {error}") from error
+        return self._primary
+
+    def _name(self) -> str:
+        return f"meshq-{self._instance_id}"
 
     def _judge(self, info: dict[str, str]) -> None:
         policy = info.get("maxmemory_policy", _POLICY)
         if policy != _POLICY:
             raise ShardUnavailable(f"its maxmemory-policy is {policy}, it must be {_POLICY}")
         if info.get("role", "master") != "master":
-            raise ShardUnavailable("it is a replica; the ring needs the address of the primary")
+            raise ShardUnavailable(f"{self.shard.server} is a replica; the ring needs the primary")
 
     def _note_memory(self, info: dict[str, str]) -> None:
         used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
@@ -237,6 +252,7 @@ class Keeper:
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
+        self.shard.server = ""
         self.shard.detach()
         if connection is not None:
             connection.close()

@@ -123,6 +123,7 @@ class Shard:
         epoch: The epoch that this instance knows; 0 when it knows none.
         full: Whether the shard's memory is above the mark.
         used_memory: Bytes, as last seen.
+        server: Which server it is now, as `host:port`; empty while none is known.
         ring_version: The version of the ring that calls carry.
     """
 
@@ -133,6 +134,7 @@ class Shard:
         self.epoch = 0
         self.full = False
         self.used_memory = 0
+        self.server = ""
         self.ring_version = 0
         self.on_trouble: Callable[[], None] = lambda: None
         self.on_outdated: Callable[[], None] = lambda: None

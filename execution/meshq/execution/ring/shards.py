@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from meshq.execution.ring.doorbell import Doorbell, Due
 from meshq.execution.ring.hashring import Ring, RingShard
 from meshq.execution.ring.keeper import Keeper, Surroundings
+from meshq.execution.ring.primary import Passwords
 from meshq.execution.ring.shard import Shard
 from meshq.mesh.lifecycle import cancelled
 from meshq.mesh.telemetry import logger
 
 _log = logger(__name__)
+
+_NONE: Final = Passwords()
 
 
 class Shards:
@@ -21,7 +25,7 @@ class Shards:
     Args:
         instance_id: This instance.
         doorbell: Gets the shards' news.
-        password: Of the servers, if they want one.
+        passwords: Of the servers, if they want any.
 
     Attributes:
         ring: The ring as last loaded.
@@ -30,14 +34,14 @@ class Shards:
         on_change: Told when shards came or went.
     """
 
-    def __init__(self, instance_id: str, doorbell: Doorbell, password: str | None = None) -> None:
+    def __init__(self, instance_id: str, doorbell: Doorbell, passwords: Passwords = _NONE) -> None:
         self.ring = Ring(0, ())
         self.on_due: Due = lambda _name, _ms: None
         self.on_outdated: Callable[[], None] = lambda: None
         self.on_change: Callable[[], None] = lambda: None
         self._instance_id = instance_id
         self._doorbell = doorbell
-        self._password = password
+        self._passwords = passwords
         self._keepers: dict[str, Keeper] = {}
         self._around: Surroundings | None = None
         self._stopping: set[asyncio.Task[None]] = set()
@@ -105,7 +109,7 @@ class Shards:
         shard = Shard(member, self._instance_id, self._doorbell)
         shard.on_due = self.on_due
         shard.on_outdated = self.on_outdated
-        return Keeper(shard, self._instance_id, self._doorbell, self._around, self._password)
+        return Keeper(shard, self._instance_id, self._doorbell, self._around, self._passwords)
 
     async def _let_go(self, name: str) -> None:
         await self._keepers.pop(name).stop()
