@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import psycopg
 import pytest
 from fixtures.execution import wait_until
 
-from meshq.contract.errors import MeshqError, Reason, Unavailable
+from meshq.contract.errors import MeshqError, PreconditionFailed, Reason, Unavailable
 from meshq.contract.ids import new_task_id
 from meshq.execution.attempts.recorder import Recorder
 from meshq.execution.conversion.results import lost, with_error_text
@@ -15,7 +16,7 @@ from meshq.execution.model import Ended, Lease, Outcome, Status
 from meshq.execution.postgres.attempts import AttemptStore
 from meshq.execution.postgres.database import Database
 from meshq.execution.postgres.ring import RingTable
-from meshq.execution.ring.hashring import RingShard
+from meshq.execution.ring.hashring import Ring, RingShard
 from meshq.local.servers import Postgres
 from meshq.mesh.postgres.migrate import migrate, migrations
 
@@ -186,6 +187,40 @@ async def test_instances_that_start_together_make_one_version_of_the_ring(store:
     assert (await table.ensure_shards(shards[:1])).version == 1
     moved = await table.ensure_shards([RingShard("a", "h:9")])
     assert (moved.version, moved.shards) == (2, (RingShard("a", "h:9"), shards[1]))
+
+
+async def test_a_removed_shard_does_not_come_back_with_the_settings(store: Database) -> None:
+    table = RingTable(store)
+    shards = [RingShard("a", "h:1"), RingShard("b", "h:2")]
+    await table.ensure_shards(shards)
+
+    async def without_b(ring: Ring) -> list[RingShard]:
+        return [replace(shard, draining=True) for shard in ring.shards if shard.name != "b"]
+
+    assert (await table.change(without_b)).version == 2
+    assert (await table.ensure_shards(shards)).version == 2
+    rings = await table.load_rings(1)
+    assert [(ring.version, len(ring.shards)) for ring in rings] == [(1, 2), (2, 1)]
+    assert [ring.version for ring in await table.load_rings(2)] == [2]
+    assert rings[1].shards == (RingShard("a", "h:1", draining=True),)
+
+
+async def test_changes_of_the_ring_take_turns(store: Database) -> None:
+    table = RingTable(store)
+
+    async def add_one(ring: Ring) -> list[RingShard]:
+        return [*ring.shards, RingShard(f"shard-{len(ring.shards)}", "h:1")]
+
+    await asyncio.gather(*(table.change(add_one) for _ in range(5)))
+    ring = await table.load_ring()
+    assert (ring.version, len(ring.shards)) == (5, 5)
+
+    async def refuse(_ring: Ring) -> list[RingShard]:
+        raise PreconditionFailed("Not now.", Reason.LAST_SHARD)
+
+    with pytest.raises(PreconditionFailed):
+        await table.change(refuse)
+    assert (await table.load_ring()).version == 5
 
 
 async def test_epochs_are_never_used_twice(store: Database) -> None:

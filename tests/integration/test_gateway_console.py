@@ -93,7 +93,7 @@ class Stand:
 
     def __init__(self) -> None:
         self.queues = Queues()  # type: ignore[abstract]
-        self.ring = Ring()
+        self.ring = Ring()  # type: ignore[abstract]
         self.console: Console
         self.http: aiohttp.ClientSession
 

@@ -193,8 +193,9 @@ async def test_a_component_that_comes_later_is_served_without_a_restart(
             return ring_service_pb2.ListShardsResponse(shards=[shard])
 
     name = "meshq.v1.RingService"
+    ring = Ring()  # type: ignore[abstract]
     service = ServedService(
-        name, lambda server: ring_service_pb2_grpc.add_RingServiceServicer_to_server(Ring(), server)
+        name, lambda server: ring_service_pb2_grpc.add_RingServiceServicer_to_server(ring, server)
     )
     server, port = await start_server([service])
     etcd = EtcdClient((etcd_server.endpoint,))

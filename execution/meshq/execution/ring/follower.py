@@ -32,7 +32,7 @@ class RingStore(Protocol):
         """The current version; version 0 without shards when there is none."""
 
     async def ensure_shards(self, shards: Sequence[RingShard]) -> Ring:
-        """Make a new version when some of the shards are missing or have another address or weight."""
+        """Make a new version when shards that were never there are missing, or some have changed."""
 
 
 class Etcd(Protocol):
@@ -107,7 +107,13 @@ class RingFollower:
 def announcement(ring: Ring) -> bytes:
     """The ring as etcd shows it, for people and for other programs."""
     shards = [
-        {"name": shard.name, "address": shard.address, "weight": shard.weight, "draining": shard.draining}
+        {
+            "name": shard.name,
+            "address": shard.address,
+            "weight": shard.weight,
+            "draining": shard.draining,
+            "out": shard.out,
+        }
         for shard in ring.shards
     ]
     return json.dumps({"version": ring.version, "shards": shards}).encode()

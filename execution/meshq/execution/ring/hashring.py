@@ -28,15 +28,22 @@ class RingShard:
 
     Attributes:
         name: Stable over restarts and moves.
-        address: `host:port`.
+        address: `host:port`, or whose primary it is; see `address`.
         weight: Its share relative to the others.
         draining: Whether it takes no new tasks.
+        out: Whether it could not be used for so long that nobody asks it anything; it comes back empty.
     """
 
     name: str
     address: str
     weight: int = 1
     draining: bool = False
+    out: bool = False
+
+    @property
+    def takes(self) -> bool:
+        """Whether new tasks belong to it."""
+        return not self.draining and not self.out
 
 
 class Ring:
@@ -44,15 +51,19 @@ class Ring:
 
     Args:
         version: Counts the versions.
-        shards: All shards, draining ones included.
+        shards: All shards, also those that take no tasks.
     """
 
     def __init__(self, version: int, shards: Iterable[RingShard]) -> None:
         self.version = version
         self.shards = tuple(sorted(shards, key=lambda shard: shard.name))
-        points = sorted(point for shard in self.shards if not shard.draining for point in _points(shard))
+        points = sorted(point for shard in self.shards if shard.takes for point in _points(shard))
         self._hashes = [point for point, _ in points]
         self._names = [name for _, name in points]
+
+    def member(self, name: str) -> RingShard | None:
+        """The shard of that name."""
+        return next((shard for shard in self.shards if shard.name == name), None)
 
     def owner(self, key: bytes) -> str | None:
         """The name of the shard that takes a key; None when no shard takes tasks."""
