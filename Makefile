@@ -8,6 +8,8 @@ STAMP := $(VENV)/.stamp
 TEST_PROCESSES ?= 2
 # More for the benchmark, such as BENCH="limits delay --repeat 5"; BENCH=--help shows what there is.
 BENCH ?=
+# Which faults, such as FAULTS="-k kill-worker"; tests/faults/README.md says more.
+FAULTS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup generate verify lint format test faults demo up bench clean
@@ -43,8 +45,8 @@ format: $(STAMP) ## Put the code into its style
 test: $(STAMP) ## Run the unit, integration and end-to-end tests on real servers
 	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadgroup
 
-faults: $(STAMP) ## Kill every kind of process in the middle of a run of 20,000 tasks
-	$(BIN)/pytest tests/faults
+faults: $(STAMP) ## Break everything that can break, under load, and check that nothing is lost
+	$(BIN)/pytest tests/faults $(FAULTS)
 
 demo: $(STAMP) ## Start the whole system and run the main job on real input
 	$(BIN)/python -m meshq.local.demo

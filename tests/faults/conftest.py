@@ -1,23 +1,45 @@
-"""A system for each fault test."""
+"""Systems for fault runs, and the report at their end."""
 
+import os
+import random
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
-from faults.load import Load
+import pytest_asyncio
+from faults import report
+from faults.systems import Systems
+from faults.workload import SHORT
 
-from meshq.client import Client
-from meshq.local.system import System
+REPORT = Path(os.environ.get("MESHQ_FAULT_REPORT", ".meshq/faults/report.json"))
+SEED = os.environ.get("MESHQ_FAULT_SEED", "")
+_lines = pytest.StashKey[list[report.Line]]()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def systems() -> AsyncIterator[Systems]:
+    made = Systems()
+    yield made
+    await made.close()
 
 
 @pytest.fixture
-async def system() -> AsyncIterator[System]:
-    """A whole system of its own for each test, so that one fault does not hide another."""
-    async with System(ephemeral=True, port=0) as system:
-        yield system
+def seed() -> int:
+    """MESHQ_FAULT_SEED, or 1 in the short form, or any: the report says which it was."""
+    if SEED:
+        return int(SEED)
+    return 1 if SHORT else random.randrange(1, 1_000_000)
 
 
 @pytest.fixture
-async def load(system: System) -> AsyncIterator[Load]:
-    """A load on the system's edge."""
-    async with Client(system.edge, timeout=60) as client:
-        yield Load(system, client)
+def lines(request: pytest.FixtureRequest) -> list[report.Line]:
+    """The lines of the report."""
+    return request.config.stash.setdefault(_lines, [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if made := config.stash.get(_lines, []):
+        report.write(made, REPORT)
+        terminalreporter.write_line("")
+        terminalreporter.write_line(report.printed(made))
+        terminalreporter.write_line(f"\nwritten to {REPORT}")

@@ -1,0 +1,40 @@
+"""Processes that are killed, and components that are asked to stop."""
+
+from __future__ import annotations
+
+import redis.asyncio as redis
+from faults.table import Act, Fault, Scene, add
+
+COMPONENTS = ("management-1", "execution-1", "worker-1", "registry", "gateway")
+SERVERS = ("shard-1", "etcd", "postgres")
+
+
+def kill(name: str) -> Act:
+    """Kill -9; the supervisor starts it again."""
+
+    async def act(scene: Scene) -> None:
+        scene.system.kill(name)
+
+    return act
+
+
+def terminate(name: str) -> Act:
+    """What a rolling restart does to one process."""
+
+    async def act(scene: Scene) -> None:
+        scene.system.terminate(name)
+
+    return act
+
+
+async def wipe_shard(scene: Scene) -> None:
+    """All that a shard knows is gone at once."""
+    async with redis.Redis.from_url(f"redis://{scene.system.shards['shard-2']}") as shard:
+        await shard.flushall()
+
+
+for _name in (*COMPONENTS, *SERVERS):
+    add(Fault(f"kill-{_name}", kill(_name)))
+for _name in COMPONENTS:
+    add(Fault(f"terminate-{_name}", terminate(_name)))
+add(Fault("wipe-shard", wipe_shard))
