@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -61,13 +62,17 @@ class Setup:
         environment = {**process.environment, **dict(self.environment)}
         if process.kind is not Kind.WORKER:
             return replace(process, environment=environment)
-        own = {handlers.FILE_VARIABLE: str(executions_of(data)), "PYTHONPATH": str(TESTS)}
+        own = {handlers.FILE_VARIABLE: str(executions_of(data)), "PYTHONPATH": _path()}
         return replace(process, command=_worker(process.name), environment={**environment, **own})
 
 
 def executions_of(data: Path) -> Path:
     """The file that the handlers of a system write."""
     return data / "executions.jsonl"
+
+
+def _path() -> str:
+    return os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH", "")]))
 
 
 def _worker(name: str) -> tuple[str, ...]:
