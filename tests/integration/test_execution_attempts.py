@@ -234,7 +234,8 @@ async def test_migrations_are_applied_once_and_newer_databases_refused(
 ) -> None:
     async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
         assert await migrate(connection, PACKAGE) == []
-        assert [step.number for step in migrations(PACKAGE)] == list(range(1, len(migrations(PACKAGE)) + 1))
+        numbers = [step.number for step in migrations(PACKAGE)]
+        assert numbers == sorted(set(numbers))
         await connection.execute("INSERT INTO migrations (number, name) VALUES (9999, 'later')")
         with pytest.raises(MeshqError, match="9999"):
             await migrate(connection, PACKAGE)

@@ -14,6 +14,7 @@ from meshq.execution.attempts.checkpoints import Checkpoints
 from meshq.execution.attempts.completions import Completions
 from meshq.execution.attempts.deferrals import Deferrals
 from meshq.execution.attempts.expirer import Expirer, Makers
+from meshq.execution.attempts.fence import Fence
 from meshq.execution.attempts.leftovers import Leftovers
 from meshq.execution.attempts.recorded import RecordedEnds
 from meshq.execution.attempts.recorder import Recorder
@@ -28,14 +29,22 @@ from meshq.execution.postgres.attempts import AttemptStore
 from meshq.execution.postgres.checkpoints import CheckpointStore
 from meshq.execution.postgres.database import Database
 from meshq.execution.postgres.deferrals import DeferralStore
+from meshq.execution.postgres.generation import GenerationTable
+from meshq.execution.postgres.outages import OutageTable
 from meshq.execution.postgres.partitions import PartitionKeeper
 from meshq.execution.postgres.queues import QueueStore
 from meshq.execution.postgres.ring import RingTable
 from meshq.execution.queues.configs import QueueConfigs
 from meshq.execution.queues.homes import Homes, Queues
+from meshq.execution.ring.changes import RingChanges
 from meshq.execution.ring.doorbell import Doorbell
 from meshq.execution.ring.follower import RingFollower
+from meshq.execution.ring.generations import Generations
+from meshq.execution.ring.gauges import Gauges
 from meshq.execution.ring.keeper import Surroundings
+from meshq.execution.ring.mover import Mover
+from meshq.execution.ring.outages import REPORT_VALID_SECONDS, Outages
+from meshq.execution.ring.servers import Servers
 from meshq.execution.ring.shard import Held
 from meshq.execution.ring.shards import Shards
 from meshq.execution.servicers import attempt, dispatch, progress, ring, worker
@@ -95,6 +104,7 @@ class Execution:
         self.database = Database(settings.database_url.get_secret_value())
         self.attempts = AttemptStore(self.database)
         ring_table = RingTable(self.database)
+        self.generations = Generations(GenerationTable(self.database))
         self.doorbell = Doorbell()
         self.shards = Shards(kit.instance_id, self.doorbell, settings.passwords())
         self.follower = RingFollower(ring_table, kit.etcd, self.shards, settings.wanted_shards())
@@ -106,7 +116,9 @@ class Execution:
         checkpoint_store = CheckpointStore(self.database)
         self.checkpoints = Checkpoints(checkpoint_store)
         self.leftovers = Leftovers(checkpoint_store, ledger.open_among)
-        self.deferrals = Deferrals(DeferralStore(self.database), self.shards, self.reporter)
+        deferral_store = DeferralStore(self.database)
+        self.deferrals = Deferrals(deferral_store, self.shards, self.reporter)
+        fence = Fence(lambda: self.generations.current.first_epoch, deferral_store.among)
         self.expirer = Expirer(
             self.shards,
             self.recorder,
@@ -160,7 +172,9 @@ class Execution:
             self.sessions,
             self.polls,
             receipts=self.receipts,
-            completions=Completions(self.recorder, self.shards, self.deferrals, self.checkpoints, board),
+            completions=Completions(
+                self.recorder, self.shards, self.deferrals, self.checkpoints, board, fence=fence
+            ),
             handlers=Handlers(news, board, self.checkpoints, self.beats),
             workers=workers,
         )
@@ -173,10 +187,26 @@ class Execution:
         )
         self._progress = progress.ProgressServicer(news)
         self._attempt = attempt.AttemptServicer(self.attempts, inquiries)
-        self._ring = ring.RingServicer(self.shards)
+        servers = Servers(kit.instance_id, settings.passwords())
+        self._ring = ring.RingServicer(
+            self.shards, RingChanges(ring_table, self.shards, self.follower, servers)
+        )
+        self.mover = Mover(self.shards, intake.requeue)
+        self.gauges = Gauges(self.shards)
+        self.outages = Outages(
+            kit.instance_id,
+            self.shards,
+            versions=ring_table,
+            reports=OutageTable(self.database, REPORT_VALID_SECONDS),
+            servers=servers,
+            live=self._live,
+            follow=self.follower.run_once,
+            after=max(settings.shard_out_after, settings.lease_ttl),
+        )
         self.shards.surround(
             Surroundings(
                 next_epoch=ring_table.next_epoch,
+                generations=self.generations,
                 ended=self.attempts.ended,
                 live=self._live,
                 holders=self.sessions,
@@ -206,6 +236,7 @@ class Execution:
         """In the order in which they start."""
         return [
             self.database,
+            self.generations,
             self.partitions,
             self.reporter,
             self.recorder,
@@ -215,6 +246,9 @@ class Execution:
             self.shards,
             self.follower,
             self.homes,
+            self.mover,
+            self.outages,
+            self.gauges,
             self.expirer,
             self.deferrals,
             self.leftovers,

@@ -13,6 +13,7 @@ from typing import Any
 from meshq.contract.errors import MeshqError
 from meshq.execution.attempts.checkpoints import Checkpoints
 from meshq.execution.attempts.deferrals import Deferrals
+from meshq.execution.attempts.fence import Fence
 from meshq.execution.attempts.recorder import Recorder
 from meshq.execution.conversion.results import Reported
 from meshq.execution.model import Deferral, Ended, Lease, Status
@@ -35,6 +36,7 @@ class Completions:
         deferrals: Keep what somebody else will complete.
         checkpoints: Are written before an end is recorded.
         board: Forgets the progress of what has ended.
+        fence: Keeps out leases of another history.
     """
 
     def __init__(
@@ -44,16 +46,42 @@ class Completions:
         deferrals: Deferrals,
         checkpoints: Checkpoints,
         board: ProgressBoard,
+        *,
+        fence: Fence,
     ) -> None:
         self._recorder = recorder
         self._shards = shards
         self._deferrals = deferrals
         self._checkpoints = checkpoints
         self._board = board
+        self._fence = fence
         self._tasks: set[asyncio.Task[None]] = set()
 
     def submit(self, results: Sequence[Reported], answer: Answer) -> None:
         """Settle results; `answer` is called once or several times with tokens and what became of them."""
+        if self._fence.concerns(result.lease for result in results):
+            self._go(self._submit_some(results, answer))
+        else:
+            self._submit(results, answer)
+
+    async def _submit_some(self, results: Sequence[Reported], answer: Answer) -> None:
+        """Settle what is of this history."""
+        verdicts = await self._fenced(results)
+        answer([(result.token, verdict) for result, verdict in verdicts if verdict is not None])
+        rest = [result for result, verdict in verdicts if verdict is None]
+        if rest:
+            self._submit(rest, answer)
+
+    async def _fenced(self, results: Sequence[Reported]) -> list[tuple[Reported, Status | None]]:
+        """Each result with what becomes of it if it must not be settled."""
+        try:
+            outside = await self._fence.outside(result.lease for result in results)
+        except MeshqError as error:
+            _log.warning("leases of earlier times not looked at", reason=error.message)
+            return [(result, Status.TRY_LATER) for result in results]
+        return [(result, Status.LEASE_LOST if result.lease in outside else None) for result in results]
+
+    def _submit(self, results: Sequence[Reported], answer: Answer) -> None:
         rows = [result.ended for result in results if result.ended is not None]
         if rows:
             tokens = [result.token for result in results if result.ended is not None]
@@ -76,6 +104,13 @@ class Completions:
 
     async def settle(self, results: Sequence[Reported]) -> list[Status]:
         """Settle results and wait for what became of each."""
+        if not self._fence.concerns(result.lease for result in results):
+            return await self._settle(results)
+        verdicts = await self._fenced(results)
+        settled = iter(await self._settle([result for result, verdict in verdicts if verdict is None]))
+        return [next(settled) if verdict is None else verdict for _, verdict in verdicts]
+
+    async def _settle(self, results: Sequence[Reported]) -> list[Status]:
         rows = [result.ended for result in results if result.ended is not None]
         deferrals = [result.deferral for result in results if result.deferral is not None]
         back = [result.lease for result in results if result.ended is None and result.deferral is None]

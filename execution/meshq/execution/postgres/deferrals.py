@@ -14,6 +14,7 @@ from meshq.mesh.postgres.arrays import bigints, byteas, integers, texts, uuids
 _STORE: Final = statement("store_deferrals")
 _LOAD: Final = statement("load_deferrals")
 _SWEEP: Final = statement("sweep_deferrals")
+_AMONG: Final = statement("deferred_leases")
 
 Key = tuple[bytes, int]
 
@@ -58,6 +59,21 @@ class DeferralStore:
                 lease = Lease(task_id.bytes, attempt, epoch, number, shard, tenant, leased_ms)
                 found.append(Deferral(lease, worker_id, lane, extras, timeout_ms))
             return found
+
+        return await self._database.run(work)
+
+    async def among(self, leases: Sequence[Lease]) -> set[tuple[bytes, int, int, int]]:
+        """Those of the leases that are deferred: task, attempt, epoch and number of each."""
+        columns = (
+            uuids([lease.task_id for lease in leases]),
+            integers([lease.attempt for lease in leases]),
+            bigints([lease.epoch for lease in leases]),
+            bigints([lease.number for lease in leases]),
+        )
+
+        async def work(connection: Connection) -> set[tuple[bytes, int, int, int]]:
+            cursor = await connection.execute(_AMONG, columns, binary=True)
+            return {(task_id.bytes, *rest) for task_id, *rest in await cursor.fetchall()}
 
         return await self._database.run(work)
 

@@ -1,9 +1,9 @@
 """Keeps one shard in use: connects, looks at its identity, and recovers it after a wipe.
 
-A shard's identity is (epoch, run id, replication id). The first time and whenever they do not fit any more,
-one instance begins a new epoch, and the shard is RECOVERING until every live instance has adopted the leases
-that its sessions hold, or one lease time has passed. An instance uses a shard only after it has adopted
-on it.
+A shard's identity is (epoch, run id, replication id), and its content is of one generation of the database.
+The first time and whenever they do not fit any more, one instance begins a new epoch, and the shard is
+RECOVERING until every live instance has adopted the leases that its sessions hold, or one lease time has
+passed. An instance uses a shard only after it has adopted on it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from meshq.execution.ring import keys, scripts
 from meshq.execution.ring.connection import Connection, open_connection
 from meshq.execution.ring.doorbell import Doorbell
 from meshq.execution.ring.errors import ShardError, ShardUnavailable
+from meshq.execution.ring.generations import UNNAMED, Generations
 from meshq.execution.ring.primary import Passwords, Primary, primary_of
 from meshq.execution.ring.shard import Held, Shard, ShardState, run_script
 from meshq.mesh.lifecycle import Repeater
@@ -57,6 +58,7 @@ class Surroundings(NamedTuple):
 
     Attributes:
         next_epoch: An epoch that was never used.
+        generations: The history that this is.
         ended: Which of some attempts (id, attempt) have ended.
         live: The ids of all running instances.
         holders: Whose leases are adopted.
@@ -68,6 +70,7 @@ class Surroundings(NamedTuple):
     """
 
     next_epoch: Callable[[], Awaitable[int]]
+    generations: Generations
     ended: Callable[[Sequence[tuple[bytes, int]]], Awaitable[Collection[tuple[bytes, int]]]]
     live: Callable[[], Collection[str]]
     holders: Holders
@@ -140,10 +143,10 @@ class Keeper:
         self._judge(info)
         self._note_memory(info)
         identity = Identity(info["run_id"], info["master_replid"])
-        if (meta.get("run_id"), meta.get("replication_id")) != identity:
+        if (meta.get("run_id"), meta.get("replication_id")) != identity or not self._is_ours(meta):
             self.shard.detach()
             async with asyncio.timeout(_ADOPT_SECONDS):
-                await self._claim(connection, identity, meta.get("epoch", ""))
+                await self._claim(connection, identity, meta)
                 meta = _parse_hash(await connection.call("HGETALL", keys.META))
         async with asyncio.timeout(_ADOPT_SECONDS):
             await self._use(connection, int(meta["epoch"]), meta["state"])
@@ -183,10 +186,19 @@ class Keeper:
         self.shard.used_memory = used
         self.shard.full = most > 0 and used > _MEMORY_MARK * most
 
-    async def _claim(self, connection: Connection, identity: Identity, seen: str) -> None:
+    def _is_ours(self, meta: dict[str, str]) -> bool:
+        return meta.get("generation", UNNAMED) == self._around.generations.current.name
+
+    async def _claim(self, connection: Connection, identity: Identity, meta: dict[str, str]) -> None:
+        """Begin a new epoch, unless it is this instance that has not heard of a new generation."""
+        known = self._around.generations.current
+        generation = await self._around.generations.refresh()
+        if generation != known and self._is_ours(meta):
+            return
         epoch = await self._around.next_epoch()
+        seen = meta.get("epoch", "")
         won = await run_script(
-            connection, scripts.OPEN_EPOCH, epoch, self.shard.ring_version, seen, *identity
+            connection, scripts.OPEN_EPOCH, epoch, self.shard.ring_version, seen, *identity, generation.name
         )
         if int(won) == epoch:
             _log.info("shard begins a new epoch", shard=self.shard.name, epoch=epoch)
@@ -210,8 +222,9 @@ class Keeper:
     async def _enter(self, connection: Connection, epoch: int, *, recovering: bool) -> None:
         """Configure it, adopt what the sessions of this instance run, then let everybody use the shard."""
         shard = self.shard
+        shard.first_epoch = self._around.generations.current.first_epoch
         aside = Shard(shard.member, self._instance_id, self._doorbell)
-        aside.ring_version = shard.ring_version
+        aside.ring_version, aside.first_epoch = shard.ring_version, shard.first_epoch
         aside.attach(connection, epoch)
         configs = self._around.configs(shard.name)
         for at in range(0, len(configs), MAX_FRAME_ITEMS):

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 META: Final = "mq:meta"
-"""Hash: epoch, ring, state, begun, run_id, replication_id, leases (the counter of lease ids); limited once a
-queue was configured, weighted once a task had a weight of its own."""
+"""Hash: epoch, ring, state, begun, run_id, replication_id, generation, leases (the counter of lease ids);
+limited once a queue was configured, weighted once a task had a weight of its own."""
 
 _NAMES: Final = {
     "META": META,

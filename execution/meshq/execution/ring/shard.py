@@ -121,6 +121,7 @@ class Shard:
 
     Attributes:
         epoch: The epoch that this instance knows; 0 when it knows none.
+        first_epoch: Leases of epochs before this one are of another history, and are not taken over.
         full: Whether the shard's memory is above the mark.
         used_memory: Bytes, as last seen.
         server: Which server it is now, as `host:port`; empty while none is known.
@@ -132,6 +133,7 @@ class Shard:
         self.name = member.name
         self.state = ShardState.UNREACHABLE
         self.epoch = 0
+        self.first_epoch = 0
         self.full = False
         self.used_memory = 0
         self.server = ""
@@ -313,6 +315,15 @@ class Shard:
 
     async def adopt(self, held: Sequence[Held], poll_ms: int) -> list[bool]:
         """Take over leases that workers still hold; says for each whether it goes on."""
+        # What is to be completed later was kept by the database, so that it is of this history.
+        ours = [item.lease.epoch >= self.first_epoch or item.deferred_ms > 0 for item in held]
+        taken = [item for item, is_ours in zip(held, ours, strict=True) if is_ours]
+        verdicts = iter(await self._adopt(taken, poll_ms))
+        return [is_ours and next(verdicts) for is_ours in ours]
+
+    async def _adopt(self, held: Sequence[Held], poll_ms: int) -> list[bool]:
+        if not held:
+            return []
         arguments: list[Argument] = [poll_ms]
         for item in held:
             lease = item.lease

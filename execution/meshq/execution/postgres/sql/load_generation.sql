@@ -1,0 +1,1 @@
+SELECT generation::text, first_epoch FROM generations
