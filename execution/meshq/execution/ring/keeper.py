@@ -34,6 +34,7 @@ _MEMORY_MARK: Final = 0.85
 _ADOPT_SECONDS: Final = 30.0
 _ADOPT_AT_ONCE: Final = 500
 _POLICY: Final = "noeviction"
+_NO_HISTORY: Final = "0" * 40
 
 
 class Holders(Protocol):
@@ -143,7 +144,7 @@ class Keeper:
         self._judge(info)
         self._note_memory(info)
         identity = Identity(info["run_id"], info["master_replid"])
-        if (meta.get("run_id"), meta.get("replication_id")) != identity or not self._is_ours(meta):
+        if not (_is_same(meta, info) and self._is_ours(meta)):
             self.shard.detach()
             async with asyncio.timeout(_ADOPT_SECONDS):
                 await self._claim(connection, identity, meta)
@@ -274,6 +275,18 @@ class Keeper:
         if text != self._complaint:
             self._complaint = text
             _log.warning("shard cannot be used", shard=self.shard.name, reason=text)
+
+
+def _is_same(meta: dict[str, str], info: dict[str, str]) -> bool:
+    """Whether the content is still the one of which the server knows.
+
+    A server takes another replication id when it is promoted, and then says of which history it is the next; but
+    also, without a history, when its first replica joins it or its last one has been gone for long.
+    """
+    if meta.get("run_id") != info["run_id"]:
+        return False
+    promoted = info.get("master_replid2", _NO_HISTORY) != _NO_HISTORY
+    return not promoted or meta.get("replication_id") == info["master_replid"]
 
 
 def _ignore(answer: asyncio.Future[Any]) -> None:
