@@ -1,4 +1,7 @@
-"""Progress and output of running tasks, passed on to whoever watches. Only the latest progress is kept."""
+"""Progress and output of running tasks, passed on to whoever watches. Only the latest progress is kept.
+
+What waits and what is kept is bounded in number and in bytes, however much handlers say.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from contextlib import suppress
 from typing import Any, Final
 
 _MAX_WAITING: Final = 2_000
+_MAX_WAITING_BYTES: Final = 8 << 20
 _MAX_KEPT: Final = 50_000
+_MAX_KEPT_BYTES: Final = 32 << 20
 
 
 class Listener:
@@ -18,12 +23,16 @@ class Listener:
     def __init__(self) -> None:
         self.watched: set[bytes] = set()
         self.closed = False
-        self._news: deque[Any] = deque(maxlen=_MAX_WAITING)
+        self._news: deque[tuple[Any, int]] = deque()
+        self._bytes = 0
         self._wake = asyncio.Event()
 
-    def put(self, item: Any) -> None:
-        """Queue a piece of news."""
-        self._news.append(item)
+    def put(self, item: Any, size: int) -> None:
+        """Queue a piece of news of so many bytes."""
+        self._news.append((item, size))
+        self._bytes += size
+        while len(self._news) > _MAX_WAITING or self._bytes > _MAX_WAITING_BYTES:
+            self._bytes -= self._news.popleft()[1]
         self._wake.set()
 
     def close(self) -> None:
@@ -38,8 +47,9 @@ class Listener:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._wake.wait()
-        found = list(self._news)
+        found = [item for item, _ in self._news]
         self._news.clear()
+        self._bytes = 0
         return found
 
 
@@ -47,24 +57,29 @@ class ProgressBoard:
     """The latest progress of the tasks that workers of this instance run; of very many the latest."""
 
     def __init__(self) -> None:
-        self._latest: OrderedDict[bytes, Any] = OrderedDict()
+        self._latest: OrderedDict[bytes, tuple[Any, int]] = OrderedDict()
+        self._bytes = 0
 
     def note(self, task_id: bytes, progress: Any) -> None:
         """A handler has reported."""
-        self._latest[task_id] = progress
-        self._latest.move_to_end(task_id)
-        if len(self._latest) > _MAX_KEPT:
-            self._latest.popitem(last=False)
+        self.forget([task_id])
+        size = progress.ByteSize()
+        self._latest[task_id] = progress, size
+        self._bytes += size
+        while len(self._latest) > _MAX_KEPT or self._bytes > _MAX_KEPT_BYTES:
+            self._bytes -= self._latest.popitem(last=False)[1][1]
 
     def of(self, task_id: bytes) -> Any | None:
         """What the handler of a task last said, None if nothing is known."""
-        return self._latest.get(task_id)
+        found = self._latest.get(task_id)
+        return found[0] if found else None
 
     def forget(self, task_ids: Iterable[bytes]) -> None:
         """Tasks have ended."""
         if self._latest:
             for task_id in task_ids:
-                self._latest.pop(task_id, None)
+                found = self._latest.pop(task_id, None)
+                self._bytes -= found[1] if found else 0
 
 
 class NewsRoom:
@@ -98,6 +113,9 @@ class NewsRoom:
         self.unwatch(listener, listener.watched)
 
     def tell(self, task_id: bytes, item: Any) -> None:
-        """Pass on a piece of news."""
-        for listener in self._watchers.get(task_id, ()):
-            listener.put(item)
+        """Pass on a piece of news, a message."""
+        watchers = self._watchers.get(task_id)
+        if watchers:
+            size = item.ByteSize()
+            for listener in watchers:
+                listener.put(item, size)

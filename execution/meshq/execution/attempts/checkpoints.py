@@ -4,16 +4,21 @@ A task's first checkpoint is written at once, the next ones at most every `CHECK
 waits is written before an end of the attempt is recorded here. Whoever hands the task out again reads the
 table, and what waits in this instance. A worker that polls may report the end to another instance, so what it
 says is written before it is answered.
+
+While the database is away only so many bytes wait; what comes above that is dropped, and a later attempt
+goes on from an earlier point.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from time import monotonic
 from typing import Final, Protocol
+
+from prometheus_client import Counter
 
 from meshq.contract.errors import MeshqError
 from meshq.contract.limits import CHECKPOINT_INTERVAL_SECONDS, MAX_CHECKPOINT_BYTES, MAX_FRAME_BYTES
@@ -25,6 +30,8 @@ _log = logger(__name__)
 
 _IDLE_SECONDS: Final = 3_600.0
 _AT_ONCE: Final = MAX_FRAME_BYTES // MAX_CHECKPOINT_BYTES
+_MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
+_DROPPED: Final = Counter("meshq_checkpoints_dropped", "Checkpoints dropped since too many waited.")
 
 
 class Store(Protocol):
@@ -46,7 +53,7 @@ class Checkpoints:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._waiting: dict[bytes, Checkpoint] = {}
+        self._waiting = _Waiting()
         self._under_way: set[bytes] = set()
         # Tasks that may be written now, and those whose last write is too young, with their times.
         self._ready: dict[bytes, None] = {}
@@ -71,7 +78,9 @@ class Checkpoints:
         waiting = self._waiting.get(task_id)
         if waiting is not None and waiting.attempt > checkpoint.attempt:
             return
-        self._waiting[task_id] = checkpoint
+        if not self._waiting.put(checkpoint, _MAX_WAITING_BYTES):
+            _DROPPED.inc()
+            return
         if task_id not in self._resting:
             self._ready[task_id] = None
             self._repeater.wake()
@@ -102,7 +111,7 @@ class Checkpoints:
         """Write what waits of attempts that end; raises `MeshqError` when the database does not answer."""
         for row in rows:
             if row.outcome == Outcome.SUCCEEDED:
-                self._waiting.pop(row.task_id, None)
+                self._waiting.pop(row.task_id)
                 self._ready.pop(row.task_id, None)
         await self._write([row.task_id for row in rows if row.outcome != Outcome.SUCCEEDED])
 
@@ -131,13 +140,14 @@ class Checkpoints:
     async def _write_part(self, task_ids: list[bytes]) -> None:
         if not task_ids:
             return
-        rows = [self._waiting.pop(task_id) for task_id in task_ids]
+        rows = [row for task_id in task_ids if (row := self._waiting.pop(task_id)) is not None]
         self._under_way = set(task_ids)
         try:
             await self._store.store(rows)
         except BaseException:
             for row in rows:
-                self._waiting.setdefault(row.task_id, row)
+                if row.task_id not in self._waiting:
+                    self._waiting.put(row)
             raise
         finally:
             self._under_way = set()
@@ -146,3 +156,40 @@ class Checkpoints:
             self._ready.pop(task_id, None)
             self._resting[task_id] = until
             self._order.append((until, task_id))
+
+
+class _Waiting:
+    """The checkpoints that are to be written, one of each task, and how many bytes they are."""
+
+    def __init__(self) -> None:
+        self._rows: dict[bytes, Checkpoint] = {}
+        self._bytes = 0
+
+    def __contains__(self, task_id: bytes) -> bool:
+        return task_id in self._rows
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def get(self, task_id: bytes) -> Checkpoint | None:
+        """That of a task."""
+        return self._rows.get(task_id)
+
+    def put(self, row: Checkpoint, most: int | None = None) -> bool:
+        """Add one in the place of its task's former one; False when that would be more than so many bytes."""
+        before = self._rows.get(row.task_id)
+        size = self._bytes + len(row.content) - (len(before.content) if before else 0)
+        if most is not None and size > most:
+            return False
+        self._rows[row.task_id] = row
+        self._bytes = size
+        return True
+
+    def pop(self, task_id: bytes) -> Checkpoint | None:
+        """Take that of a task away."""
+        row = self._rows.pop(task_id, None)
+        self._bytes -= len(row.content) if row else 0
+        return row

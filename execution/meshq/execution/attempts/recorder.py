@@ -1,6 +1,7 @@
 """Records the ends of attempts, many in one statement.
 
-One statement is under way at a time; what arrives meanwhile goes with the next. Whatever is recorded
+One statement is under way at a time; what arrives meanwhile goes with the next, and when too much waits it is
+answered TRY_LATER at once. Whatever is recorded
 afterwards - the end that was just inserted, or an earlier one that had won - is reported to the ledger, so
 that a report that an instance died over is made by the next one who asks.
 """
@@ -21,6 +22,9 @@ from meshq.mesh.telemetry import logger
 _log = logger(__name__)
 
 _MAX_BYTES: Final = 8 * 1024 * 1024
+_MAX_WAITING: Final = 50_000
+_MAX_WAITING_BYTES: Final = 128 * 1024 * 1024
+"""What may wait while the database is slow; beyond that the leases keep it."""
 _PAUSE_AFTER_FAILURE: Final = 0.2
 
 Key = tuple[bytes, int]
@@ -51,6 +55,7 @@ class Reports(Protocol):
 class _Batch(NamedTuple):
     rows: Sequence[Ended]
     answer: Answer
+    size: int
 
 
 class Recorder:
@@ -69,6 +74,7 @@ class Recorder:
         self._reports = reports
         self._with_error_text = with_error_text
         self._batches: deque[_Batch] = deque()
+        self._count = self._bytes = 0
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -82,14 +88,23 @@ class Recorder:
         task, self._task = self._task, None
         if task is not None:
             await cancelled(task)
+        self._count = self._bytes = 0
         while self._batches:
             batch = self._batches.popleft()
             batch.answer([Status.TRY_LATER] * len(batch.rows))
 
     def submit(self, rows: Sequence[Ended], answer: Answer) -> None:
         """Record ends, and answer with one status for each when it is done. `answer` must not raise."""
-        self._batches.append(_Batch(rows, answer))
+        if self._count >= _MAX_WAITING or self._bytes >= _MAX_WAITING_BYTES:
+            answer([Status.TRY_LATER] * len(rows))
+            return
+        self._queue(_Batch(rows, answer, sum(len(row.success or row.error or b"") for row in rows)))
         self._wake.set()
+
+    def _queue(self, batch: _Batch) -> None:
+        self._batches.append(batch)
+        self._count += len(batch.rows)
+        self._bytes += batch.size
 
     async def record(self, rows: Sequence[Ended]) -> list[Status]:
         """Record ends and wait for the statuses."""
@@ -111,10 +126,12 @@ class Recorder:
         while self._batches:
             batch = self._batches[0]
             count += len(batch.rows)
-            size += sum(len(row.success or row.error or b"") for row in batch.rows)
+            size += batch.size
             if taken and (count > MAX_FRAME_ITEMS or size > _MAX_BYTES):
                 break
             taken.append(self._batches.popleft())
+            self._count -= len(batch.rows)
+            self._bytes -= batch.size
         return taken
 
     async def _write(self, batches: list[_Batch]) -> None:

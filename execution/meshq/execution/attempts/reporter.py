@@ -16,7 +16,7 @@ from meshq.contract.errors import MeshqError
 from meshq.contract.limits import MAX_FRAME_ITEMS
 from meshq.execution.model import Action, Directive, Ended
 from meshq.execution.ring.errors import EpochChanged, ShardError
-from meshq.execution.ring.shard import Applied, tombstone
+from meshq.execution.ring.shard import Applied, light, tombstone
 from meshq.execution.ring.shards import Shards
 from meshq.mesh.lifecycle import backoff
 from meshq.mesh.telemetry import logger
@@ -97,7 +97,8 @@ class Reporter:
         if waiting is not None and waiting.shard != ended.shard:
             # Two shards hold the task under one attempt: the answer concerns both.
             ended = ended._replace(shard=_ALL_SHARDS)
-        self._waiting[key] = ended
+        # Many may wait while the ledger is away; their results are in the database and of no use here.
+        self._waiting[key] = light(ended)
         if not self._calls or len(self._waiting) == _MANY:
             self._go_on()
 

@@ -21,6 +21,8 @@ _LANES_LOOKED_AT: Final = 100
 _FIELDS_OF_OVER: Final = 7
 _FIELDS_OF_EXPLAINED: Final = 6
 _FIELDS_OF_MOVED: Final = 7
+_BURIED_BYTES: Final = 256
+"""Larger results are not kept in tombstones."""
 _BOOST_MS: Final = 60_000
 """What a unit of priority takes off a score, as in `enqueue.lua`."""
 
@@ -450,10 +452,20 @@ async def run_script(connection: Connection, script: Script, *arguments: Argumen
     return await connection.call("EVALSHA", script.sha, 0, *arguments)
 
 
-def tombstone(ended: Ended, most: int = 256) -> bytes:
+def tombstone(ended: Ended) -> bytes:
     """What a tombstone keeps of an end: its outcome, and the result where it is small."""
     content = (ended.success if ended.outcome == 1 else ended.error) or b""
-    return b"%d %s" % (ended.outcome, content) if len(content) <= most else b"0 "
+    return b"%d %s" % (ended.outcome, content) if len(content) <= _BURIED_BYTES else b"0 "
+
+
+def light(ended: Ended) -> Ended:
+    """An end that takes little memory and leaves the same tombstone: of a large result only the beginning."""
+    if len(ended.success or ended.error or b"") <= _BURIED_BYTES:
+        return ended
+    most = _BURIED_BYTES + 1
+    return ended._replace(
+        success=ended.success and ended.success[:most], error=ended.error and ended.error[:most]
+    )
 
 
 def poll_key(tenant: str, worker_id: str, request_id: str) -> str:

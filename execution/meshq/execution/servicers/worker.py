@@ -134,6 +134,8 @@ class WorkerServicer:
                     break
                 if kind is not None:
                     self._handler(kind)(session, getattr(request, kind))
+                if session.unheeded:
+                    await session.heeded()
         except MeshqError as error:
             session.close(error)
         except (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
@@ -171,6 +173,7 @@ class WorkerServicer:
                 receipts.append((token, held.lease))
                 self._sessions.note_start(session, token)
         if receipts:
+            session.hearken()
             self._receipts.add(session, receipts)
 
     def _heartbeat(self, session: Session, heartbeat: pb.Heartbeat) -> None:

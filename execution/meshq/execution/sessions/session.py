@@ -24,6 +24,8 @@ from meshq.execution.model import Lease
 _PING_SECONDS: Final = STREAM_KEEPALIVE_SECONDS * 0.75
 _MAX_FRAMES: Final = 1_000
 """A worker that leaves so many frames, or a full frame's bytes, unread gets no more tasks until it reads."""
+_UNHEEDED: Final = 2
+"""With so many times as much unread it is not listened to either, since its words may need answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ class Session:
         heard: Whether a frame came since the last renewal.
         recording: How many results are being recorded.
         leaving: Whether it gets no more tasks.
+        deaf: Whether a delivery came back because it was not acknowledged, and none was acknowledged
+            since. It gets one task at a time until it acknowledges one.
         on_room: Called when there may be room again.
     """
 
@@ -102,6 +106,7 @@ class Session:
         self.heard = False
         self.recording = 0
         self.leaving = False
+        self.deaf = False
         self.on_room: Callable[[], None] = lambda: None
         self._grace = grace
         self._early: dict[Lease, _Early] = {}
@@ -114,6 +119,7 @@ class Session:
         self._error: MeshqError | None = None
         self._wake = asyncio.Event()
         self._quiet = asyncio.Event()
+        self._read = asyncio.Event()
 
     # -- credit ----------------------------------------------------------------------------------------
 
@@ -122,7 +128,13 @@ class Session:
         """How many tasks may be taken for it now."""
         if self._closed or self.leaving or self._clogged:
             return 0
-        return self._granted - self._assigned - self._reserved
+        room = self._granted - self._assigned - self._reserved
+        return min(room, self._trial) if self.deaf else room
+
+    @property
+    def _trial(self) -> int:
+        """Room for one delivery, if none waits to be acknowledged."""
+        return 0 if self._reserved or any(not held.received for held in self.leases.values()) else 1
 
     @property
     def alive(self) -> bool:
@@ -210,9 +222,18 @@ class Session:
 
     def lose(self, tokens: list[bytes]) -> None:
         """Tell the worker which of its leases are gone."""
-        known = [token for token in tokens if self.leases.pop(token, None) is not None]
+        known = [(token, held) for token in tokens if (held := self.leases.pop(token, None)) is not None]
         if known:
-            self.send(lost_frame(known))
+            self.send(lost_frame([token for token, _ in known]))
+        if not all(held.received for _, held in known):
+            self.deaf = True
+            self.on_room()
+
+    def hearken(self) -> None:
+        """The worker has acknowledged a delivery."""
+        if self.deaf:
+            self.deaf = False
+            self.on_room()
 
     # -- results ---------------------------------------------------------------------------------------
 
@@ -233,6 +254,18 @@ class Session:
     @property
     def _clogged(self) -> bool:
         return self._bytes > MAX_FRAME_BYTES or len(self._frames) > _MAX_FRAMES
+
+    @property
+    def unheeded(self) -> bool:
+        """Whether so much is left unread that the worker should not be listened to either."""
+        most = _UNHEEDED * MAX_FRAME_BYTES
+        return not self._closed and (self._bytes > most or len(self._frames) > _UNHEEDED * _MAX_FRAMES)
+
+    async def heeded(self) -> None:
+        """Return when the worker has read on, or the session is over."""
+        while self.unheeded:
+            self._read.clear()
+            await self._read.wait()
 
     def hear(self) -> None:
         """A frame came."""
@@ -258,6 +291,7 @@ class Session:
             self._closed = True
             self._error = error
             self._wake.set()
+            self._read.set()
 
     async def frames(self) -> AsyncIterator[bytes]:
         """What is to be sent, with a ping where there was silence; raises the error of `close`."""
@@ -266,8 +300,10 @@ class Session:
                 was_clogged = self._clogged
                 frame = self._frames.popleft()
                 self._bytes -= len(frame)
-                if was_clogged and not self._clogged:
-                    self.on_room()
+                if was_clogged:
+                    self._read.set()
+                    if not self._clogged:
+                        self.on_room()
                 yield frame
             if self._closed:
                 break
