@@ -138,7 +138,7 @@ async def test_shards_go_on_when_the_database_learns_of_generations(
         second = await system.start()
         assert epochs(second) == before
         assert await completed(second, success(token)) == [ACCEPTED]
-        assert system.ledger.ended()
+        await wait_until(system.ledger.ended)
 
 
 async def test_a_new_database_comes_after_any_that_was_lost(database: str) -> None:
