@@ -3,6 +3,7 @@
 import asyncio
 import time
 import uuid
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from fixtures.execution import (
     withdrawn,
 )
 
+from meshq.execution.ring.errors import ShardUnavailable
 from meshq.internal.v1 import ledger_service_pb2 as ledger_pb
 from meshq.v1 import worker_service_pb2 as pb
 
@@ -55,6 +57,56 @@ async def test_a_session_gets_an_announced_task_after_the_ledger_has_heard(
         system.ledger.answer = system.ledger.default
         await worker.finish(*tokens)
         await wait_until(lambda: set(system.ledger.ended()) == set(ids))
+
+
+async def test_an_announced_task_goes_to_nobody_else_when_it_is_not_acknowledged(
+    database: str, shards: dict[str, str]
+) -> None:
+    async with cluster(database, shards) as system:
+        instance = await system.start()
+        dispatcher = system.dispatcher(instance)
+        once = await dispatcher.one(announce_start=True)
+        late, prompt = system.worker(instance, "late"), system.worker(instance, "prompt")
+        late.auto_receive = prompt.auto_receive = False
+        await late.connect(credit=1)
+        (token,) = await late.next_task()
+        # By the time that a plain delivery comes again, that one would have come to this worker too.
+        await prompt.connect(credit=3)
+        await dispatcher.one()
+        await prompt.next_task(2)
+        assert once not in {task_of(item) for item in prompt.assigned.values()}
+        await late.finish(token)
+        await wait_until(lambda: system.ledger.of(once, SUCCEEDED))
+
+
+async def test_a_task_whose_delivery_could_not_be_noted_goes_back(
+    database: str, shards: dict[str, str]
+) -> None:
+    async with cluster(database, shards) as system:
+        instance = await system.start(delivery_timeout=20.0)
+        failing = _Unheard(instance)
+        worker = await system.worker(instance).connect(credit=1)
+        task_id = await system.dispatcher(instance).one(announce_start=True)
+        (token,) = await worker.next_task()
+        assert failing.failed
+        assert task_of(worker.assigned[token]) == task_id
+        assert len(system.ledger.of(task_id, STARTED)) == 2
+
+
+class _Unheard:
+    """Loses the shards' answer the first time that deliveries are noted."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.failed = False
+        for shard in instance.execution.shards.all():
+            setattr(shard, "received", partial(self.received, shard.received))  # noqa: B010
+
+    async def received(self, noted: Any, receipts: Any) -> Any:
+        answer = await noted(receipts)
+        if self.failed:
+            return answer
+        self.failed = True
+        raise ShardUnavailable("the answer was lost")
 
 
 async def test_plain_tasks_do_not_wait_for_announced_ones(database: str, shards: dict[str, str]) -> None:

@@ -234,15 +234,22 @@ class Group:
             Starting(item[2].lease, session.facts.worker_id, announce) for session, item, announce in special
         ]
         found = await preparations.prepare(starting)
+        announced = [
+            (item[2].lease, session.id)
+            for (session, item, announce), checkpoint in zip(special, found, strict=True)
+            if announce and checkpoint is not None and session.alive
+        ]
+        refused = await preparations.received(announced) if announced else ()
         parts: dict[Session, list[HandedOut]] = {}
         checkpoints: dict[bytes, bytes] = {}
         homeless: list[Lease] = []
-        for (session, item, _), checkpoint in zip(special, found, strict=True):
-            if checkpoint is None:
+        for (session, item, announce), checkpoint in zip(special, found, strict=True):
+            if checkpoint is None or item[2].lease in refused:
                 session.refund(1)
             elif not session.alive:
                 homeless.append(item[2].lease)
             else:
+                item[2].received = announce
                 parts.setdefault(session, []).append(item)
                 if checkpoint:
                     checkpoints[item[1]] = checkpoint

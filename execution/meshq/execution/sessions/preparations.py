@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from meshq.contract.errors import MeshqError
 from meshq.execution.attempts.announcer import Announcer, started
 from meshq.execution.attempts.checkpoints import Checkpoints
 from meshq.execution.model import Lease
-from meshq.execution.ring.errors import ShardError
+from meshq.execution.ring.errors import EpochChanged, ShardError
 from meshq.execution.ring.shards import Shards
+from meshq.mesh.lifecycle import backoff
 from meshq.mesh.telemetry import logger
 
 _log = logger(__name__)
+
+_MOST_PAUSE: Final = 2.0
 
 
 class Starting(NamedTuple):
@@ -83,6 +86,43 @@ class Preparations:
             (found or {}).get(item.lease.task_id, b"") if may and item.lease not in returned else None
             for item, may in zip(starting, verdicts, strict=True)
         ]
+
+    async def received(self, leases: Sequence[tuple[Lease, str]]) -> set[Lease]:
+        """Count deliveries as acknowledged before they are made (leases and their sessions).
+
+        What was announced may be started once, and a delivery that comes late is started by its worker. So
+        the task must not go to another one because this one was not heard in time.
+
+        Returns:
+            Those that must not be delivered: they are lost, or their shard does not answer.
+        """
+        by_shard: dict[str, list[tuple[Lease, str]]] = {}
+        for lease, session in leases:
+            by_shard.setdefault(lease.shard, []).append((lease, session))
+        refused: set[Lease] = set()
+        for name, part in by_shard.items():
+            shard = self._shards.get(name)
+            try:
+                lost = await shard.received(part) if shard else range(len(part))
+                refused |= {part[index][0] for index in lost}
+            except ShardError:
+                # It may have been noted all the same, and then no deadline brings the tasks back.
+                refused |= {lease for lease, _ in part}
+                self.later(self._give_back_surely(name, [lease for lease, _ in part]))
+        return refused
+
+    async def _give_back_surely(self, name: str, leases: Sequence[Lease]) -> None:
+        failures = 0
+        while (shard := self._shards.get(name)) is not None:
+            try:
+                await shard.release(leases)
+            except EpochChanged:
+                return
+            except ShardError:
+                failures += 1
+                await asyncio.sleep(backoff(failures, most=_MOST_PAUSE))
+            else:
+                return
 
     async def give_back(self, leases: Sequence[Lease]) -> None:
         """Give tasks back that no worker has got; where the shard is away they go back by their deadline."""
