@@ -70,10 +70,10 @@ async def test_an_announced_task_goes_to_nobody_else_when_it_is_not_acknowledged
         late.auto_receive = prompt.auto_receive = False
         await late.connect(credit=1)
         (token,) = await late.next_task()
-        # By the time that a plain delivery comes again, that one would have come to this worker too.
-        await prompt.connect(credit=3)
+        # By the time that a plain delivery comes for the third time, that one would have come here too.
+        await prompt.connect(credit=5)
         await dispatcher.one()
-        await prompt.next_task(2)
+        await prompt.next_task(3)
         assert once not in {task_of(item) for item in prompt.assigned.values()}
         await late.finish(token)
         await wait_until(lambda: system.ledger.of(once, SUCCEEDED))
