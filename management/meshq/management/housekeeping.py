@@ -50,7 +50,10 @@ class Housekeeping:
 
     async def start(self) -> None:
         """Make sure of the days on which tasks leave before anything ends, then go on in the background."""
-        await self._prepare()
+        try:
+            await self._prepare()
+        except MeshqError as error:
+            _log.info("days of finished tasks not prepared yet", reason=error.message)
         await self._repeater.start()
 
     async def run_once(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
-from meshq.contract.errors import MeshqError
+from meshq.contract.errors import MeshqError, Unavailable
 from meshq.contract.limits import DEFAULT_RETENTION_DAYS, MAX_FRAME_ITEMS, RETENTION_DAYS
 from meshq.execution.postgres.database import Connection, Database
 from meshq.execution.spans import DAY_MS, Span, read_span, span_of, spans_of
@@ -59,8 +59,8 @@ class PartitionKeeper:
         self._repeater = Repeater("partitions", self.run_once, _INTERVAL)
 
     async def start(self) -> None:
-        """Make what is needed now, then go on."""
-        await self._prepare()
+        """Make what is needed now, as far as it can be, then go on."""
+        await self._ahead()
         await self._repeater.start()
 
     async def stop(self) -> None:
@@ -69,9 +69,16 @@ class PartitionKeeper:
 
     async def run_once(self) -> None:
         """Make and drop partitions once."""
+        await self._ahead()
+        try:
+            await self._drop()
+        except MeshqError as error:
+            _log.info("partitions of attempts not dropped yet", reason=error.message)
+
+    async def _ahead(self) -> None:
+        """Make partitions. What ends before they are there goes into the default one, and is moved later."""
         try:
             await self._prepare()
-            await self._drop()
         except MeshqError as error:
             _log.info("partitions of attempts postponed", reason=error.message)
 
@@ -88,7 +95,11 @@ class PartitionKeeper:
         for span in sorted(wanted - existing - self._tried):
             # Moving locks; what was too much once is not tried each time.
             self._tried.add(span)
-            await self._database.run(lambda connection, span=span: _add(connection, span))  # type: ignore[misc]
+            try:
+                await self._database.run(lambda connection, span=span: _add(connection, span))  # type: ignore[misc]
+            except Unavailable:
+                self._tried.discard(span)
+                raise
 
     async def _wanted(self, connection: Connection, retention: int, existing: set[Span]) -> set[Span]:
         """The days ahead where the retention is in use, and those that were in use before it was known."""

@@ -3,15 +3,24 @@
 PostgreSQL refuses a partition for which the default one has rows. A range may be wanted only once
 such rows are there, so they are moved while the default partition is locked. The table around it
 stays open to readers and writers of other partitions.
+
+Whoever waits for such a lock is in the way of everybody who comes later. A backup holds its locks for as
+long as it takes, so nothing here waits for longer than a moment: it is tried again later instead.
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 
 from psycopg import AsyncConnection, errors, sql
 
+from meshq.contract.errors import Unavailable
+
+_RETRY_DELAY: Final = 30.0
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtext('meshq partitions of ' || %s))"
+_NO_LONG_WAIT: Final = "SET LOCAL lock_timeout = '300ms'"
 _EXISTS: Final = "SELECT to_regclass(%s) IS NOT NULL"
 _PARTS: Final = """
 SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
@@ -56,6 +65,9 @@ async def add_partition(connection: AsyncConnection[Any], parent: str, column: s
         parent: The table; its default partition is called `<parent>_default`.
         column: The partition key.
         part: The partition.
+
+    Raises:
+        Unavailable: Somebody has the table for longer, such as a backup; try again in a while.
     """
     names = {
         "parent": sql.Identifier(parent),
@@ -65,8 +77,7 @@ async def add_partition(connection: AsyncConnection[Any], parent: str, column: s
         "first": sql.Literal(part.first),
         "behind": sql.Literal(part.behind),
     }
-    async with connection.transaction():
-        await connection.execute(_LOCK, [parent])
+    async with _short_of_locks(connection, parent):
         row = await (await connection.execute(_EXISTS, [part.name])).fetchone()
         if row is None or row[0]:
             return False
@@ -76,10 +87,24 @@ async def add_partition(connection: AsyncConnection[Any], parent: str, column: s
 
 
 async def drop_partition(connection: AsyncConnection[Any], parent: str, name: str) -> None:
-    """Drop a partition with all that is in it, if it is still there."""
-    async with connection.transaction():
-        await connection.execute(_LOCK, [parent])
+    """Drop a partition with all that is in it, if it is still there; raises as `add_partition`."""
+    async with _short_of_locks(connection, parent):
         await connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(name)))
+
+
+@asynccontextmanager
+async def _short_of_locks(connection: AsyncConnection[Any], parent: str) -> AsyncIterator[None]:
+    """A transaction that changes a table's partitions, alone and without waiting long for others."""
+    try:
+        async with connection.transaction():
+            await connection.execute(_NO_LONG_WAIT)
+            await connection.execute(_LOCK, [parent])
+            yield
+    except errors.LockNotAvailable:
+        raise Unavailable(
+            f"The partitions of {parent} are in use, for example by a backup; they are changed later.",
+            retry_delay=_RETRY_DELAY,
+        ) from None
 
 
 def outrun(error: Exception) -> bool:
