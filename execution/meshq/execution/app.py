@@ -30,15 +30,21 @@ from meshq.execution.postgres.checkpoints import CheckpointStore
 from meshq.execution.postgres.database import Database
 from meshq.execution.postgres.deferrals import DeferralStore
 from meshq.execution.postgres.generation import GenerationTable
+from meshq.execution.postgres.outages import OutageTable
 from meshq.execution.postgres.partitions import PartitionKeeper
 from meshq.execution.postgres.queues import QueueStore
 from meshq.execution.postgres.ring import RingTable
 from meshq.execution.queues.configs import QueueConfigs
 from meshq.execution.queues.homes import Homes, Queues
+from meshq.execution.ring.changes import RingChanges
 from meshq.execution.ring.doorbell import Doorbell
 from meshq.execution.ring.follower import RingFollower
+from meshq.execution.ring.gauges import Gauges
 from meshq.execution.ring.generations import Generations
 from meshq.execution.ring.keeper import Surroundings
+from meshq.execution.ring.mover import Mover
+from meshq.execution.ring.outages import REPORT_VALID_SECONDS, Outages
+from meshq.execution.ring.servers import Servers
 from meshq.execution.ring.shard import Held
 from meshq.execution.ring.shards import Shards
 from meshq.execution.servicers import attempt, dispatch, progress, ring, worker
@@ -181,7 +187,22 @@ class Execution:
         )
         self._progress = progress.ProgressServicer(news)
         self._attempt = attempt.AttemptServicer(self.attempts, inquiries)
-        self._ring = ring.RingServicer(self.shards)
+        servers = Servers(kit.instance_id, settings.passwords())
+        self._ring = ring.RingServicer(
+            self.shards, RingChanges(ring_table, self.shards, self.follower, servers)
+        )
+        self.mover = Mover(self.shards, intake.requeue)
+        self.gauges = Gauges(self.shards)
+        self.outages = Outages(
+            kit.instance_id,
+            self.shards,
+            versions=ring_table,
+            reports=OutageTable(self.database, REPORT_VALID_SECONDS),
+            servers=servers,
+            live=self._live,
+            follow=self.follower.run_once,
+            after=max(settings.shard_out_after, settings.lease_ttl),
+        )
         self.shards.surround(
             Surroundings(
                 next_epoch=ring_table.next_epoch,
@@ -225,6 +246,9 @@ class Execution:
             self.shards,
             self.follower,
             self.homes,
+            self.mover,
+            self.outages,
+            self.gauges,
             self.expirer,
             self.deferrals,
             self.leftovers,

@@ -69,6 +69,13 @@ class Intake:
             rejected += await self._queue_again(items, misrouted)
         return rejected
 
+    async def requeue(self, items: Sequence[QueueItem]) -> list[int]:
+        """Queue what was taken off another shard; returns the positions of what was not queued."""
+        rejected, misrouted = await self._queue(items, range(len(items)))
+        if misrouted:
+            rejected += await self._queue_again(items, misrouted)
+        return [index for index, _ in rejected]
+
     async def _queue(
         self, items: Sequence[QueueItem], indexes: Sequence[int]
     ) -> tuple[list[Rejection], list[int]]:

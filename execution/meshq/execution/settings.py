@@ -6,13 +6,12 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from meshq.contract.limits import NAME_PATTERN
+from meshq.contract.limits import MAX_SHARD_WEIGHT, NAME_PATTERN
 from meshq.execution.ring.address import parse_address
 from meshq.execution.ring.hashring import RingShard
 from meshq.execution.ring.primary import Passwords
 from meshq.mesh.settings import CommaSeparated, ProcessSettings
 
-_MAX_WEIGHT = 100
 
 
 def parse_shard(text: str) -> RingShard:
@@ -22,8 +21,8 @@ def parse_shard(text: str) -> RingShard:
     if not NAME_PATTERN.fullmatch(name) or not address:
         raise ValueError(f"{text!r} must be name=host:port, with *weight behind it where it is not 1")
     parsed = parse_address(address)
-    if star and not (weight.isdigit() and 1 <= int(weight) <= _MAX_WEIGHT):
-        raise ValueError(f"the weight of {name} must be 1 to {_MAX_WEIGHT}, not {weight!r}")
+    if star and not (weight.isdigit() and 1 <= int(weight) <= MAX_SHARD_WEIGHT):
+        raise ValueError(f"the weight of {name} must be 1 to {MAX_SHARD_WEIGHT}, not {weight!r}")
     return RingShard(name, str(parsed), int(weight) if star else 1)
 
 
@@ -57,6 +56,8 @@ class ExecutionSettings(ProcessSettings):
     """The password of the Sentinels' default user."""
     lease_ttl: float = Field(15.0, ge=0.5, le=3_600)
     """Seconds after which a silent session is lost, with its leases."""
+    shard_out_after: float = Field(30.0, ge=1, le=86_400)
+    """Seconds after which a shard that no instance can use leaves the ring; at least the lease time."""
     heartbeat_interval: float = Field(5.0, ge=0.1, le=1_200)
     """Seconds between the heartbeats of a worker."""
     delivery_timeout: float = Field(5.0, ge=0.2, le=600)

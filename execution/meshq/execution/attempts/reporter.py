@@ -156,7 +156,7 @@ class Reporter:
             if directive.action == Action.GONE:
                 gone.append(ended.task_id)
             if applied is not None:
-                for shard in (ended.shard,) if ended.shard else [shard.name for shard in self._shards.all()]:
+                for shard in self._holding(ended.shard):
                     by_shard.setdefault(shard, []).append(applied)
         if len(by_shard) == 1:
             for name, items in by_shard.items():
@@ -165,6 +165,12 @@ class Reporter:
             await asyncio.gather(*(self._apply_on(name, items) for name, items in by_shard.items()))
         if gone:
             await self._forget(gone)
+
+    def _holding(self, shard: str) -> list[str]:
+        """Where the task of a lease may be: on its shard, or anywhere when that has left the ring."""
+        if self._shards.get(shard) is not None:
+            return [shard]
+        return [shard.name for shard in self._shards.all()]
 
     async def _apply_on(self, name: str, items: list[Applied]) -> None:
         """Until it is done, or the shard has forgotten the tasks anyway."""

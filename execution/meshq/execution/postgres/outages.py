@@ -45,9 +45,11 @@ class OutageTable:
         await self._database.run(work)
 
     async def forget(self, shard: str) -> None:
-        """Drop all reports of a shard, and what instances have left that are gone."""
+        """A shard comes back empty: drop what was said of it, and what was to be completed there later."""
 
         async def work(connection: Connection) -> None:
+            await connection.execute("DELETE FROM deferrals WHERE shard = %s", [shard])
+            # With it goes what instances have said that are gone.
             await connection.execute(
                 "DELETE FROM shard_outages WHERE shard = %s OR seen_time < now() - interval '1 hour'", [shard]
             )

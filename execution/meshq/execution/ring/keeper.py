@@ -18,9 +18,11 @@ from meshq.execution.model import Lease, ShardQueueConfig
 from meshq.execution.ring import keys, scripts
 from meshq.execution.ring.connection import Connection, open_connection
 from meshq.execution.ring.doorbell import Doorbell
-from meshq.execution.ring.errors import ShardError, ShardUnavailable
+from meshq.execution.ring.errors import ShardClosed, ShardError, ShardUnavailable
 from meshq.execution.ring.generations import UNNAMED, Generations
+from meshq.execution.ring.load import parse_load
 from meshq.execution.ring.primary import Passwords, Primary, primary_of
+from meshq.execution.ring.servers import SECTIONS, judge, parse_hash, parse_info
 from meshq.execution.ring.shard import Held, Shard, ShardState, run_script
 from meshq.mesh.lifecycle import Repeater
 from meshq.mesh.telemetry import logger
@@ -33,7 +35,6 @@ _ANSWER_SECONDS: Final = 3.0
 _MEMORY_MARK: Final = 0.85
 _ADOPT_SECONDS: Final = 30.0
 _ADOPT_AT_ONCE: Final = 500
-_POLICY: Final = "noeviction"
 _NO_HISTORY: Final = "0" * 40
 
 
@@ -139,16 +140,18 @@ class Keeper:
     async def _look(self) -> None:
         connection = await self._connected()
         async with asyncio.timeout(_ANSWER_SECONDS):
-            info = _parse_info(await connection.call("INFO", "server", "replication", "memory"))
-            meta = _parse_hash(await connection.call("HGETALL", keys.META))
-        self._judge(info)
+            info = parse_info(await connection.call("INFO", *SECTIONS))
+            meta = parse_hash(await connection.call("HGETALL", keys.META))
+        judge(info, self.shard.server)
         self._note_memory(info)
+        if self._is_closed(meta):
+            del meta["run_id"]  # what it holds is of no use, as if another server had come
         identity = Identity(info["run_id"], info["master_replid"])
         if not (_is_same(meta, info) and self._is_ours(meta)):
             self.shard.detach()
             async with asyncio.timeout(_ADOPT_SECONDS):
                 await self._claim(connection, identity, meta)
-                meta = _parse_hash(await connection.call("HGETALL", keys.META))
+                meta = parse_hash(await connection.call("HGETALL", keys.META))
         async with asyncio.timeout(_ADOPT_SECONDS):
             await self._use(connection, int(meta["epoch"]), meta["state"])
 
@@ -175,17 +178,22 @@ class Keeper:
     def _name(self) -> str:
         return f"meshq-{self._instance_id}"
 
-    def _judge(self, info: dict[str, str]) -> None:
-        policy = info.get("maxmemory_policy", _POLICY)
-        if policy != _POLICY:
-            raise ShardUnavailable(f"its maxmemory-policy is {policy}, it must be {_POLICY}")
-        if info.get("role", "master") != "master":
-            raise ShardUnavailable(f"{self.shard.server} is a replica; the ring needs the primary")
-
     def _note_memory(self, info: dict[str, str]) -> None:
-        used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
-        self.shard.used_memory = used
-        self.shard.full = most > 0 and used > _MEMORY_MARK * most
+        self.shard.load = load = parse_load(info)
+        self.shard.full = load.max_memory > 0 and load.used_memory > _MEMORY_MARK * load.max_memory
+
+    def _is_closed(self, meta: dict[str, str]) -> bool:
+        """Whether it had left the ring and is there again, so that it has to begin anew.
+
+        Raises:
+            ShardClosed: It has left the ring as far as this instance knows.
+        """
+        if meta.get("state") != "closed":
+            return False
+        if self.shard.ring_version <= int(meta["ring"]):
+            self.shard.on_outdated()
+            raise ShardClosed("it was taken out of the ring")
+        return True
 
     def _is_ours(self, meta: dict[str, str]) -> bool:
         return meta.get("generation", UNNAMED) == self._around.generations.current.name
@@ -292,14 +300,3 @@ def _is_same(meta: dict[str, str], info: dict[str, str]) -> bool:
 def _ignore(answer: asyncio.Future[Any]) -> None:
     if not answer.cancelled():
         answer.exception()
-
-
-def _parse_info(reply: bytes | str) -> dict[str, str]:
-    text = reply.decode() if isinstance(reply, bytes) else reply
-    pairs = (line.partition(":") for line in text.splitlines() if line and not line.startswith("#"))
-    return {name: value for name, _, value in pairs}
-
-
-def _parse_hash(reply: dict[bytes, bytes] | list[bytes]) -> dict[str, str]:
-    pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
-    return {name.decode(): value.decode() for name, value in pairs}

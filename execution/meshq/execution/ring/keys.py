@@ -49,6 +49,7 @@ _NAMES: Final = {
     "BELL": "mq:bell:",  # + instance: pub/sub channel
     "POLL": "mq:poll:",  # + tenant/worker/request id: hash id -> lease
     "TOMBSTONES": "mq:tombstones:",  # + minute: hash id -> what became of it
+    "MOVER": "mq:mover",  # which instance moves tasks away, while it does
     "RECOVERED": "mq:recovered",  # set of instances that have adopted what they run
 }
 

@@ -72,6 +72,9 @@ RENEW_POLLED: Final = _load("renew_polled", "limits")
 RECALL: Final = _load("recall", "limits")
 CONFIGURE: Final = _load("configure", *_QUEUED)
 MOVE_AWAY: Final = _load("move_away", *_DETACH)
+HAND_OVER: Final = _load("hand_over", *_DETACH)
+CLOSE: Final = _load("close")
+SHUT: Final = _load("shut")
 DESCRIBE: Final = _load("describe", "limits")
 RUNNING: Final = _load("running")
 TOTALS: Final = _load("totals")
@@ -82,5 +85,5 @@ RECOVERED: Final = _load("recovered")
 ALL: Final = (
     ENQUEUE, LEASE, RECEIVED, RELEASE, DEFER, BEAT, EXPIRE, APPLY, WITHDRAW, COMPARE, EXPLAIN, ADOPT, GREET,
     RENEW, LEAVE, RENEW_POLLED, RECALL, CONFIGURE, MOVE_AWAY, DESCRIBE, RUNNING, TOTALS, OUTCOMES, OPEN_EPOCH,
-    RECOVERED,
+    RECOVERED, HAND_OVER, CLOSE, SHUT,
 )  # fmt: skip

@@ -11,9 +11,17 @@ from meshq.execution.model import Depth, Ended, Explained, Lease, Over, QueueIte
 from meshq.execution.ring import keys, scripts
 from meshq.execution.ring.connection import Argument, Connection
 from meshq.execution.ring.doorbell import Doorbell, Due
-from meshq.execution.ring.errors import EpochChanged, RingOutdated, ShardError, ShardFull, ShardUnavailable
+from meshq.execution.ring.errors import (
+    EpochChanged,
+    RingOutdated,
+    ShardClosed,
+    ShardError,
+    ShardFull,
+    ShardUnavailable,
+)
 from meshq.execution.ring.extras import encode_extras, parse_extras
 from meshq.execution.ring.hashring import RingShard
+from meshq.execution.ring.load import Load
 from meshq.execution.ring.scripts import Script
 
 EXPIRE_LIMIT: Final = 300
@@ -21,6 +29,8 @@ _LANES_LOOKED_AT: Final = 100
 _FIELDS_OF_OVER: Final = 7
 _FIELDS_OF_EXPLAINED: Final = 6
 _FIELDS_OF_MOVED: Final = 7
+_SCANNED: Final = 500
+"""Keys that one scan looks at."""
 _BURIED_BYTES: Final = 256
 """Larger results are not kept in tombstones."""
 _BOOST_MS: Final = 60_000
@@ -125,7 +135,7 @@ class Shard:
         epoch: The epoch that this instance knows; 0 when it knows none.
         first_epoch: Leases of epochs before this one are of another history, and are not taken over.
         full: Whether the shard's memory is above the mark.
-        used_memory: Bytes, as last seen.
+        load: How busy its server is, as last seen.
         server: Which server it is now, as `host:port`; empty while none is known.
         ring_version: The version of the ring that calls carry.
     """
@@ -137,7 +147,7 @@ class Shard:
         self.epoch = 0
         self.first_epoch = 0
         self.full = False
-        self.used_memory = 0
+        self.load = Load()
         self.server = ""
         self.ring_version = 0
         self.on_trouble: Callable[[], None] = lambda: None
@@ -301,6 +311,37 @@ class Shard:
         width = _FIELDS_OF_MOVED
         return [_moved(reply[at : at + width]) for at in range(0, len(reply), width)]
 
+    # -- leaving the ring ------------------------------------------------------------------------------
+
+    async def scan(self, cursor: bytes) -> tuple[bytes, list[bytes]]:
+        """Look for tasks, from a cursor on (b"0" at first); returns the next one (b"0" at last) and ids."""
+        if self._connection is None:
+            raise ShardUnavailable(f"shard {self.name} does not answer")
+        prefix = keys.task(b"")
+        found = await self._connection.call("SCAN", cursor, "MATCH", prefix + b"*", "COUNT", _SCANNED)
+        return found[0], [name[len(prefix) :] for name in found[1]]
+
+    async def hand_over(self, task_ids: Sequence[bytes], reserve_ms: int) -> list[QueueItem] | None:
+        """Take waiting tasks off the shard, to be queued elsewhere as repeats.
+
+        Args:
+            task_ids: Which, at most 1,000; those that are leased or not here stay out of it.
+            reserve_ms: For how long no other instance may do this.
+
+        Returns:
+            The first of them, about a frame's bytes; None while another instance is at it.
+        """
+        mine, *reply = await self._run(
+            scripts.HAND_OVER, self._instance_id, reserve_ms, SOFT_FRAME_BYTES, *task_ids
+        )
+        width = _FIELDS_OF_MOVED
+        return [_moved(reply[at : at + width]) for at in range(0, len(reply), width)] if mine else None
+
+    async def close(self) -> Depth:
+        """Close the shard if it holds nothing; returns what it holds."""
+        ready, delayed, leased = await self._run(scripts.CLOSE)
+        return Depth(ready, delayed, leased, 0)
+
     # -- leases ----------------------------------------------------------------------------------------
 
     async def expire(self, closing_ms: int) -> tuple[float | None, list[Over]]:
@@ -399,11 +440,11 @@ class Shard:
                 self.detach()
             self.on_trouble()
             raise
+        except (RingOutdated, ShardClosed):
+            self.on_outdated()
+            raise
         except ShardUnavailable:
             self.on_trouble()
-            raise
-        except RingOutdated:
-            self.on_outdated()
             raise
 
     def _pushed(self, push: list[Any]) -> None:

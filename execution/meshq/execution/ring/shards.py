@@ -1,9 +1,13 @@
-"""The shards of the current ring, each with the keeper that looks after it."""
+"""The shards of the current ring, each with the keeper that looks after it.
+
+A shard that is out of the ring for a while has none: nobody asks it anything, and whatever was leased from it
+is lost.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from meshq.execution.ring.doorbell import Doorbell, Due
@@ -55,12 +59,14 @@ class Shards:
         if ring.version <= self.ring.version:
             return
         self.ring = ring
-        wanted = {shard.name: shard for shard in ring.shards}
-        for name in [name for name in self._keepers if name not in wanted]:
+        wanted = [member for member in ring.shards if not member.out]
+        left = self._keepers.keys() - {member.name for member in wanted}
+        for name in left:
             await self._let_go(name)
-        for member in ring.shards:
+        for member in wanted:
             await self._keep(member)
-        _log.info("ring in use", version=ring.version, shards=sorted(wanted))
+        _log.info("ring in use", version=ring.version, shards=[member.name for member in wanted])
+        self._lose(left)
         self.on_change()
 
     async def start(self) -> None:
@@ -74,12 +80,12 @@ class Shards:
             await cancelled(task)
 
     def get(self, name: str) -> Shard | None:
-        """The shard of that name, if the ring has it."""
+        """The shard of that name, if the ring has it and it is not out."""
         keeper = self._keepers.get(name)
         return keeper.shard if keeper else None
 
     def all(self) -> list[Shard]:
-        """All shards, by name."""
+        """All shards that are not out, by name."""
         return [self._keepers[name].shard for name in sorted(self._keepers)]
 
     def usable(self) -> list[Shard]:
@@ -110,6 +116,16 @@ class Shards:
         shard.on_due = self.on_due
         shard.on_outdated = self.on_outdated
         return Keeper(shard, self._instance_id, self._doorbell, self._around, self._passwords)
+
+    def _lose(self, names: Collection[str]) -> None:
+        """Shards have left: what sessions hold there is lost, and what waited is to be dispatched again."""
+        if not names or self._around is None:
+            return
+        holders = self._around.holders
+        for name in names:
+            for held in holders.held_on(name):
+                holders.lost(held.session, held.lease)
+        self._around.compare()
 
     async def _let_go(self, name: str) -> None:
         await self._keepers.pop(name).stop()

@@ -140,3 +140,6 @@ STREAM_KEEPALIVE_SECONDS: Final = 20.0
 
 DEFAULT_TENANT: Final = "default"
 DEFAULT_QUEUE: Final = "default"
+
+MAX_SHARD_WEIGHT: Final = 100
+"""A shard's part of the ring, relative to the others."""
