@@ -1,3 +1,5 @@
+-- Older code goes on working.
+--
 -- The ring changes while everything runs.
 
 -- No instance could use the shard: it has no points on the circle, and nobody asks it anything.
