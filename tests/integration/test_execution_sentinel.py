@@ -214,6 +214,21 @@ async def test_a_primary_that_nobody_knows_is_said_to_be_so(
         await open_primary(address, "somebody", NOBODY)
 
 
+async def test_sentinels_and_shards_may_have_passwords_of_their_own(watched: WatchedShard) -> None:
+    for sentinel in watched.sentinels:
+        assert ask(sentinel, "ACL", "SETUSER", "default", "resetpass", ">theirs") == "OK"
+    assert ask(watched.servers[0], "CONFIG", "SET", "requirepass", "ours") == "OK"
+    with pytest.raises(ShardUnavailable, match=r"no Sentinel says where main is: .* refuses"):
+        await open_primary(watched.address, "test", Passwords("ours", None))
+    with pytest.raises(ShardUnavailable, match="refuses"):
+        await open_primary(watched.address, "test", Passwords("wrong", "theirs"))
+    connection = await open_primary(watched.address, "test", Passwords("ours", "theirs"))
+    try:
+        assert await connection.call("PING") == b"PONG"
+    finally:
+        connection.close()
+
+
 class ScriptedSentinel:
     """Says of the primary what a test wants it to say."""
 
