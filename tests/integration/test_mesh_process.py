@@ -103,6 +103,19 @@ def test_calls_under_way_are_finished(mesh: Mesh) -> None:
     assert process.wait() == 0
 
 
+def test_who_hears_late_of_a_stop_is_answered(mesh: Mesh) -> None:
+    process = mesh.component("a", MESHQ_DRAIN_DELAY="0")
+    with grpc.insecure_channel(process.wait_logged("serving")["address"]) as channel:
+        stub: Any = task_service_pb2_grpc.TaskServiceStub(channel)
+        get_task(channel, timeout=5)
+        process.signal(signal.SIGTERM)
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            calls = [stub.GetTask.future(task_service_pb2.GetTaskRequest(), timeout=30) for _ in range(100)]
+            assert {call.result().task_id for call in calls} == {"a"}
+    assert process.wait() == 0
+
+
 def test_callers_that_vanish_leave_no_trace_in_the_log(mesh: Mesh) -> None:
     process = mesh.component("a", TEST_FAULT="slow")
     address = process.wait_logged("serving")["address"]

@@ -48,6 +48,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         while self._active.calls:  # noqa: ASYNC110 - an event would cost every call something
             await asyncio.sleep(_QUIET_LOOK)
 
+    async def unasked(self, seconds: float) -> None:
+        """Return when no call has begun for so long, but those to gRPC's own services."""
+        begun = -1
+        while begun != self._active.begun:
+            begun = self._active.begun
+            await asyncio.sleep(seconds)
+
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
@@ -68,11 +75,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 
 class _Active:
-    """Counts the calls under way."""
+    """Counts the calls under way, and all that have begun."""
 
-    __slots__ = ("calls",)
+    __slots__ = ("begun", "calls")
 
     def __init__(self) -> None:
+        self.begun = 0
         self.calls = 0
 
 
@@ -106,6 +114,7 @@ def _unary(method: str, behaviour: Any, kind: str, active: _Active) -> Behaviour
         call = ServedCall(context, method)
         current_call.set(call)
         metrics.started.inc()
+        active.begun += 1
         active.calls += 1
         begun = perf_counter()
         try:
@@ -130,6 +139,7 @@ def _streaming(method: str, behaviour: Any, active: _Active) -> Behaviour:
         call = ServedCall(context, method)
         current_call.set(call)
         metrics.started.inc()
+        active.begun += 1
         active.calls += 1
         try:
             _refuse_malformed(request)

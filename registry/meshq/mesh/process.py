@@ -47,6 +47,8 @@ __all__ = [
 _log = logger(__name__)
 
 _STOP_SECONDS: Final = 10.0
+_UNASKED_SECONDS: Final = 0.1
+_LATE_CALLERS_SECONDS: Final = 3.0
 _FAILED: Final = 1
 
 
@@ -281,6 +283,10 @@ class Process:
         """Take no further calls and let those under way end."""
         if self._server is not None:
             timeout = self._settings.drain_timeout
+            # gRPC cancels what has arrived and was not begun when it stops. Who has heard late of the stop is
+            # served as long as such calls come, within reason.
+            late = min(timeout, _LATE_CALLERS_SECONDS)
+            await self._bounded(self._calls.unasked(_UNASKED_SECONDS), late, "waiting for the last calls")
             refusing = asyncio.create_task(self._server.stop(timeout))
             # Not all calls: health and reflection may be watched for ever.
             await self._bounded(self._calls.quiet(), timeout, "finishing calls")
