@@ -164,7 +164,11 @@ async def test_what_a_broken_stream_between_instances_lost_is_read(database: str
         task = await other.create()
         await other.report(report(uuid.UUID(task.task_id).bytes, 1, SUCCEEDED))
         await node.management.listening.start()
-        assert await watch.shown(1) == [(task.task_id, DONE)]
+        # How it stood in between may be read too, if the stream broke late.
+        seen = await watch.shown(1)
+        if seen == [(task.task_id, PENDING)]:
+            seen = await watch.shown(1)
+        assert seen == [(task.task_id, DONE)]
 
 
 async def test_a_token_waits_for_instances_that_are_not_heard(
