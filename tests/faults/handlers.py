@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,8 +84,16 @@ async def linger(n: int, context: TaskContext, seconds: float = 0.05) -> Echo:
 
 
 @registry.task("crunch", processes=True)
-def crunch(n: int, context: TaskContext) -> Echo:
+def crunch(n: int, context: TaskContext, seconds: float = 0.02) -> Echo:
     """Take a while in a process of its own."""
     with _written(context):
-        context.wait_cancelled(0.02)
+        context.wait_cancelled(seconds)
         return {"n": n}
+
+
+@registry.task("kill")
+async def kill(n: int, context: TaskContext) -> Echo:
+    """Kill the worker, with all that it runs."""
+    _write(context, "start")
+    os.killpg(0, signal.SIGKILL)
+    return {"n": n}

@@ -82,6 +82,10 @@ def _judge(
         verdict.problems.pop(promise, None)
     if verdict.failed_calls and not fault.calls_fail:
         verdict.problems["failed calls"] = report.failures(history)
+    if verdict.again < fault.least_again:
+        verdict.problems["in vain"] = [
+            f"{verdict.again} runs again, at least {fault.least_again} were expected"
+        ]
     return report.line(fault.name, seed, history=history, left=left, verdict=verdict, kinds=kinds)
 
 

@@ -17,6 +17,9 @@ from meshq.local.settings import LocalSettings
 from meshq.local.system import System
 
 TESTS = Path(__file__).parent.parent
+NAMED_WORKER = "worker-1"
+"""A worker with an id of its own: when it comes back it is known, and what it had is given up at once. Others
+are new each time, and what they had comes back with the end of its lease."""
 _SLOTS = 16
 
 
@@ -82,9 +85,10 @@ def _worker(name: str) -> tuple[str, ...]:
         "queues": ",".join(QUEUES),
         "slots": str(_SLOTS),
         "processes": "1",
-        "id": f"fault-{name}",
         "drain-timeout": "5",
     }
+    if name == NAMED_WORKER:
+        words["id"] = "the-named-one"
     return (
         sys.executable,
         "-m",

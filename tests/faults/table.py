@@ -68,6 +68,7 @@ class Fault:
         short: Whether it belongs to the short form.
         alone: Whether it leaves a system that others should not be played in.
         settle: Seconds in which everything has to have ended when the load is over.
+        least_again: Runs of handlers that must have been repeated: with fewer, the fault hit nobody.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Fault:
     short: bool = True
     alone: bool = False
     settle: float = 180.0
+    least_again: int = 0
 
 
 FAULTS: dict[str, Fault] = {}

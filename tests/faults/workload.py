@@ -8,7 +8,7 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from faults.history import Answered, CallFailed, CancelAsked, History, Seen, Sent
@@ -21,9 +21,11 @@ TASKS = int(os.environ.get("MESHQ_FAULT_TASKS", "600" if SHORT else "3000"))
 RATE = float(os.environ.get("MESHQ_FAULT_RATE", "400"))
 CALL_TIMEOUT = 180.0
 
-PLAIN, KEYED, NARROW = "plain", "keyed", "narrow"
-QUEUES = (PLAIN, KEYED, NARROW)
+PLAIN, KEYED, NARROW, POISONED = "plain", "keyed", "narrow", "poisoned"
+QUEUES = (PLAIN, KEYED, NARROW, POISONED)
 PER_KEY, NARROW_LIMIT, POISON_LIMIT = 2, 8, 100
+POISONED_LIMIT = 3
+LONG = 2.0
 _TICK = 0.02
 _KEYS = 8
 _SUCCEEDS = frozenset({TaskState.SUCCEEDED})
@@ -36,6 +38,7 @@ class Kind:
     Attributes:
         share: Of so many tasks in all shares together.
         options: What its tasks say beside type and serial number.
+        payload: What their payload says beside the serial number.
         ends: The states in which they may end, whatever happens.
         key: Which of the options is its key; empty without keys.
         keys: How many tasks in a row share a unique key, or else how many keys there are.
@@ -49,6 +52,7 @@ class Kind:
     type: str = "note"
     queue: str = PLAIN
     options: Mapping[str, Any] | None = None
+    payload: Mapping[str, Any] = field(default_factory=dict)
     ends: frozenset[TaskState] = _SUCCEEDS
     key: str = ""
     keys: int = _KEYS
@@ -77,6 +81,12 @@ KINDS: Mapping[str, Kind] = {
         2, options=_DURABLE, ends=_SUCCEEDS | {TaskState.CANCELLED}, prompt=False, bulk=False, cancelled=True
     ),
     "crunched": Kind(2, "crunch", options=_DURABLE, prompt=False),
+    # Only sent by faults that want somebody in mid-task.
+    "long": Kind(0, "linger", options=_DURABLE, payload={"seconds": LONG}, prompt=False, bulk=False),
+    "long-crunched": Kind(0, "crunch", options=_DURABLE, payload={"seconds": LONG}, prompt=False, bulk=False),
+    "killer": Kind(
+        0, "kill", POISONED, options=_DURABLE, ends=frozenset({TaskState.FAILED}), prompt=False, bulk=False
+    ),
 }
 
 
@@ -137,6 +147,7 @@ class Load:
         await self.client.update_queue(
             NARROW, allow_missing=True, poison_limit=POISON_LIMIT, max_running=NARROW_LIMIT
         )
+        await self.client.update_queue(POISONED, allow_missing=True, poison_limit=POISONED_LIMIT)
         self._watchers = [asyncio.create_task(self._watch()), asyncio.create_task(self._read())]
         self._start(self._send_bulk())
         self._pacer = asyncio.create_task(self._pace())
@@ -168,6 +179,12 @@ class Load:
             await asyncio.wait(set(self._calls))
             self._raise_failures()
 
+    def send(self, kind: str) -> int:
+        """Send one task of a kind, beyond those of the load; returns its serial number."""
+        serial = next(self._serials)
+        self._send(serial, kind)
+        return serial
+
     async def stop_watching(self) -> None:
         """End the watcher and the reader."""
         self._raise_failures()
@@ -198,10 +215,12 @@ class Load:
             await asyncio.sleep(_TICK)
 
     def _send_one(self) -> None:
-        serial = next(self._serials)
         self.sent += 1
         names = list(self._kinds)
-        name = self._chance.choices(names, [self._kinds[one].share for one in names])[0]
+        shares = [self._kinds[one].share for one in names]
+        self._send(next(self._serials), self._chance.choices(names, shares)[0])
+
+    def _send(self, serial: int, name: str) -> None:
         kind = self._kinds[name]
         key, spec = self._spec(kind, serial)
         delay = float(spec.start_delay) if isinstance(spec.start_delay, float) else 0.0
@@ -223,7 +242,9 @@ class Load:
             options["start_delay"] = round(self._chance.uniform(0.3, 2.0), 3)
         elif kind.cancelled:
             options["start_delay"] = 1.0
-        return key, TaskSpec(type=kind.type, payload={"n": serial}, queue=kind.queue, **options)
+        return key, TaskSpec(
+            type=kind.type, payload={"n": serial, **kind.payload}, queue=kind.queue, **options
+        )
 
     def _send_in_order(self, key: str, serial: int, spec: TaskSpec) -> None:
         """One creation of a key after the other: what the client saw accepted first comes first."""
