@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, errors
+from psycopg import errors
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from meshq.contract.errors import InternalError, MeshqError, Reason, Unavailable
-from meshq.mesh.postgres import arrays
+from meshq.mesh.postgres import arrays, connection
 from meshq.mesh.postgres.migrate import migrate
 from meshq.mesh.postgres.partitions import outrun
 from meshq.mesh.telemetry import logger
@@ -20,7 +20,7 @@ from meshq.mesh.telemetry import logger
 _log = logger(__name__)
 
 T = TypeVar("T")
-Connection = AsyncConnection[tuple[Any, ...]]
+Connection = connection.Connection
 
 _FAILURES: Final = (psycopg.Error, PoolClosed, PoolTimeout, TooManyRequests, OSError)
 _PAUSE: Final = 0.05
@@ -52,12 +52,12 @@ class Database:
         self._patience = patience
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
-            connection_class=AsyncConnection[tuple[Any, ...]],
-            kwargs={"autocommit": True, "target_session_attrs": "read-write", "connect_timeout": 5},
+            connection_class=Connection,
+            kwargs=connection.OPTIONS,
             min_size=size,
             max_size=size,
             timeout=patience,
-            reconnect_timeout=30,
+            reconnect_timeout=connection.RECONNECT_SECONDS,
             configure=_configure,
             name="execution",
             open=False,
@@ -66,8 +66,8 @@ class Database:
     async def start(self) -> None:
         """Migrate and connect; raises `MeshqError` when the database does not answer."""
         try:
-            async with await self._connect() as connection:
-                applied = await migrate(connection, "meshq.execution.postgres")
+            async with await self._connect() as found:
+                applied = await migrate(found, "meshq.execution.postgres")
             await self._pool.open(wait=True, timeout=30)
         except _FAILURES as error:
             raise translated(error) from error
@@ -83,22 +83,21 @@ class Database:
         deadline = monotonic() + self._patience
         while True:
             try:
-                async with self._pool.connection() as connection:
-                    return await work(connection)
+                async with self._pool.connection() as found:
+                    return await work(found)
             except _FAILURES as error:
                 if not _worth_retrying(error) or monotonic() > deadline:
                     raise translated(error) from error
             await asyncio.sleep(_PAUSE)
 
     async def _connect(self) -> Connection:
-        return await AsyncConnection.connect(
-            self._url, autocommit=True, target_session_attrs="read-write", connect_timeout=10
-        )
+        return await Connection.connect(self._url, **connection.OPTIONS)
 
 
-async def _configure(connection: Connection) -> None:
-    await connection.execute(_SETTINGS)
-    arrays.register(connection.adapters)
+async def _configure(found: Connection) -> None:
+    await found.look_after()
+    await found.execute(_SETTINGS)
+    arrays.register(found.adapters)
 
 
 def _worth_retrying(error: Exception) -> bool:

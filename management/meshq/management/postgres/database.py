@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, errors
+from psycopg import errors
 from psycopg_pool import AsyncConnectionPool, PoolClosed, TooManyRequests
 
 from meshq.contract.errors import MeshqError
 from meshq.management.ledger import RowsRefused
 from meshq.management.postgres.errors import refuses_rows, translated, worth_retrying
 from meshq.mesh.postgres import arrays
+from meshq.mesh.postgres.connection import OPTIONS, RECONNECT_SECONDS, Connection
 from meshq.mesh.postgres.migrate import migrate
 from meshq.mesh.telemetry import logger
 
@@ -31,17 +32,6 @@ _SLOT_LOCK: Final = 0x6D71_01
 _SLOTS: Final = 4_096
 _PAUSE: Final = 0.05
 _FAILURES: Final = (psycopg.Error, PoolClosed, TooManyRequests)
-
-_CONNECTION: Final[dict[str, Any]] = {
-    "autocommit": True,
-    "target_session_attrs": "read-write",
-    "connect_timeout": 5,
-    # A server that vanished without a word is noticed within seconds.
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 15_000,
-}
 
 _SETTINGS: Final = """
 SELECT
@@ -62,7 +52,7 @@ SELECT
 """
 
 
-class LedgerConnection(AsyncConnection[tuple[Any, ...]]):
+class LedgerConnection(Connection):
     """A connection.
 
     Attributes:
@@ -125,7 +115,7 @@ class Database:
 
     async def connect(self) -> LedgerConnection:
         """A connection outside of the pools, with no timeouts; the caller closes it."""
-        connection = await LedgerConnection.connect(self._url, **_CONNECTION)
+        connection = await LedgerConnection.connect(self._url, **OPTIONS)
         arrays.register(connection.adapters)
         return connection
 
@@ -174,11 +164,11 @@ class Database:
         return AsyncConnectionPool(
             self._url,
             connection_class=LedgerConnection,
-            kwargs=_CONNECTION,
+            kwargs=OPTIONS,
             min_size=size,
             max_size=size,
             timeout=self._patience,
-            reconnect_timeout=30,
+            reconnect_timeout=RECONNECT_SECONDS,
             configure=configure,
             name=name,
             open=False,
@@ -197,6 +187,7 @@ class Database:
     async def _configure(
         self, connection: LedgerConnection, statement_timeout: str, lock_timeout: str
     ) -> None:
+        await connection.look_after()
         await connection.execute(_SETTINGS, [statement_timeout, lock_timeout])
         arrays.register(connection.adapters)
 
