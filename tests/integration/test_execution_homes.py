@@ -140,7 +140,7 @@ async def test_limits_per_key_hold_when_a_queue_loses_its_limits_as_a_whole(
 async def test_nothing_is_leased_while_too_many_keys_run_elsewhere(
     database: str, shards: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(homes, "_MOST_KEYS", 2)
+    monkeypatch.setattr(homes, "_MOST_KEYS", 1)
     async with cluster(database, shards) as system:
         instance = await system.start()
         system.ledger.answer = settle

@@ -35,7 +35,10 @@ from meshq.execution.postgres.partitions import PartitionKeeper
 from meshq.execution.postgres.queues import QueueStore
 from meshq.execution.postgres.ring import RingTable
 from meshq.execution.queues.configs import QueueConfigs
+from meshq.execution.queues.handover import Handover
 from meshq.execution.queues.homes import Homes, Queues
+from meshq.execution.queues.strays import Strays
+from meshq.execution.results import Results
 from meshq.execution.ring.changes import RingChanges
 from meshq.execution.ring.doorbell import Doorbell
 from meshq.execution.ring.follower import RingFollower
@@ -154,9 +157,8 @@ class Execution:
         self.beats = Beats(self.shards)
         self.doorbell.sessions = self.sessions
         recorded = RecordedEnds(self.attempts, self.reporter, with_error_text)
-        inquiries = Inquiries(self.shards, self.attempts, recorded, times.grace_ms)
+        inquiries = Inquiries(self.shards, recorded, times.grace_ms)
         self.queues = QueueConfigs(QueueStore(self.database), decode_queue)
-        self.homes = Homes(self.queues, self.shards, times.lease_ms / 1000)
         intake = Intake(
             self.shards,
             recorded,
@@ -165,6 +167,10 @@ class Execution:
             record=self.recorder.record,
             lost=lost,
         )
+        self.handover = Handover(
+            self.queues, self.shards, Strays(intake.requeue), patience=times.lease_ms / 1000
+        )
+        self.homes = Homes(self.queues, self.shards, times.lease_ms / 1000, self.handover, intake.requeue)
         news = NewsRoom()
         self.board = board = ProgressBoard()
         workers = Workers(kit.instance_id, self.sessions, self.polls, self._others, kit.direct)
@@ -186,7 +192,9 @@ class Execution:
             explanations=Explanations(inquiries, workers, board, self._others, kit.direct),
         )
         self._progress = progress.ProgressServicer(news)
-        self._attempt = attempt.AttemptServicer(self.attempts, inquiries)
+        self._attempt = attempt.AttemptServicer(
+            self.attempts, Results(self.shards, self.queues.routing_key, self.attempts, _now_ms)
+        )
         servers = Servers(kit.instance_id, settings.passwords())
         self._ring = ring.RingServicer(
             self.shards, RingChanges(ring_table, self.shards, self.follower, servers)
@@ -246,6 +254,7 @@ class Execution:
             self.shards,
             self.follower,
             self.homes,
+            self.handover,
             self.mover,
             self.outages,
             self.gauges,

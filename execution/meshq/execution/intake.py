@@ -11,14 +11,16 @@ from meshq.contract.errors import MeshqError
 from meshq.execution.attempts.recorded import Key, RecordedEnds
 from meshq.execution.model import Compared, Ended, Lease, QueueItem, Rejected, Status, scope_of
 from meshq.execution.queues.configs import QueueConfigs
-from meshq.execution.ring.errors import ShardError, ShardFull
+from meshq.execution.ring.errors import RingOutdated, ShardError, ShardFull
 from meshq.execution.ring.shard import Shard
 from meshq.execution.ring.shards import Shards
 from meshq.mesh.telemetry import logger
 
 _log = logger(__name__)
 
-_RELOAD_SECONDS: Final = 0.5
+_AGAIN_SECONDS: Final = 0.02
+_CATCH_UP_SECONDS: Final = 3.0
+"""For how long is tried to queue what shards refuse because they know a later ring or later settings."""
 _NO_LEASE: Final = 0
 
 Rejection = tuple[int, Rejected]
@@ -56,30 +58,51 @@ class Intake:
         self._record = record
         self._lost = lost
         self._reloaded = 0.0
+        self._catching_up = asyncio.Lock()
 
     async def take(self, items: Sequence[QueueItem]) -> list[Rejection]:
         """Queue attempts on their shards, one call for each shard; returns what was not queued."""
         rejected: list[Rejection] = []
         skipped = await self._settle_repeats(items, rejected)
-        rejections, misrouted = await self._queue(
+        return rejected + await self._queue_all(
             items, [index for index in range(len(items)) if index not in skipped]
         )
-        rejected += rejections
-        if misrouted:
-            rejected += await self._queue_again(items, misrouted)
-        return rejected
 
     async def requeue(self, items: Sequence[QueueItem]) -> list[int]:
         """Queue what was taken off another shard; returns the positions of what was not queued."""
-        rejected, misrouted = await self._queue(items, range(len(items)))
+        return [index for index, _ in await self._queue_all(items, range(len(items)))]
+
+    async def _queue_all(self, items: Sequence[QueueItem], indexes: Sequence[int]) -> list[Rejection]:
+        """Queue some of the items, by the ring and the settings that the shards know."""
+        asked = monotonic()
+        until = asked + _CATCH_UP_SECONDS
+        rejected, misrouted = await self._queue(items, indexes)
+        while misrouted and monotonic() < until:
+            await self._catch_up(asked)
+            asked = monotonic()
+            rejections, misrouted = await self._queue(items, misrouted)
+            rejected += rejections
         if misrouted:
-            rejected += await self._queue_again(items, misrouted)
-        return [index for index, _ in rejected]
+            scopes = sorted({scope_of(items[index].lane) for index in misrouted})
+            _log.warning("queues are not where they should be", queues=scopes[:10], count=len(misrouted))
+        return rejected + [(index, Rejected.SHARD_UNAVAILABLE) for index in misrouted]
+
+    async def _catch_up(self, asked: float) -> None:
+        """Hear of what shards know already. They have asked for the ring themselves."""
+        await asyncio.sleep(_AGAIN_SECONDS)
+        async with self._catching_up:
+            if self._reloaded > asked:
+                return
+            self._reloaded = monotonic()
+            try:
+                await self._configs.reload()
+            except MeshqError as error:
+                _log.warning("settings of queues not read", reason=error.message)
 
     async def _queue(
         self, items: Sequence[QueueItem], indexes: Sequence[int]
     ) -> tuple[list[Rejection], list[int]]:
-        """Queue some of the items; returns what was rejected, and whose queue lives on another shard."""
+        """Queue some of the items; returns what was rejected, and what belongs to another shard by now."""
         rejected: list[Rejection] = []
         misrouted: list[int] = []
         by_shard: dict[Shard, list[int]] = {}
@@ -95,20 +118,6 @@ class Intake:
             rejected += refused
             misrouted += elsewhere
         return rejected, misrouted
-
-    async def _queue_again(self, items: Sequence[QueueItem], indexes: list[int]) -> list[Rejection]:
-        """A shard knows later settings of queues than this instance: read them, and try once more."""
-        if monotonic() - self._reloaded > _RELOAD_SECONDS:
-            self._reloaded = monotonic()
-            try:
-                await self._configs.reload()
-            except MeshqError as error:
-                _log.warning("settings of queues not read", reason=error.message)
-        rejected, misrouted = await self._queue(items, indexes)
-        if misrouted:
-            scopes = sorted({scope_of(items[index].lane) for index in misrouted})
-            _log.warning("queues are not where they should be", queues=scopes[:10], count=len(misrouted))
-        return rejected + [(index, Rejected.SHARD_UNAVAILABLE) for index in misrouted]
 
     async def _settle_repeats(self, items: Sequence[QueueItem], rejected: list[Rejection]) -> set[int]:
         """Which items are not to be queued: attempts that have ended are reported again instead."""
@@ -148,6 +157,8 @@ class Intake:
             refused = await shard.enqueue([items[index] for index in indexes])
         except ShardFull:
             return [(index, Rejected.SHARD_FULL) for index in indexes], []
+        except RingOutdated:
+            return [], indexes
         except ShardError:
             return [(index, Rejected.SHARD_UNAVAILABLE) for index in indexes], []
         rejected = [(indexes[position], Rejected.SHARD_RECOVERING) for position in refused.recovering]

@@ -219,6 +219,17 @@ class Bucket(NamedTuple):
     burst: int = 0
 
 
+class Spread(enum.IntEnum):
+    """How the limits per key of a queue are spread over the shards; scripts know the numbers.
+
+    A shard on which they begin is UNCOUNTED, and leases nothing of the queue, until somebody says COUNTED.
+    """
+
+    NONE = 0
+    UNCOUNTED = 1
+    COUNTED = 2
+
+
 class ShardQueueConfig(NamedTuple):
     """What a shard has to know of a queue.
 
@@ -234,6 +245,8 @@ class ShardQueueConfig(NamedTuple):
         hold: Whether nothing is leased until it is known what other shards have leased.
         foreign: How many leases of it other shards still have.
         foreign_keys: How many of these each limit key has.
+        spread: Whether each shard counts the keys whose slots it has, and whether `foreign` and
+            `foreign_keys` are what other shards have leased of these. UNCOUNTED leaves them as they are.
     """
 
     scope: str
@@ -247,6 +260,7 @@ class ShardQueueConfig(NamedTuple):
     hold: bool = False
     foreign: int = 0
     foreign_keys: tuple[tuple[str, int], ...] = ()
+    spread: Spread = Spread.NONE
 
     @property
     def keyed(self) -> bool:

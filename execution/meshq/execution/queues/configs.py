@@ -2,7 +2,7 @@
 
 A limit is counted by one shard. Where limits of a queue as a whole are set, all of its tasks live on the
 shard of the queue's name, its home; it is away from the others. Tasks with a limit key live on the shard of
-queue and key, all others on the shard of their id.
+the key's slot, all others on the shard of their id.
 
 A queue that has once had limits as a whole lives at its home whenever it has limits of any kind. So its keys
 go on to be counted there when it loses the limits as a whole. When it gets them, its home is told what other
@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 
 from meshq.contract.errors import MeshqError
 from meshq.execution.model import QueueItem, ShardQueueConfig, scope_of
+from meshq.execution.ring import slots
 from meshq.mesh.telemetry import logger
 
 _log = logger(__name__)
@@ -112,6 +113,11 @@ class QueueConfigs:
         """Whether a queue lives at its home: it has limits as a whole, or has had them and has others now."""
         return scope in self._wide
 
+    def is_spread(self, scope: str) -> bool:
+        """Whether a queue has limits per key that are counted by the shards of the keys."""
+        config = self._configs.get(scope)
+        return config is not None and config.keyed and scope not in self._wide
+
     def routing_key(self, item: QueueItem) -> bytes:
         """What the ring hashes to find a task's shard."""
         if not self._wide and item.traits is None:
@@ -120,7 +126,7 @@ class QueueConfigs:
         if scope in self._wide:
             return scope.encode()
         if item.traits is not None and item.traits.limit_key:
-            return f"{scope}/{item.traits.limit_key}".encode()
+            return slots.routing_key(scope, item.traits.limit_key)
         return item.task_id
 
     def _take(self, configured: Iterable[Configured]) -> list[str]:

@@ -3,9 +3,11 @@
 When a queue gets limits as a whole, all shards but its home are told that it is away: they lease nothing of
 it any more and say how much of it they have leased. The home counts these leases beside its own, and leases
 nothing before all have answered; for one that is silent it waits for one lease time. The same goes for the
-leases of each limit key; where a shard has very many keys, nothing is leased until there are fewer. Once a
-second the figures are read again while there are any, and what waits on other shards is moved home. What gets
-lost on the way is found by the ledger's comparison.
+leases of each limit key; where a shard has very many keys, nothing is leased until there are fewer. While
+there are any the figures are read again, often at first and then once a second, and what waits on other
+shards is moved home. What gets lost on the way is found by the ledger's comparison.
+
+Queues with limits per key alone live nowhere; their keys are the matter of handover.py.
 
 Every instance does this for itself. Figures of shards that are away only fall, so that they agree in the end.
 """
@@ -18,8 +20,10 @@ from time import monotonic
 from typing import Final, NamedTuple
 
 from meshq.contract.limits import MAX_FRAME_ITEMS
-from meshq.execution.model import Depth, ShardQueueConfig
+from meshq.execution.model import Depth, ShardQueueConfig, Spread
 from meshq.execution.queues.configs import Configured, QueueConfigs
+from meshq.execution.queues.handover import Handover
+from meshq.execution.queues.strays import Requeue
 from meshq.execution.ring.errors import ShardError
 from meshq.execution.ring.shard import Shard, ShardState
 from meshq.execution.ring.shards import Shards
@@ -29,6 +33,7 @@ from meshq.mesh.telemetry import logger
 _log = logger(__name__)
 
 _LOOK_SECONDS: Final = 1.0
+_FIRST_SECONDS: Final = 0.02
 _LOOK_AGAIN_AT_ALL: Final = 10
 """After so many looks all limited queues are looked at, whether anything is known to be amiss or not."""
 _MOST_KEYS: Final = 1_000
@@ -60,6 +65,7 @@ class Queues:
 class _Elsewhere(NamedTuple):
     """What other shards than its home have leased of a queue, and of each key; None for very many keys."""
 
+    home: str | None
     leased: int = 0
     keys: dict[str, int] | None = None
 
@@ -67,10 +73,12 @@ class _Elsewhere(NamedTuple):
         """The higher of the figures."""
         leased = max(self.leased, known.leased)
         if self.keys is None or known.keys is None:
-            return _Elsewhere(leased)
+            return _Elsewhere(self.home, leased)
         names = {*self.keys, *known.keys}
         return _Elsewhere(
-            leased, {name: max(self.keys.get(name, 0), known.keys.get(name, 0)) for name in names}
+            self.home,
+            leased,
+            {name: max(self.keys.get(name, 0), known.keys.get(name, 0)) for name in names},
         )
 
 
@@ -95,21 +103,28 @@ class Homes:
         configs: How queues are set.
         shards: Who is told.
         patience: Seconds for which a home waits for silent shards.
+        handover: Looks after the limits of keys.
+        requeue: Queues tasks where they belong; returns the positions of those that were not.
     """
 
-    def __init__(self, configs: QueueConfigs, shards: Shards, patience: float) -> None:
+    def __init__(
+        self, configs: QueueConfigs, shards: Shards, patience: float, handover: Handover, requeue: Requeue
+    ) -> None:
         self._configs = configs
         self._shards = shards
         self._patience = patience
+        self._handover = handover
+        self._requeue = requeue
         self._unsettled: set[str] = set()
         self._told: dict[tuple[str, str], tuple[int, ShardQueueConfig]] = {}
         # Of queues that live at their homes: leases elsewhere, as far as they are known.
         self._foreign: dict[str, _Elsewhere] = {}
         self._silent_since: dict[str, float] = {}
         self._looks = 0
+        self._pause = _LOOK_SECONDS
         self._settling = asyncio.Lock()
         self._repeater = Repeater("queues", self.run_once, _LOOK_SECONDS)
-        shards.on_change = self._look_at_all
+        shards.on_change = self._ring_changed
 
     async def start(self) -> None:
         """Begin to look."""
@@ -122,6 +137,7 @@ class Homes:
     def of_shard(self, name: str) -> list[ShardQueueConfig]:
         """What a shard has to know before anything is leased from it. Its leases are to be counted anew."""
         self._look_at_all()
+        self._handover.wake()
         return [self._for(config, name) for config in self._configs.all()]
 
     async def tell(self, changed: Sequence[str], scopes: Sequence[str]) -> bool:
@@ -142,12 +158,16 @@ class Homes:
             async with self._settling:
                 look = await self._settle(scopes[at : at + MAX_FRAME_ITEMS])
             told = told and not look.silent
+        if any(self._configs.is_spread(scope) for scope in changed):
+            await self._handover.look()
+            self._handover.wake()
+        self._pause = _FIRST_SECONDS
         # Whoever asks does not wait until everything has been moved.
         self._repeater.wake()
         return told
 
-    async def run_once(self) -> None:
-        """Look at what is not settled."""
+    async def run_once(self) -> float:
+        """Look at what is not settled; returns the seconds until the next time."""
         await self._configs.store_waiting()
         self._looks += 1
         if self._looks % _LOOK_AGAIN_AT_ALL == 0:
@@ -158,6 +178,13 @@ class Homes:
                 look = await self._settle(scopes[at : at + MAX_FRAME_ITEMS])
             for index, scope in enumerate(look.wide):
                 await self._move(scope, index, look.depths)
+        self._pause = min(_LOOK_SECONDS, 2 * self._pause) if self._unsettled else _LOOK_SECONDS
+        return self._pause
+
+    def _ring_changed(self) -> None:
+        self._pause = _FIRST_SECONDS
+        self._look_at_all()
+        self._handover.wake()
 
     def _look_at_all(self, *, wake: bool = True) -> None:
         for scope in self._configs.wide():
@@ -204,10 +231,10 @@ class Homes:
                 break
             for key, count in found.items():
                 keys[key] = keys.get(key, 0) + count
-        counted, known = _Elsewhere(sum(away.values()), keys), self._foreign.get(config.scope)
+        counted, known = _Elsewhere(home, sum(away.values()), keys), self._foreign.get(config.scope)
         if not unsure - {home or ""}:
             self._foreign[config.scope] = counted
-        elif known is not None:
+        elif known is not None and known.home == home:
             self._foreign[config.scope] = counted.and_not_less_than(known)
 
     async def _running(self, name: str, scope: str) -> dict[str, int] | None:
@@ -241,11 +268,16 @@ class Homes:
 
     def _for(self, config: ShardQueueConfig, name: str, silent: Collection[str] = ()) -> ShardQueueConfig:
         """How a queue is set for one shard."""
+        if self._configs.is_spread(config.scope):
+            return config._replace(spread=Spread.UNCOUNTED)
         if not self._configs.is_wide(config.scope):
             return config
         if self._home(config.scope) != name:
             return config._replace(away=True)
         foreign = self._foreign.get(config.scope)
+        if foreign is not None and foreign.home != name:
+            # What is known is of another ring, and tells nothing of what the last home has leased.
+            foreign = None
         if foreign is None or foreign.keys is None:
             return config._replace(hold=True, foreign=foreign.leased if foreign else 0)
         hold = any(self._waited_for(other) for other in silent if other != name)
@@ -290,16 +322,19 @@ class Homes:
             if shard is None or shard is home or not answer or not answer[index].ready:
                 continue
             try:
-                await self._move_from(shard, home, scope)
+                await self._move_from(shard, scope)
             except ShardError as error:
                 _log.debug("tasks not moved", queue=scope, shard=name, reason=str(error))
 
-    async def _move_from(self, shard: Shard, home: Shard, scope: str) -> None:
+    async def _move_from(self, shard: Shard, scope: str) -> None:
         for _ in range(_MOVES_AT_ONCE):
             items = await shard.move_away(scope, _MOVED_AT_ONCE)
             if not items:
                 return
-            await home.enqueue(items)
+            refused = await self._requeue(items)
+            if refused:
+                _log.warning("tasks not moved; the ledger will ask for them", queue=scope, count=len(refused))
+                return
 
     def _note_settled(
         self,

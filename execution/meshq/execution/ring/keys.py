@@ -10,7 +10,9 @@ from typing import Final
 
 META: Final = "mq:meta"
 """Hash: epoch, ring, state, begun, run_id, replication_id, generation, leases (the counter of lease ids);
-limited once a queue was configured, weighted once a task had a weight of its own."""
+limited once a queue was configured (r and a version of the ring while no limit key is here that has its slot
+elsewhere), weighted once a task had a weight of its own; slots and confirmed (versions of the ring of which
+the shard knows its slots, and serves them all), arrived (when some came), changes (counts what unsettles)."""
 
 _NAMES: Final = {
     "META": META,
@@ -35,10 +37,15 @@ _NAMES: Final = {
     "SESSION_WORKERS": "mq:session-workers",  # hash session -> tenant/worker
     "QUEUE": "mq:queue:",  # + tenant/queue: hash ready, delayed, leased
     "TOTALS": "mq:totals",  # hash ready, delayed, leased
-    # + tenant/queue: hash: the configuration; starved while a lease call found it full; since (counted here)
+    # + tenant/queue: hash: the configuration; starved while a lease call found it full; since (counted here);
+    # begun (has limits per key)
     "CONF": "mq:conf:",
     "RUNNING": "mq:running:",  # + tenant/queue: hash limit key -> leases
     "FOREIGN": "mq:foreign:",  # + tenant/queue: hash limit key -> leases on other shards, while there are any
+    "SPREAD": "mq:spread",  # set of tenant/queue whose limits per key are counted by the shards of their keys
+    "SERVED": "mq:served",  # a bit for each slot whose keys are served here
+    "ARRIVED": "mq:arrived",  # a bit for each slot that has come here
+    "MAP": "mq:map",  # the same of what is being told
     "PARKED": "mq:parked:",  # + length of key/limit key/lane: sorted set as a lane, of what waits for its key
     "PARKED_LANES": "mq:parked-lanes:",  # + tenant/queue/limit key: sorted set lane -> last looked at
     "PARKED_KEYS": "mq:parked-keys:",  # + tenant/queue: sorted set limit key -> when it was last looked at

@@ -75,6 +75,12 @@ MOVE_AWAY: Final = _load("move_away", *_DETACH)
 HAND_OVER: Final = _load("hand_over", *_DETACH)
 CLOSE: Final = _load("close")
 SHUT: Final = _load("shut")
+OWN: Final = _load("own")
+CONFIRM: Final = _load("confirm", *_QUEUED)
+SETTLE: Final = _load("settle", "limits")
+STRAY_LEASES: Final = _load("stray_leases", "limits")
+PARKED_STRAYS: Final = _load("parked_strays", "limits")
+HAND_OVER_STRAYS: Final = _load("hand_over_strays", *_DETACH)
 DESCRIBE: Final = _load("describe", "limits")
 RUNNING: Final = _load("running")
 TOTALS: Final = _load("totals")
@@ -86,4 +92,5 @@ ALL: Final = (
     ENQUEUE, LEASE, RECEIVED, RELEASE, DEFER, BEAT, EXPIRE, APPLY, WITHDRAW, COMPARE, EXPLAIN, ADOPT, GREET,
     RENEW, LEAVE, RENEW_POLLED, RECALL, CONFIGURE, MOVE_AWAY, DESCRIBE, RUNNING, TOTALS, OUTCOMES, OPEN_EPOCH,
     RECOVERED, HAND_OVER, CLOSE, SHUT,
+    OWN, CONFIRM, SETTLE, STRAY_LEASES, PARKED_STRAYS, HAND_OVER_STRAYS,
 )  # fmt: skip

@@ -19,22 +19,21 @@ from meshq.execution.ring.errors import (
     ShardFull,
     ShardUnavailable,
 )
-from meshq.execution.ring.extras import encode_extras, parse_extras
+from meshq.execution.ring.extras import encode_extras
 from meshq.execution.ring.hashring import RingShard
 from meshq.execution.ring.load import Load
+from meshq.execution.ring.moved import moved_items
 from meshq.execution.ring.scripts import Script
+from meshq.execution.ring.slot_calls import SlotCalls
 
 EXPIRE_LIMIT: Final = 300
 _LANES_LOOKED_AT: Final = 100
 _FIELDS_OF_OVER: Final = 7
 _FIELDS_OF_EXPLAINED: Final = 6
-_FIELDS_OF_MOVED: Final = 7
 _SCANNED: Final = 500
 """Keys that one scan looks at."""
 _BURIED_BYTES: Final = 256
 """Larger results are not kept in tombstones."""
-_BOOST_MS: Final = 60_000
-"""What a unit of priority takes off a score, as in `enqueue.lua`."""
 
 
 class ShardState(enum.Enum):
@@ -138,6 +137,7 @@ class Shard:
         load: How busy its server is, as last seen.
         server: Which server it is now, as `host:port`; empty while none is known.
         ring_version: The version of the ring that calls carry.
+        slots: What concerns the slots of limit keys.
     """
 
     def __init__(self, member: RingShard, instance_id: str, doorbell: Doorbell) -> None:
@@ -156,6 +156,7 @@ class Shard:
         self._instance_id = instance_id
         self._doorbell = doorbell
         self._connection: Connection | None = None
+        self.slots = SlotCalls(self._run, self._note_due, instance_id)
 
     @property
     def usable(self) -> bool:
@@ -290,7 +291,8 @@ class Shard:
             arguments += (
                 queue.scope, queue.version, int(queue.paused), queue.max_running, queue.max_running_per_key,
                 *queue.rate, *queue.rate_per_key, int(queue.away), int(queue.hold), queue.foreign,
-                len(queue.foreign_keys), *(part for key in queue.foreign_keys for part in key),
+                int(queue.spread), len(queue.foreign_keys),
+                *(part for key in queue.foreign_keys for part in key),
             )  # fmt: skip
         due, *leased = await self._run(scripts.CONFIGURE, *arguments)
         self._note_due(due)
@@ -308,8 +310,7 @@ class Shard:
             At most `limit` tasks, and about a frame's bytes; empty when none is left or the queue lives here.
         """
         reply = await self._run(scripts.MOVE_AWAY, scope, limit, SOFT_FRAME_BYTES)
-        width = _FIELDS_OF_MOVED
-        return [_moved(reply[at : at + width]) for at in range(0, len(reply), width)]
+        return moved_items(reply)
 
     # -- leaving the ring ------------------------------------------------------------------------------
 
@@ -334,8 +335,7 @@ class Shard:
         mine, *reply = await self._run(
             scripts.HAND_OVER, self._instance_id, reserve_ms, SOFT_FRAME_BYTES, *task_ids
         )
-        width = _FIELDS_OF_MOVED
-        return [_moved(reply[at : at + width]) for at in range(0, len(reply), width)] if mine else None
+        return moved_items(reply) if mine else None
 
     async def close(self) -> Depth:
         """Close the shard if it holds nothing; returns what it holds."""
@@ -472,14 +472,6 @@ def _counts(flat: list[bytes]) -> dict[str, int]:
 
 def _explained(state: bytes, why: bytes, *figures: int) -> Explained:
     return Explained(state.decode(), why.decode(), *figures)
-
-
-def _moved(fields: list[Any]) -> QueueItem:
-    task_id, attempt, lane, ready, score, extras, spec = fields
-    ready_ms = int(ready)
-    priority = (ready_ms - int(float(score))) // _BOOST_MS
-    traits = parse_extras(extras) if extras else None
-    return QueueItem(task_id, attempt, lane.decode(), ready_ms, priority, True, spec, traits)
 
 
 async def run_script(connection: Connection, script: Script, *arguments: Argument) -> Any:

@@ -33,6 +33,10 @@ local function hold(item, lane, extras, grace)
   local scope = parts(lane)
   count(scope, 'leased', 1)
   if extras then
+    local limit_key = limits().traits_of(extras).key
+    if LIMITED and limit_key and limits().conf_of(scope).spread > 0 and not limits().has_slot(scope, limit_key) then
+      limits().unsettle()
+    end
     slots().begin_traits(id, extras, lease, item.leased, scope, item.deferred > 0)
   end
   if grace then

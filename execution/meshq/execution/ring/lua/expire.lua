@@ -35,6 +35,9 @@ local unparks_left = UNPARK_LIMIT
 -- Brings back as many parked tasks of a key as its limits have room for, and comes again while that is too few.
 -- Where all its leases are taken nothing is to be done: each that ends brings one back.
 local function wake_key(scope, key)
+  if not limits().serves(scope, key) then
+    return
+  end
   local conf = limits().conf_of(scope)
   local most, tokens = unparks_left, nil
   local room = conf.keymax > 0 and math.max(0, conf.keymax - limits().running_of(scope, {key})[1]) or math.huge

@@ -12,7 +12,7 @@ end
 local function queue_keeps(scope, conf, units)
   if conf.paused == 1 then
     return 'paused'
-  elseif conf.away == 1 then
+  elseif conf.away == 1 or conf.spread == 1 then
     return 'moving'
   elseif conf.limited and shard_state == 'recovering' then
     return 'recovering'
@@ -32,6 +32,9 @@ end
 
 -- The same of its limit key.
 local function key_keeps(scope, conf, key, units)
+  if not limits().serves(scope, key) then
+    return 'moving'
+  end
   local running = conf.keymax > 0 and limits().running_of(scope, {key})[1] or 0
   if conf.keymax > 0 and running >= conf.keymax then
     return 'key', 0, conf.keymax, running

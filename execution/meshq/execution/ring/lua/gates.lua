@@ -66,6 +66,9 @@ local function make_gates(candidates, shard_state)
     for index, name in ipairs(names) do
       local held = tokens and tokens[index]
       local room = running and conf.keymax - running[index] or math.huge
+      if not limits().serves(gate.scope, name) then
+        room = 0
+      end
       met[name] = {scope = gate.scope, name = name, room = room, rate = rate, tokens = held, had = held}
     end
   end

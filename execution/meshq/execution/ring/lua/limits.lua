@@ -53,7 +53,7 @@ local function make_limits()
 
   made.CONF_FIELDS = {
     'version', 'paused', 'max', 'keymax', 'units', 'period', 'burst', 'keyunits', 'keyperiod', 'keyburst',
-    'away', 'hold', 'foreign', 'starved', 'since',
+    'away', 'hold', 'foreign', 'spread', 'starved', 'since', 'begun',
   }
 
   local function rate_of(units, period, burst)
@@ -71,11 +71,57 @@ local function make_limits()
       end
       conf.rate = rate_of(conf.units, conf.period, conf.burst)
       conf.keyrate = rate_of(conf.keyunits, conf.keyperiod, conf.keyburst)
-      conf.shut = conf.paused + conf.away + conf.hold > 0
+      conf.shut = conf.paused + conf.away + conf.hold > 0 or conf.spread == 1
       conf.limited = conf.max > 0 or conf.keymax > 0 or conf.rate or conf.keyrate
       made.confs[scope] = conf
     end
     return conf
+  end
+
+  local function bit_of(map, scope, key)
+    local slot = tonumber(string.sub(redis.sha1hex(scope .. '/' .. key), 1, 4), 16) % 16384
+    local byte = string.byte(map, math.floor(slot / 8) + 1)
+    return byte ~= nil and bit.band(byte, bit.lshift(1, slot % 8)) ~= 0
+  end
+
+  -- Whether this shard has the slot of a limit key. It has none before it was told of the ring that it has heard of.
+  local served
+  function made.has_slot(scope, key)
+    if not served then
+      served = call('HGET', KEY.META, 'slots') == ARGV[2] and call('GET', KEY.SERVED) or ''
+    end
+    return bit_of(served, scope, key)
+  end
+
+  -- Whether tasks of a limit key may be leased here. Of a queue that is spread over the shards by its keys this shard
+  -- leases only those whose slots it has; once it is settled in this ring it holds no others.
+  function made.serves(scope, key)
+    return LIMITED == 'r' .. ARGV[2] or made.conf_of(scope).spread == 0 or made.has_slot(scope, key)
+  end
+
+  -- There may be keys here now that this shard does not serve.
+  function made.unsettle()
+    if LIMITED ~= '1' then
+      LIMITED = '1'
+      call('HSET', KEY.META, 'limited', 1)
+    end
+    call('HINCRBY', KEY.META, 'changes', 1)
+  end
+
+  -- When the slot of a key came to this shard, if that was after its queue had limits per key: until then it was
+  -- counted elsewhere.
+  local arrival, arrived
+  local function arrived_at(scope, key)
+    local conf = made.conf_of(scope)
+    if conf.spread == 0 then
+      return 0
+    end
+    arrival = arrival or tonumber(call('HGET', KEY.META, 'arrived') or 0)
+    if arrival <= conf.begun or NOW - arrival > conf.keyrate.burst * conf.keyrate.period / conf.keyrate.units then
+      return 0
+    end
+    arrived = arrived or call('GET', KEY.ARRIVED) or ''
+    return bit_of(arrived, scope, key) and arrival or 0
   end
 
   -- Where a lane's tasks stand that wait for their limit key. Both names may hold slashes.
@@ -111,6 +157,9 @@ local function make_limits()
       local tokens, filled = string.match(text or '', '^(%S+) (%S+)$')
       if not tokens then
         tokens, filled = 0, made.conf_of(scope).since
+        if keys[index] ~= '' then
+          filled = math.max(filled, arrived_at(scope, keys[index]))
+        end
       end
       local flown = math.max(0, NOW - tonumber(filled)) * rate.units / rate.period
       held[index] = math.min(rate.burst, tonumber(tokens) + flown)

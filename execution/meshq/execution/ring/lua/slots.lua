@@ -138,8 +138,11 @@ local function make_slots()
     return parked_scopes[scope]
   end
 
-  -- Whether a task has to stand behind parked ones.
+  -- Whether a task has to stand behind parked ones, or its key is not served here (any more, or yet).
   function made.must_park(scope, lane, key, score)
+    if not limits().serves(scope, key) then
+      return true
+    end
     local lowest = any_parked(scope) and first_of(lane, key)
     return lowest and tonumber(score) >= lowest
   end
@@ -187,6 +190,9 @@ local function make_slots()
   -- have workers. What finds no room after all is parked again. Of very many lanes those have their turn that were
   -- not looked at for longest.
   function made.unpark(scope, key, limit)
+    if not limits().serves(scope, key) then
+      return
+    end
     local index = KEY.PARKED_LANES .. scope .. '/' .. key
     for _, lane in ipairs(call('ZRANGE', index, 0, UNPARK_LANES - 1)) do
       call('ZADD', index, 'XX', NOW, lane)

@@ -1,0 +1,20 @@
+#!lua flags=allow-oom
+-- Says that the shard holds no tasks and no leases of limit keys whose slots are elsewhere, so that nobody has to look
+-- at slots any more. It changes nothing when there may be such since that was looked at.
+-- KEYS: none. ARGV: epoch, ring, number that `own` returned before that was looked at.
+-- Returns 1 when it is settled.
+
+local bad = guard()
+if bad then
+  return bad
+end
+local ring = ARGV[2]
+local meta = call('HMGET', KEY.META, 'slots', 'confirmed', 'changes')
+local settled = meta[1] == ring and meta[2] == ring and (tonumber(meta[3]) or 0) == tonumber(ARGV[3])
+for _, scope in ipairs(settled and call('SMEMBERS', KEY.SPREAD) or {}) do
+  settled = settled and limits().conf_of(scope).spread == 2
+end
+if settled and LIMITED then
+  call('HSET', KEY.META, 'limited', 'r' .. ring)
+end
+return settled and 1 or 0
