@@ -48,7 +48,8 @@ def test_what_is_no_address_is_refused_with_the_rule(text: str, rule: str) -> No
 
 
 def shards(text: str) -> list[RingShard]:
-    return ExecutionSettings(database_url="postgresql://x", shards=text).wanted_shards()  # type: ignore[arg-type]
+    settings = {"database_url": "postgresql://x", "shards": text}
+    return ExecutionSettings.model_validate(settings).wanted_shards()
 
 
 def test_settings_tell_the_commas_of_sentinels_from_those_of_shards() -> None:

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
-from meshq.execution.attempts.recorded import Attempts, Key, RecordedEnds
-from meshq.execution.model import Compared, Depth, Ended, Explained, Withdrawn
+from meshq.execution.attempts.recorded import Key, RecordedEnds
+from meshq.execution.model import Compared, Depth, Explained, Withdrawn
 from meshq.execution.ring.errors import ShardError
 from meshq.execution.ring.shard import Shard, ShardState
 from meshq.execution.ring.shards import Shards
@@ -23,14 +23,12 @@ class Inquiries:
 
     Args:
         shards: Who is asked.
-        attempts: Where ends are kept.
         recorded: Reports those again that are asked about though they have ended.
         grace_ms: How long a cancelled task has to stop.
     """
 
-    def __init__(self, shards: Shards, attempts: Attempts, recorded: RecordedEnds, grace_ms: int) -> None:
+    def __init__(self, shards: Shards, recorded: RecordedEnds, grace_ms: int) -> None:
         self._shards = shards
-        self._attempts = attempts
         self._recorded = recorded
         self._grace_ms = grace_ms
 
@@ -99,20 +97,6 @@ class Inquiries:
         depths = [_sum([answer[index] for answer in heard]) for index in range(len(queues))]
         return depths, len(heard) == len(answers)
 
-    async def outcomes(self, keys: Sequence[Key]) -> list[tuple[Key, Ended]]:
-        """The recorded ends among some attempts, from tombstones where these hold them."""
-        found: dict[Key, Ended] = {}
-        answers = await self._ask_all(lambda shard: shard.outcomes([key[0] for key in keys]))
-        for answer in answers:
-            for key, text in zip(keys, answer or (), strict=False):
-                ended = _from_tombstone(key, text) if text else None
-                if ended is not None:
-                    found[key] = ended
-        missing = [key for key in keys if key not in found]
-        if missing:
-            found |= await self._attempts.get(missing)
-        return [(key, found[key]) for key in keys if key in found]
-
     def _settled(self) -> bool:
         return all(shard.state is ShardState.OPEN for shard in self._shards.all())
 
@@ -137,13 +121,3 @@ def _sum(depths: Sequence[Depth]) -> Depth:
         sum(depth.leased for depth in depths),
         min(oldest, default=0),
     )
-
-
-def _from_tombstone(key: Key, text: bytes) -> Ended | None:
-    """The end that a tombstone keeps: `attempt terminal outcome content`; None where it keeps none."""
-    attempt, _, outcome, content = text.split(b" ", 3)
-    number = int(outcome)
-    if int(attempt) != key[1] or not number:
-        return None
-    success, error = (content, None) if number == 1 else (None, content)
-    return Ended(key[0], key[1], "", number, 0, 0, "", 0, 0, success, error, "", "", "")

@@ -6,12 +6,19 @@ from collections.abc import Iterable
 
 from meshq.contract.limits import MAX_FRAME_BYTES
 from meshq.execution.conversion.times import duration_of_ms, timestamp
-from meshq.execution.model import Ended
+from meshq.execution.model import Ended, Traits
+from meshq.execution.results import Sought
 from meshq.internal.v1 import attempt_service_pb2 as pb
 from meshq.v1.task_pb2 import Attempt, AttemptOutcome, TaskError
 from meshq.v1.worker_service_pb2 import Success
 
 Key = tuple[bytes, int]
+
+
+def sought(key: pb.OutcomeKey) -> Sought:
+    """The end that a key names; without a queue, as if it had been a plain task."""
+    traits = Traits(limit_key=key.limit_key) if key.limit_key else None
+    return Sought(key.task_id, key.attempt, f"{key.tenant}/{key.queue}//", traits, key.end_time_ms)
 
 
 def outcomes_response(found: Iterable[tuple[Key, Ended]]) -> pb.BatchGetOutcomesResponse:

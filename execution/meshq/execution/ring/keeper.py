@@ -288,8 +288,8 @@ class Keeper:
 def _is_same(meta: dict[str, str], info: dict[str, str]) -> bool:
     """Whether the content is still the one of which the server knows.
 
-    A server takes another replication id when it is promoted, and then says of which history it is the next; but
-    also, without a history, when its first replica joins it or its last one has been gone for long.
+    A server takes another replication id when it is promoted, and then says of which history it is the next;
+    but also, without a history, when its first replica joins it or its last one has been gone for long.
     """
     if meta.get("run_id") != info["run_id"]:
         return False

@@ -9,10 +9,10 @@ import grpc
 
 from meshq.contract.errors import InvalidRequest
 from meshq.contract.ids import ID_BYTES
-from meshq.execution.conversion.attempts import attempts_response, outcomes_response
+from meshq.execution.conversion.attempts import attempts_response, outcomes_response, sought
 from meshq.execution.conversion.dispatch import check_ids
-from meshq.execution.inquiries import Inquiries
 from meshq.execution.model import Ended
+from meshq.execution.results import Results
 from meshq.internal.v1 import attempt_service_pb2 as pb
 from meshq.internal.v1.attempt_service_pb2_grpc import AttemptServiceServicer
 
@@ -36,12 +36,12 @@ class AttemptServicer(AttemptServiceServicer):
 
     Args:
         attempts: The database.
-        inquiries: Looks at the tombstones first.
+        results: Looks at the tombstones first.
     """
 
-    def __init__(self, attempts: Attempts, inquiries: Inquiries) -> None:
+    def __init__(self, attempts: Attempts, results: Results) -> None:
         self._attempts = attempts
-        self._inquiries = inquiries
+        self._results = results
 
     async def BatchGetOutcomes(  # noqa: N802
         self,
@@ -50,8 +50,7 @@ class AttemptServicer(AttemptServiceServicer):
     ) -> pb.BatchGetOutcomesResponse:
         """Return recorded ends with their results."""
         check_ids([key.task_id for key in request.keys], "keys")
-        keys = [(key.task_id, key.attempt) for key in request.keys]
-        return outcomes_response(await self._inquiries.outcomes(keys) if keys else ())
+        return outcomes_response(await self._results.find([sought(key) for key in request.keys]))
 
     async def ListAttempts(  # noqa: N802
         self,

@@ -8,8 +8,9 @@ from typing import Final, Protocol
 
 from meshq.internal.v1 import attempt_service_pb2
 from meshq.management.conversion.tasks import add_outcome, public_task
+from meshq.management.model.outcomes import Key, Sought
 from meshq.management.model.states import State
-from meshq.management.model.task import TaskId, TaskRow
+from meshq.management.model.task import TaskRow
 from meshq.v1 import task_pb2
 
 _LOOKS: Final = 4
@@ -17,13 +18,11 @@ _PAUSE: Final = 0.1
 _RECENT_MS: Final = 60_000
 _RECORDED: Final = (State.SUCCEEDED, State.FAILED)
 
-Key = tuple[TaskId, int]
-
 
 class Outcomes(Protocol):
     """Execution, which keeps results."""
 
-    async def outcomes(self, keys: Sequence[Key]) -> dict[Key, attempt_service_pb2.RecordedOutcome]:
+    async def outcomes(self, wanted: Sequence[Sought]) -> dict[Key, attempt_service_pb2.RecordedOutcome]:
         """The recorded ends of attempts, as far as there are any."""
 
 
@@ -45,10 +44,12 @@ class Views:
             Unavailable: Execution does not answer, and one of the tasks has an outcome there.
         """
         tasks = [public_task(row, self._now_ms()) for row in rows]
-        wanted = {index: key for index, row in enumerate(rows) if (key := _outcome_key(row))}
+        wanted = {
+            index: _sought(row, tasks[index]) for index, row in enumerate(rows) if row.state in _RECORDED
+        }
         found = await self._find(wanted, rows) if wanted else {}
-        for index, key in wanted.items():
-            add_outcome(tasks[index], found.get(key))
+        for index, item in wanted.items():
+            add_outcome(tasks[index], found.get(item.key))
         return tasks
 
     async def one(self, row: TaskRow) -> task_pb2.Task:
@@ -56,14 +57,16 @@ class Views:
         return (await self.full([row]))[0]
 
     async def _find(
-        self, wanted: dict[int, Key], rows: Sequence[TaskRow]
+        self, wanted: dict[int, Sought], rows: Sequence[TaskRow]
     ) -> dict[Key, attempt_service_pb2.RecordedOutcome]:
         # An outcome is recorded before it is reported, but perhaps on a replica that lags: look again for
         # results of tasks that have just ended before calling them expired.
         found = await self._outcomes.outcomes(list(wanted.values()))
         for _ in range(_LOOKS - 1):
             missing = [
-                key for index, key in wanted.items() if key not in found and self._just_ended(rows[index])
+                item
+                for index, item in wanted.items()
+                if item.key not in found and self._just_ended(rows[index])
             ]
             if not missing:
                 break
@@ -75,5 +78,5 @@ class Views:
         return row.state == State.SUCCEEDED and self._now_ms() - (row.end_ms or 0) < _RECENT_MS
 
 
-def _outcome_key(row: TaskRow) -> Key | None:
-    return (row.task_id, row.attempt) if row.state in _RECORDED else None
+def _sought(row: TaskRow, task: task_pb2.Task) -> Sought:
+    return Sought(row.task_id, row.attempt, row.tenant, row.queue, task.limit_key, row.end_ms or 0)

@@ -10,14 +10,12 @@ import grpc
 from meshq.contract.errors import Reason, Unavailable
 from meshq.contract.limits import MAX_FRAME_ITEMS, MAX_LISTED_ATTEMPTS
 from meshq.internal.v1 import attempt_service_pb2, attempt_service_pb2_grpc
+from meshq.management.model.outcomes import Key, Sought
 from meshq.management.model.task import TaskId
 from meshq.v1 import task_pb2
 
 _TIMEOUT: Final = 10.0
 _RETRY_DELAY: Final = 1.0
-
-Key = tuple[TaskId, int]
-"""A task and an attempt."""
 
 
 class Attempts:
@@ -30,14 +28,14 @@ class Attempts:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = attempt_service_pb2_grpc.AttemptServiceStub(channel)
 
-    async def outcomes(self, keys: Sequence[Key]) -> dict[Key, attempt_service_pb2.RecordedOutcome]:
+    async def outcomes(self, wanted: Sequence[Sought]) -> dict[Key, attempt_service_pb2.RecordedOutcome]:
         """The recorded ends of attempts, as far as there are any.
 
         Raises:
             Unavailable: Execution does not answer.
         """
         found: dict[Key, attempt_service_pb2.RecordedOutcome] = {}
-        rest = list(keys)
+        rest = list(wanted)
         while rest:
             asked, later = rest[:MAX_FRAME_ITEMS], rest[MAX_FRAME_ITEMS:]
             response = await self._get(asked)
@@ -45,7 +43,8 @@ class Attempts:
                 found[outcome.task_id, outcome.attempt] = outcome
             if response.truncated and response.outcomes:
                 last = response.outcomes[-1]
-                later = asked[asked.index((last.task_id, last.attempt)) + 1 :] + later
+                keys = [item.key for item in asked]
+                later = asked[keys.index((last.task_id, last.attempt)) + 1 :] + later
             rest = later
         return found
 
@@ -78,10 +77,17 @@ class Attempts:
         except grpc.RpcError as error:
             raise unreachable(error) from error
 
-    async def _get(self, keys: Sequence[Key]) -> attempt_service_pb2.BatchGetOutcomesResponse:
+    async def _get(self, wanted: Sequence[Sought]) -> attempt_service_pb2.BatchGetOutcomesResponse:
         request = attempt_service_pb2.BatchGetOutcomesRequest()
-        for task_id, attempt in keys:
-            request.keys.add(task_id=task_id, attempt=attempt)
+        for item in wanted:
+            request.keys.add(
+                task_id=item.task_id,
+                attempt=item.attempt,
+                tenant=item.tenant,
+                queue=item.queue,
+                limit_key=item.limit_key,
+                end_time_ms=item.end_ms,
+            )
         try:
             return await self._stub.BatchGetOutcomes(request, timeout=_TIMEOUT)
         except grpc.RpcError as error:

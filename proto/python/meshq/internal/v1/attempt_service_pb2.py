@@ -26,7 +26,7 @@ from meshq.v1 import task_pb2 as meshq_dot_v1_dot_task__pb2
 from meshq.v1 import worker_service_pb2 as meshq_dot_v1_dot_worker__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'meshq/internal/v1/attempt_service.proto\x12\x11meshq.internal.v1\x1a\x13meshq/v1/task.proto\x1a\x1dmeshq/v1/worker_service.proto\"F\n\x17\x42\x61tchGetOutcomesRequest\x12+\n\x04keys\x18\x01 \x03(\x0b\x32\x1d.meshq.internal.v1.OutcomeKey\".\n\nOutcomeKey\x12\x0f\n\x07task_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"c\n\x18\x42\x61tchGetOutcomesResponse\x12\x34\n\x08outcomes\x18\x01 \x03(\x0b\x32\".meshq.internal.v1.RecordedOutcome\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"\xa6\x01\n\x0fRecordedOutcome\x12\x0f\n\x07task_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12)\n\x07outcome\x18\x03 \x01(\x0e\x32\x18.meshq.v1.AttemptOutcome\x12\"\n\x07success\x18\x04 \x01(\x0b\x32\x11.meshq.v1.Success\x12\"\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x13.meshq.v1.TaskError\"&\n\x13ListAttemptsRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\x0c\";\n\x14ListAttemptsResponse\x12#\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x11.meshq.v1.Attempt\")\n\x15\x44\x65leteAttemptsRequest\x12\x10\n\x08task_ids\x18\x01 \x03(\x0c\"\x18\n\x16\x44\x65leteAttemptsResponse2\xd4\x02\n\x0e\x41ttemptService\x12p\n\x10\x42\x61tchGetOutcomes\x12*.meshq.internal.v1.BatchGetOutcomesRequest\x1a+.meshq.internal.v1.BatchGetOutcomesResponse\"\x03\x90\x02\x01\x12\x64\n\x0cListAttempts\x12&.meshq.internal.v1.ListAttemptsRequest\x1a\'.meshq.internal.v1.ListAttemptsResponse\"\x03\x90\x02\x01\x12j\n\x0e\x44\x65leteAttempts\x12(.meshq.internal.v1.DeleteAttemptsRequest\x1a).meshq.internal.v1.DeleteAttemptsResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'meshq/internal/v1/attempt_service.proto\x12\x11meshq.internal.v1\x1a\x13meshq/v1/task.proto\x1a\x1dmeshq/v1/worker_service.proto\"F\n\x17\x42\x61tchGetOutcomesRequest\x12+\n\x04keys\x18\x01 \x03(\x0b\x32\x1d.meshq.internal.v1.OutcomeKey\"u\n\nOutcomeKey\x12\x0f\n\x07task_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\r\n\x05queue\x18\x04 \x01(\t\x12\x11\n\tlimit_key\x18\x05 \x01(\t\x12\x13\n\x0b\x65nd_time_ms\x18\x06 \x01(\x03\"c\n\x18\x42\x61tchGetOutcomesResponse\x12\x34\n\x08outcomes\x18\x01 \x03(\x0b\x32\".meshq.internal.v1.RecordedOutcome\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"\xa6\x01\n\x0fRecordedOutcome\x12\x0f\n\x07task_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12)\n\x07outcome\x18\x03 \x01(\x0e\x32\x18.meshq.v1.AttemptOutcome\x12\"\n\x07success\x18\x04 \x01(\x0b\x32\x11.meshq.v1.Success\x12\"\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x13.meshq.v1.TaskError\"&\n\x13ListAttemptsRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\x0c\";\n\x14ListAttemptsResponse\x12#\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x11.meshq.v1.Attempt\")\n\x15\x44\x65leteAttemptsRequest\x12\x10\n\x08task_ids\x18\x01 \x03(\x0c\"\x18\n\x16\x44\x65leteAttemptsResponse2\xd4\x02\n\x0e\x41ttemptService\x12p\n\x10\x42\x61tchGetOutcomes\x12*.meshq.internal.v1.BatchGetOutcomesRequest\x1a+.meshq.internal.v1.BatchGetOutcomesResponse\"\x03\x90\x02\x01\x12\x64\n\x0cListAttempts\x12&.meshq.internal.v1.ListAttemptsRequest\x1a\'.meshq.internal.v1.ListAttemptsResponse\"\x03\x90\x02\x01\x12j\n\x0e\x44\x65leteAttempts\x12(.meshq.internal.v1.DeleteAttemptsRequest\x1a).meshq.internal.v1.DeleteAttemptsResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,19 +42,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHGETOUTCOMESREQUEST']._serialized_start=114
   _globals['_BATCHGETOUTCOMESREQUEST']._serialized_end=184
   _globals['_OUTCOMEKEY']._serialized_start=186
-  _globals['_OUTCOMEKEY']._serialized_end=232
-  _globals['_BATCHGETOUTCOMESRESPONSE']._serialized_start=234
-  _globals['_BATCHGETOUTCOMESRESPONSE']._serialized_end=333
-  _globals['_RECORDEDOUTCOME']._serialized_start=336
-  _globals['_RECORDEDOUTCOME']._serialized_end=502
-  _globals['_LISTATTEMPTSREQUEST']._serialized_start=504
-  _globals['_LISTATTEMPTSREQUEST']._serialized_end=542
-  _globals['_LISTATTEMPTSRESPONSE']._serialized_start=544
-  _globals['_LISTATTEMPTSRESPONSE']._serialized_end=603
-  _globals['_DELETEATTEMPTSREQUEST']._serialized_start=605
-  _globals['_DELETEATTEMPTSREQUEST']._serialized_end=646
-  _globals['_DELETEATTEMPTSRESPONSE']._serialized_start=648
-  _globals['_DELETEATTEMPTSRESPONSE']._serialized_end=672
-  _globals['_ATTEMPTSERVICE']._serialized_start=675
-  _globals['_ATTEMPTSERVICE']._serialized_end=1015
+  _globals['_OUTCOMEKEY']._serialized_end=303
+  _globals['_BATCHGETOUTCOMESRESPONSE']._serialized_start=305
+  _globals['_BATCHGETOUTCOMESRESPONSE']._serialized_end=404
+  _globals['_RECORDEDOUTCOME']._serialized_start=407
+  _globals['_RECORDEDOUTCOME']._serialized_end=573
+  _globals['_LISTATTEMPTSREQUEST']._serialized_start=575
+  _globals['_LISTATTEMPTSREQUEST']._serialized_end=613
+  _globals['_LISTATTEMPTSRESPONSE']._serialized_start=615
+  _globals['_LISTATTEMPTSRESPONSE']._serialized_end=674
+  _globals['_DELETEATTEMPTSREQUEST']._serialized_start=676
+  _globals['_DELETEATTEMPTSREQUEST']._serialized_end=717
+  _globals['_DELETEATTEMPTSRESPONSE']._serialized_start=719
+  _globals['_DELETEATTEMPTSRESPONSE']._serialized_end=743
+  _globals['_ATTEMPTSERVICE']._serialized_start=746
+  _globals['_ATTEMPTSERVICE']._serialized_end=1086
 # @@protoc_insertion_point(module_scope)

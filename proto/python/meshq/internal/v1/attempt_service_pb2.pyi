@@ -46,25 +46,43 @@ Global___BatchGetOutcomesRequest: _TypeAlias = BatchGetOutcomesRequest  # noqa: 
 
 @_typing.final
 class OutcomeKey(_message.Message):
-    """OutcomeKey names one attempt."""
+    """OutcomeKey names one attempt. The other fields only say where it is found soonest."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    LIMIT_KEY_FIELD_NUMBER: _builtins.int
+    END_TIME_MS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.bytes
     """The task's id, 16 bytes."""
     attempt: _builtins.int
     """The attempt."""
+    tenant: _builtins.str
+    """The tenant of its queue."""
+    queue: _builtins.str
+    """The queue in which the task was."""
+    limit_key: _builtins.str
+    """The task's key for limits. Empty: none."""
+    end_time_ms: _builtins.int
+    """When the task ended, in milliseconds since 1970. What ended long ago is looked for in the database alone.
+    0: not known.
+    """
     def __init__(
         self,
         *,
         task_id: _builtins.bytes = ...,
         attempt: _builtins.int = ...,
+        tenant: _builtins.str = ...,
+        queue: _builtins.str = ...,
+        limit_key: _builtins.str = ...,
+        end_time_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "end_time_ms", b"end_time_ms", "limit_key", b"limit_key", "queue", b"queue", "task_id", b"task_id", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
