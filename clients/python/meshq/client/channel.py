@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from meshq.contract.limits import MAX_MESSAGE_BYTES, STREAM_KEEPALIVE_SECONDS
+from meshq.contract.limits import MAX_MESSAGE_BYTES
 
 TARGET_VARIABLE: Final = "MESHQ_TARGET"
 DEFAULT_TARGET: Final = "localhost:8080"
@@ -13,10 +13,11 @@ DEFAULT_TARGET: Final = "localhost:8080"
 CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    # A peer that vanished without a word is noticed within half a minute, on streams only: an idle
-    # channel needs no pings.
-    ("grpc.keepalive_time_ms", int(STREAM_KEEPALIVE_SECONDS * 1000)),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    # A peer that vanished without a word is noticed within ten seconds, so that a worker keeps its leases. An
+    # idle channel needs no pings.
+    ("grpc.keepalive_time_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 200),

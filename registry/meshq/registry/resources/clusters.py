@@ -18,8 +18,8 @@ MAX_STREAMS: Final = 1_000_000
 
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _CONNECT_SECONDS: Final = 2.0
-_PING: Final = 20.0
-_PONG: Final = 10.0
+_PING: Final = 5.0
+_PONG: Final = 5.0
 _STREAMS_PER_CONNECTION: Final = 100_000
 
 
