@@ -92,7 +92,7 @@ async def test_word_for_the_sweeper_reaches_whoever_sweeps(database: str) -> Non
         first, second = system.nodes
         ids = await created(first, 10)
         await all_there(system, ids)
-        holders = [await node.management.duty.hold() for node in system.nodes]
+        holders = [node.management.office.leads for node in system.nodes]
         assert sorted(holders) == [False, True]
         other = second if holders[0] else first
         system.execution.shard.clear()

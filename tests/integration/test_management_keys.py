@@ -235,14 +235,14 @@ async def test_chains_that_nobody_released_are_found(ledger: PostgresLedger) -> 
     await ledger.insert_keyed([of(*heads), of(*(ordered(key) for key in keys))], NOW)
     await ledger.finish([end(head.task_id) for head in heads[::3]], NOW)
     found: list[str] = []
-    after: ChainKey | None = FIRST
-    while after is not None:
-        stuck, after = await ledger.stuck_chains(after, 7)
-        found += [item.key for item in stuck]
+    after = FIRST
+    while page := await ledger.chains(after, 7):
+        after = page[-1][0]
+        found += [item.key for item, waits in page if waits]
     assert found == keys[::3]
     released = await ledger.release([CHAIN._replace(key=key) for key in found], NOW)
     assert len(released) == 10
-    assert await ledger.stuck_chains(FIRST, 100) == ([], None)
+    assert [waits for _, waits in await ledger.chains(FIRST, 100)] == [False] * 30
 
 
 async def test_the_order_of_making_is_the_order_of_starting(ledgers: list[PostgresLedger]) -> None:

@@ -18,7 +18,6 @@ from meshq.management.model.retention import DAY_MS, leaving
 from meshq.management.model.states import State
 from meshq.management.model.task import NO_ID, NewTask, TaskFilter
 from meshq.management.postgres.database import Database, durability
-from meshq.management.postgres.duty import HouseDuty
 from meshq.management.postgres.ledger import PostgresLedger
 from meshq.management.postgres.queues import PostgresQueues
 from meshq.management.postgres.sql import statement
@@ -336,8 +335,8 @@ async def test_the_sweep_sees_what_is_open_untouched_and_due(ledger: PostgresLed
 async def test_the_promoter_sees_what_comes_near(ledger: PostgresLedger) -> None:
     items = [task(ready_ms=NOW + offset, state=State.SCHEDULED) for offset in (30, 10, 20)]
     await ledger.insert([of(*items, task())], NOW)
-    assert await ledger.next_due(NOW) == NOW + 10
-    assert await ledger.next_due(NOW + 30) is None
+    assert (await ledger.outlook("o", NOW)).due_ms == NOW + 10
+    assert (await ledger.outlook("o", NOW + 30)).due_ms is None
     first = await ledger.due((NOW, NO_ID), NOW + 20, 10)
     assert [item.ready_ms - NOW for item in first] == [10, 20]
     rest = await ledger.due((first[-1].ready_ms, first[-1].task_id), NOW + 99, 10)
@@ -439,21 +438,10 @@ async def test_claims_expire_by_age(ledger: PostgresLedger) -> None:
 
 
 async def test_word_for_the_sweeper_is_kept(ledger: PostgresLedger) -> None:
-    assert await ledger.sweep_requested() == 0
+    assert (await ledger.outlook("o", 0)).sweep_ms == 0
     await ledger.request_sweep(NOW)
     await ledger.request_sweep(NOW - 5)
-    assert await ledger.sweep_requested() == NOW
-
-
-async def test_one_instance_keeps_house(database: str, ledger: PostgresLedger) -> None:
-    pools = [Database(database, writers=1, readers=1) for _ in range(2)]
-    first, second = (HouseDuty(item) for item in pools)
-    assert [await first.hold(), await second.hold(), await first.hold()] == [True, False, True]
-    await first.stop()
-    assert await second.hold()
-    assert not await first.hold()
-    await first.stop()
-    await second.stop()
+    assert (await ledger.outlook("o", 0)).sweep_ms == NOW
 
 
 async def test_an_id_range_is_the_time_of_creation(ledger: PostgresLedger) -> None:

@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any, NamedTuple, TypeVar
 
 import pytest
+from fixtures.offices import InOffice
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -32,6 +33,7 @@ from meshq.management.dispatch.outbox import Outbox
 from meshq.management.dispatch.promote import Promoter
 from meshq.management.dispatch.sweep import Sweeper
 from meshq.management.finish import Finisher
+from meshq.management.lookout import Lookout, Outlook
 from meshq.management.model.claims import Verdict
 from meshq.management.model.placement import Compared, Withdrawn
 from meshq.management.model.queues import UNSET, QueueSettings
@@ -96,7 +98,8 @@ class World:
         self.leases: list[TaskId] = []
         self.problems: list[str] = []
         self.outbox = Outbox()
-        self.chains = ChainReleaser(ledger, self, self.outbox.offer, self.committed, self.now_ms)
+        self.lookout = Lookout(self, InOffice(), 5)
+        self.chains = ChainReleaser(ledger, self.lookout, self.outbox.offer, self.committed, self.now_ms)
         self.finisher = Finisher(
             ledger,
             self,
@@ -105,19 +108,20 @@ class World:
             chains=self.chains,
         )
         self.canceller = Canceller(ledger, self.finisher, self, self.committed, self.now_ms)
+        self.deadlines = DeadlineKeeper(ledger, self.lookout, self.canceller, self.now_ms)
         self.creator = Creator(
             ledger,
             self.outbox.offer,
             self.now_ms,
             max_open_tasks=10**6,
+            deadlines=self.deadlines.accepted,
             created=lambda _: None,
             replaced=self.canceller.follow_up_soon,
         )
-        self.deadlines = DeadlineKeeper(ledger, self, self.canceller, self.now_ms)
-        self.promoter = Promoter(ledger, self, self.outbox, self.now_ms)
+        self.promoter = Promoter(ledger, self.lookout, self.outbox, self.now_ms)
         self.sweeper = Sweeper(
             ledger=ledger,
-            duty=self,
+            lookout=self.lookout,
             comparer=self,
             outbox=self.outbox,
             canceller=self.canceller,
@@ -135,8 +139,8 @@ class World:
         await self.finisher.stop()
         await self.canceller.stop()
 
-    async def hold(self) -> bool:
-        return True
+    async def outlook(self, office: str, due_after_ms: int) -> Outlook:
+        return (await self.ledger.outlook(office, due_after_ms))._replace(term=1)
 
     def settings(self, tenant: str, queue: str) -> QueueSettings:
         return UNSET
@@ -187,9 +191,10 @@ class World:
         """Let everything come to rest that runs beside the callers."""
         while self.canceller._following:
             await asyncio.gather(*self.canceller._following)
+        await self.lookout.look()
         while await self.deadlines.run_once() == 0.0:
             pass
-        while await self.chains.run_once() is not None:
+        while await self.chains.run_once() == 0.0:
             pass
         await self.promoter.run_once()
         self.enqueue()

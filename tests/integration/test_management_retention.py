@@ -11,8 +11,10 @@ import psycopg
 import pytest
 from fixtures.execution import wait_until
 from fixtures.management import Node, cluster, report
+from fixtures.offices import InOffice
 
 from meshq.management.housekeeping import Housekeeping
+from meshq.management.lookout import Lookout
 from meshq.management.model.task import TaskId
 from meshq.v1 import queue_service_pb2, task_pb2
 from meshq.v1 import task_service_pb2 as pb
@@ -29,15 +31,17 @@ async def keep_house(node: Node, days: int) -> None:
         return management.now_ms() + days * DAY_MS
 
     await Housekeeping(
-        management.ledger, Alone(), Alone(), now_ms, retentions=management.book.retentions
+        management.ledger,
+        management.ledger,
+        Lookout(management.ledger, InOffice(), 5),
+        Alone(),
+        now_ms,
+        retentions=management.book.retentions,
     ).run_once()
 
 
 class Alone:
-    """The right to keep house, and nobody to be told."""
-
-    async def hold(self) -> bool:
-        return True
+    """Nobody to be told."""
 
     async def forget(self, task_ids: Sequence[TaskId]) -> None:
         del task_ids

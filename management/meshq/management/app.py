@@ -27,10 +27,10 @@ from meshq.management.dispatch.sweep import Sweeper
 from meshq.management.finish import Finisher
 from meshq.management.forget import KeyForgetter
 from meshq.management.housekeeping import Housekeeping
+from meshq.management.lookout import Lookout
 from meshq.management.model.reports import Rules
 from meshq.management.model.task import TaskRow
 from meshq.management.postgres.database import Database
-from meshq.management.postgres.duty import HouseDuty
 from meshq.management.postgres.ledger import PostgresLedger
 from meshq.management.postgres.queues import PostgresQueues
 from meshq.management.queues.book import QueueBook
@@ -62,7 +62,9 @@ from meshq.management.watch.commits import CommitLog
 from meshq.management.watch.feed import Feed
 from meshq.management.watch.watchers import Watchers
 from meshq.mesh.directory import Instance, InstanceDirectory
+from meshq.mesh.election import Election, Office
 from meshq.mesh.lifecycle import Background, Repeater
+from meshq.mesh.postgres.terms import OfficeRow
 from meshq.mesh.process import App, ServedService, start_when_there
 from meshq.mesh.telemetry import logger
 from meshq.v1 import queue_service_pb2_grpc, task_service_pb2_grpc
@@ -78,6 +80,9 @@ class Mesh(Protocol):
     @property
     def instance_id(self) -> str:
         """This process."""
+
+    def election(self, office: Office) -> Election:
+        """Who keeps the ledger."""
 
     def channel(self) -> grpc.aio.Channel:
         """The mesh as a whole."""
@@ -130,7 +135,11 @@ class Management:
         self._database = database
         self.now_ms = now_ms
         self.ledger = PostgresLedger(database, now_ms)
-        self.duty = HouseDuty(database)
+        row = OfficeRow(database.run, ManagementSettings.component, kit.instance_id)
+        self.office = kit.election(row)
+        self.lookout = Lookout(self.ledger, self.office, settings.sweep_age)
+        self.office.on_change(self.lookout.office_changed)
+        self.kept = PostgresLedger(database.under(self.office), now_ms)
         self.queue_store = PostgresQueues(database, Codec(encoded_settings, decoded_settings))
         self.book = QueueBook(self.queue_store)
         self.bus = Bus()
@@ -147,7 +156,7 @@ class Management:
         self._attempts = Attempts(self._kit.channel())
         self.admission = Admission(self.book, self.queue_store)
         self.chains = ChainReleaser(
-            self.ledger, self.duty, self.outbox.offer, self.commits.committed, self.now_ms
+            self.ledger, self.lookout, self.outbox.offer, self.commits.committed, self.now_ms
         )
         self.finisher = Finisher(
             self.ledger,
@@ -160,12 +169,14 @@ class Management:
         self.canceller = Canceller(
             self.ledger, self.finisher, self._placement, self.commits.committed, self.now_ms
         )
+        self.deadlines = DeadlineKeeper(self.ledger, self.lookout, self.canceller, self.now_ms)
         self.creator = Creator(
             self.ledger,
             self.outbox.offer,
             self.now_ms,
             created=self.commits.created,
             max_open_tasks=settings.max_open_tasks,
+            deadlines=self.deadlines.accepted,
             replaced=self.canceller.follow_up_soon,
             lanes=settings.ledger_writers,
         )
@@ -175,7 +186,12 @@ class Management:
         self.bulk = Bulk(self.ledger, self.canceller, self.deleter, self.now_ms)
         self.redriver = Redriver(self.ledger, self.admission, self.creator, redriven_task, self.now_ms)
         self.updater = Updater(
-            self.ledger, self._placement, self.outbox.offer, self.commits.committed, self.now_ms
+            self.ledger,
+            self._placement,
+            self.outbox.offer,
+            self.commits.committed,
+            self.now_ms,
+            deadlines=self.deadlines.accepted,
         )
 
     def _build_streams(self) -> None:
@@ -216,7 +232,7 @@ class Management:
         settings = self._settings
         self.sweeper = Sweeper(
             ledger=self.ledger,
-            duty=self.duty,
+            lookout=self.lookout,
             comparer=self._placement,
             outbox=self.outbox,
             canceller=self.canceller,
@@ -224,11 +240,15 @@ class Management:
             age=settings.sweep_age,
             rate=settings.sweep_rate,
         )
-        self.promoter = Promoter(self.ledger, self.duty, self.outbox, self.now_ms)
-        self.deadlines = DeadlineKeeper(self.ledger, self.duty, self.canceller, self.now_ms)
-        self.forgetter = KeyForgetter(self.ledger, self.duty, self.now_ms)
+        self.promoter = Promoter(self.ledger, self.lookout, self.outbox, self.now_ms)
+        self.forgetter = KeyForgetter(self.kept, self.lookout, self.now_ms)
         self.housekeeping = Housekeeping(
-            self.ledger, self.duty, self._attempts, self.now_ms, retentions=self.book.retentions
+            self.kept,
+            self.ledger,
+            self.lookout,
+            self._attempts,
+            self.now_ms,
+            retentions=self.book.retentions,
         )
         self._backlog = Repeater("backlog", self.creator.count_backlog, _COUNT_SECONDS)
 
@@ -286,7 +306,7 @@ class Management:
             self._database,
             self.book,
             self.revival,
-            self.duty,
+            self.office,
             self.housekeeping,
             self.chains,
             self.finisher,
@@ -303,6 +323,7 @@ class Management:
             self.promoter,
             self.deadlines,
             self.forgetter,
+            self.lookout,
         ]
         return cast("list[Background]", parts)
 

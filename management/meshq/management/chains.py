@@ -1,7 +1,8 @@
 """Chains: who has ended lets the next one of its ordering key go.
 
 The end of a task and the release of the next one are two commits. Between them the process may die, so
-one instance looks for ever for chains whose first task waits though nothing is before it.
+one instance looks for ever for chains whose first task waits though nothing is before it: all the time while
+there are any chains, and else with each look at the ledger that finds open tasks.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Final, Protocol
 from meshq.contract.errors import MeshqError
 from meshq.contract.limits import MAX_FRAME_ITEMS
 from meshq.management.group import GroupWriter
-from meshq.management.ledger import Duty
+from meshq.management.lookout import Lookout, Outlook
 from meshq.management.model.chains import ChainKey
 from meshq.management.model.task import DISPATCH_HORIZON_MS, Sendable, TaskRow
 from meshq.mesh.lifecycle import Repeater
@@ -21,6 +22,7 @@ from meshq.mesh.telemetry import logger
 _log = logger(__name__)
 
 _PAUSE: Final = 2.0
+_LONG_PAUSE: Final = 600.0
 _FIRST: Final = ChainKey("", "", "")
 
 
@@ -30,8 +32,8 @@ class ChainStore(Protocol):
     async def release(self, keys: Sequence[ChainKey], now_ms: int) -> list[tuple[TaskRow, Sendable]]:
         """Let the first task of each chain go where it waits; returns those that go."""
 
-    async def stuck_chains(self, after: ChainKey, limit: int) -> tuple[list[ChainKey], ChainKey | None]:
-        """Those of the next chains behind a key whose first task waits; and the last key, None at the end."""
+    async def chains(self, after: ChainKey, limit: int) -> list[tuple[ChainKey, bool]]:
+        """The next chains behind a key, each with whether its first task waits."""
 
 
 class ChainReleaser:
@@ -39,7 +41,7 @@ class ChainReleaser:
 
     Args:
         store: The chains.
-        duty: Whether this instance looks for what was forgotten.
+        lookout: Says whether this instance looks for what was forgotten, and whether anything is open.
         dispatch: Gets the tasks after the commit.
         committed: Hears of them, likewise.
         now_ms: The clock.
@@ -48,19 +50,21 @@ class ChainReleaser:
     def __init__(
         self,
         store: ChainStore,
-        duty: Duty,
+        lookout: Lookout,
         dispatch: Callable[[Sequence[Sendable]], None],
         committed: Callable[[Sequence[TaskRow]], None],
         now_ms: Callable[[], int],
     ) -> None:
         self._store = store
-        self._duty = duty
+        self._lookout = lookout
         self._dispatch = dispatch
         self._committed = committed
         self._now_ms = now_ms
         self._writer: GroupWriter[set[ChainKey], None] = GroupWriter("release", self._write, lanes=2)
-        self._repeater = Repeater("chains", self.run_once, _PAUSE)
+        self._repeater = Repeater("chains", self.run_once, _LONG_PAUSE)
         self._after = _FIRST
+        self._any = False
+        lookout.on_look(self._looked)
 
     async def start(self) -> None:
         """Begin."""
@@ -81,19 +85,28 @@ class ChainReleaser:
             _log.info("release postponed", reason=error.message)
 
     async def run_once(self) -> float | None:
-        """Look through one page of the chains; returns the seconds until the next page."""
+        """Look through a page of the chains; returns the seconds until the next, None when that is far."""
+        if not self._lookout.term:
+            self._after = _FIRST
+            self._any = False
+            return None
         try:
-            if not await self._duty.hold():
-                self._after = _FIRST
-                return None
-            stuck, last = await self._store.stuck_chains(self._after, MAX_FRAME_ITEMS)
-            if stuck:
+            page = await self._store.chains(self._after, MAX_FRAME_ITEMS)
+            if stuck := [key for key, waits in page if waits]:
                 await self._release(stuck)
         except MeshqError as error:
             _log.info("chains not looked through", reason=error.message)
-            return None
-        self._after = last or _FIRST
-        return None if last is None else 0.0
+            return _PAUSE
+        if len(page) == MAX_FRAME_ITEMS:
+            self._after = page[-1][0]
+            return 0.0
+        self._any = bool(page) or self._after != _FIRST
+        self._after = _FIRST
+        return _PAUSE if self._any else None
+
+    def _looked(self, outlook: Outlook) -> None:
+        if outlook.open and not self._any:
+            self._repeater.wake()
 
     async def _write(self, groups: Sequence[set[ChainKey]]) -> list[None]:
         await self._release(sorted(set().union(*groups)))

@@ -58,6 +58,7 @@ class Creator:
         dispatch: Gets the tasks after the commit.
         created: Hears of them after the commit.
         now_ms: The clock.
+        deadlines: Hears by when tasks must have started, or ended, likewise.
         replaced: Hears of tasks that have to go for new ones, with their states before, likewise.
         max_open_tasks: Above this many open tasks new ones are refused.
         lanes: How many groups are written at a time.
@@ -71,6 +72,7 @@ class Creator:
         *,
         created: Callable[[Sequence[NewTask]], None],
         max_open_tasks: int,
+        deadlines: Callable[[int | None, int | None], None] = lambda *_: None,
         replaced: Callable[[Sequence[tuple[TaskRow, int]]], None] = lambda _: None,
         lanes: int = 2,
     ) -> None:
@@ -79,6 +81,7 @@ class Creator:
         self._created = created
         self._now_ms = now_ms
         self._max_open_tasks = max_open_tasks
+        self._deadlines = deadlines
         self._replaced = replaced
         self._writer = GroupWriter("create", partial(self._write, ledger.insert), lanes=lanes)
         # Apart, since these take several statements and wait for each other's keys.
@@ -194,6 +197,8 @@ class Creator:
             tasks = [task for task in tasks if task.task_id not in inserted.waiting]
         else:
             self._created(tasks)
+        for special in filter(None, (task.special for task in tasks)):
+            self._deadlines(special.start_by_ms, special.close_by_ms)
         self._accepted_since += len(tasks)
         horizon_ms = self._now_ms() + DISPATCH_HORIZON_MS
         near = [sendable(task, repeat=inserted.repeat) for task in tasks if task.ready_ms <= horizon_ms]

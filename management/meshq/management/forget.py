@@ -12,14 +12,14 @@ from typing import Final, Protocol
 
 from meshq.contract.errors import MeshqError
 from meshq.contract.limits import MAX_FRAME_ITEMS
-from meshq.management.ledger import Duty
+from meshq.management.lookout import Lookout
 from meshq.management.model.chains import ChainKey
 from meshq.mesh.lifecycle import Repeater
 from meshq.mesh.telemetry import logger
 
 _log = logger(__name__)
 
-_PASS_PAUSE: Final = 60.0
+_PASS_PAUSE: Final = 300.0
 _PAGE_PAUSE: Final = 0.2
 _MARGIN_MS: Final = 60_000
 """By how much the clocks of instances may differ."""
@@ -43,9 +43,9 @@ class KeyStore(Protocol):
 class KeyForgetter:
     """See the module."""
 
-    def __init__(self, store: KeyStore, duty: Duty, now_ms: Callable[[], int]) -> None:
+    def __init__(self, store: KeyStore, lookout: Lookout, now_ms: Callable[[], int]) -> None:
         self._store = store
-        self._duty = duty
+        self._lookout = lookout
         self._now_ms = now_ms
         self._after = _FIRST
         self._unique = True
@@ -55,10 +55,10 @@ class KeyForgetter:
 
     async def run_once(self) -> float | None:
         """Look through one page; returns the seconds until the next one."""
+        if not self._lookout.term:
+            self._after = _FIRST
+            return None
         try:
-            if not await self._duty.hold():
-                self._after = _FIRST
-                return None
             last = await self._page()
         except MeshqError as error:
             _log.info("keys not looked through", reason=error.message)

@@ -178,14 +178,8 @@ class Ledger(Protocol):
     async def due(self, after: tuple[int, TaskId], until_ms: int, limit: int) -> list[Sendable]:
         """What waits for a time behind (time, id), by both."""
 
-    async def next_due(self, after_ms: int) -> int | None:
-        """The first time behind `after_ms` that a task waits for."""
-
     async def request_sweep(self, now_ms: int) -> None:
         """Leave word that everything is to be compared."""
-
-    async def sweep_requested(self) -> int:
-        """When somebody last left such word; 0 for never."""
 
     async def deletions(self, limit: int) -> list[TaskId]:
         """Deleted tasks that execution has not forgotten yet."""
@@ -204,13 +198,6 @@ class Ledger(Protocol):
 
     async def drop_days(self, before_ms: int) -> list[str]:
         """Drop the partitions of days that ended before a time; returns those that are gone."""
-
-
-class Duty(Protocol):
-    """The right to keep house, which one instance has at a time."""
-
-    async def hold(self) -> bool:
-        """Take or keep it; whether this instance has it now."""
 
 
 def task_missing(task_id: TaskId, what: str = "There is no task") -> NotFound:

@@ -48,6 +48,7 @@ class Updater:
         dispatch: Gets them afterwards.
         committed: Hears of the change, after its commit.
         now_ms: The clock.
+        deadlines: Hears by when changed tasks must have started, or ended.
     """
 
     def __init__(
@@ -57,12 +58,15 @@ class Updater:
         dispatch: Callable[[Sequence[Sendable]], None],
         committed: Callable[[Sequence[TaskRow]], None],
         now_ms: Callable[[], int],
+        *,
+        deadlines: Callable[[int | None, int | None], None] = lambda *_: None,
     ) -> None:
         self._ledger = ledger
         self._recaller = recaller
         self._dispatch = dispatch
         self._committed = committed
         self._now_ms = now_ms
+        self._deadlines = deadlines
 
     async def update(self, task_id: TaskId, change: Change) -> TaskRow:
         """Change a task; returns it with its specification.
@@ -82,7 +86,7 @@ class Updater:
                     task_id,
                     row.attempt,
                     self._now_ms(),
-                    lambda found: change(found, self._now_ms()) if self._at_home(found) else None,
+                    lambda found: self._changed(change, found) if self._at_home(found) else None,
                 )
             else:
                 await self._recall(row)
@@ -113,8 +117,13 @@ class Updater:
             row.task_id,
             row.attempt,
             self._now_ms(),
-            lambda found: None if found.state == State.CANCELLING else change(found, self._now_ms()),
+            lambda found: None if found.state == State.CANCELLING else self._changed(change, found),
         )
+
+    def _changed(self, change: Change, row: TaskRow) -> Updated:
+        updated = change(row, self._now_ms())
+        self._deadlines(updated.start_by_ms, updated.close_by_ms)
+        return updated
 
     async def _follow_up(self, row: TaskRow) -> None:
         self._committed([row])

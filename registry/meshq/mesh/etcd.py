@@ -130,6 +130,19 @@ class EtcdClient:
         response = await self._call(self._kv().Put(request, timeout=_CALL_SECONDS))
         return int(response.header.revision)
 
+    async def create(self, key: str, value: bytes, lease: int = 0) -> bool:
+        """Write an entry, on a lease if one is given, unless the key exists; whether it was written."""
+        put = rpc_pb2.PutRequest(key=key.encode(), value=value, lease=lease)
+        missing = rpc_pb2.Compare(
+            key=key.encode(),
+            target=rpc_pb2.Compare.VERSION,
+            result=rpc_pb2.Compare.EQUAL,
+            version=0,
+        )
+        request = rpc_pb2.TxnRequest(compare=[missing], success=[rpc_pb2.RequestOp(request_put=put)])
+        response = await self._call(self._kv().Txn(request, timeout=_CALL_SECONDS))
+        return bool(response.succeeded)
+
     async def delete(self, key: str) -> None:
         """Delete a key; it need not exist."""
         request = rpc_pb2.DeleteRangeRequest(key=key.encode())

@@ -25,6 +25,7 @@ from meshq.mesh.addresses import reachable
 from meshq.mesh.admin import AdminServer
 from meshq.mesh.channels import MeshChannel, install_bootstrap, open_channel, target_of
 from meshq.mesh.directory import Instance, InstanceDirectory
+from meshq.mesh.election import Election, Office
 from meshq.mesh.etcd import EtcdClient
 from meshq.mesh.interceptors import CallInterceptor
 from meshq.mesh.lifecycle import Background, StopSignals, backoff
@@ -82,6 +83,8 @@ class Kit:
     Attributes:
         settings: The settings of the process.
         etcd: A client of etcd.
+        facts: What the registration says beyond what does not change.
+        on_facts: Called when they have changed.
     """
 
     def __init__(self, settings: ProcessSettings) -> None:
@@ -91,6 +94,8 @@ class Kit:
         self._mesh: MeshChannel | None = None
         self._direct: dict[str, MeshChannel] = {}
         self._directories: dict[str, InstanceDirectory] = {}
+        self.facts: dict[str, Any] = {}
+        self.on_facts: Callable[[], None] = _ignore
 
     def channel(self) -> grpc.aio.Channel:
         """The mesh as a whole; shared, not to be closed."""
@@ -116,6 +121,21 @@ class Kit:
             directory.begin()
         return directory
 
+    def election(self, office: Office) -> Election:
+        """Who leads the component; what the instance says of itself tells whether it does.
+
+        Args:
+            office: The office in the component's database.
+        """
+        election = Election(self.settings.component, self.instance_id, self.etcd, office)
+
+        def changed() -> None:
+            self.facts["leader"] = bool(election.term)
+            self.on_facts()
+
+        election.on_change(changed)
+        return election
+
     async def close(self) -> None:
         """Close everything that was handed out."""
         for directory in self._directories.values():
@@ -123,6 +143,10 @@ class Kit:
         for channel in (*self._direct.values(), *((self._mesh,) if self._mesh else ())):
             await channel.close()
         await self.etcd.close()
+
+
+def _ignore() -> None:
+    """Nobody is told before the process is registered."""
 
 
 def run(settings: ProcessSettings, build: Callable[[Kit], Awaitable[App]]) -> None:
@@ -212,8 +236,10 @@ class Process:
             await part.start()
         address = await self._serve(app)
         announcement = self._announcement(app, address)
-        self._registration = Registration(self._kit.etcd, announcement, self._settings.lease_seconds)
-        await self._registration.start()
+        registration = Registration(self._kit.etcd, announcement, self._settings.lease_seconds)
+        self._registration = registration
+        self._kit.on_facts = lambda: registration.say(self._kit.facts)
+        await registration.start()
         _log.info(
             "serving",
             address=address,
@@ -248,7 +274,9 @@ class Process:
             "channelz": self._admin.channelz_address,
             "register_time": time.time(),
         }
-        return Announcement(settings.component, settings.instance_id, address, {**facts, **app.metadata})
+        return Announcement(
+            settings.component, settings.instance_id, address, {**facts, **app.metadata, **self._kit.facts}
+        )
 
     async def stop(self) -> None:
         """Stop whatever was started."""

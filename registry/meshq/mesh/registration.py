@@ -20,7 +20,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from meshq.contract.errors import MeshqError
@@ -95,12 +95,19 @@ class Registration:
         self._lease_seconds = lease_seconds
         self._lease = 0
         self._failures = 0
+        self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Register in the background, for as long as it takes."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="registration")
+
+    def say(self, facts: Mapping[str, Any]) -> None:
+        """Announce something else as well from now on, in the metadata."""
+        metadata = {**self._announcement.metadata, **facts}
+        self._announcement = replace(self._announcement, metadata=metadata)
+        self._changed.set()
 
     async def stop(self) -> None:
         """Say goodbye and delete the key; gives up after two seconds, then the lease ends by itself."""
@@ -131,13 +138,20 @@ class Registration:
                 if self._failures == 1:
                     _log.warning("cannot register; trying on", reason=error.message)
                 pause = backoff(self._failures, most=_MAX_BACKOFF)
-            await asyncio.sleep(pause)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._changed.wait()
 
     async def _renew(self) -> None:
-        """Renew the lease; where it or the key is gone, begin anew."""
+        """Renew the lease; where it or the key is gone, or says something else, begin anew."""
+        self._changed.clear()
         if self._lease and await self._etcd.keep_alive(self._lease):
             entry = await self._etcd.get(self._announcement.key)
-            if entry is not None and entry.lease == self._lease:
+            if (
+                entry is not None
+                and entry.lease == self._lease
+                and entry.value == self._announcement.encode()
+            ):
                 return
         else:
             self._lease = await self._etcd.grant(self._lease_seconds)

@@ -6,7 +6,8 @@ the order of their ids and at a bounded rate; what all shards lack is dispatched
 task that is to be cancelled is withdrawn again instead. When a shard has been recovered the next pass
 begins at once and at full speed.
 
-One instance sweeps at a time. The others leave word in the database when they are asked to compare.
+One instance sweeps at a time. The others leave word in the database when they are asked to compare. While
+nothing is open a pass is one look.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from meshq.contract.errors import MeshqError
 from meshq.contract.limits import MAX_FRAME_ITEMS
 from meshq.management.cancel import Canceller
 from meshq.management.dispatch.outbox import Outbox
-from meshq.management.ledger import Duty, Ledger
+from meshq.management.ledger import Ledger
+from meshq.management.lookout import Lookout
 from meshq.management.model.placement import Compared
 from meshq.management.model.task import DISPATCH_HORIZON_MS, NO_ID, OpenAttempt
 from meshq.mesh.lifecycle import Repeater
@@ -44,7 +46,7 @@ class Sweeper:
 
     Args:
         ledger: What is open.
-        duty: Whether this instance sweeps.
+        lookout: Says whether this instance sweeps, and whether there is anything to sweep.
         comparer: What is on the shards.
         outbox: Takes what is missing.
         canceller: Withdraws what is to be cancelled.
@@ -57,7 +59,7 @@ class Sweeper:
         self,
         *,
         ledger: Ledger,
-        duty: Duty,
+        lookout: Lookout,
         comparer: Comparer,
         outbox: Outbox,
         canceller: Canceller,
@@ -66,7 +68,7 @@ class Sweeper:
         rate: float,
     ) -> None:
         self._ledger = ledger
-        self._duty = duty
+        self._lookout = lookout
         self._comparer = comparer
         self._outbox = outbox
         self._canceller = canceller
@@ -89,7 +91,7 @@ class Sweeper:
     async def run_once(self) -> float | None:
         """Do one page of a pass; returns the seconds until the next page, None for those between passes."""
         try:
-            if await self._duty.hold():
+            if self._lookout.term:
                 return await self._page()
             await self._pass_on()
         except MeshqError as error:
@@ -106,8 +108,8 @@ class Sweeper:
     async def _page(self) -> float | None:
         if self._asked:
             self._begin_hurried()
-        if self._cursor == NO_ID:
-            await self._begin()
+        if self._cursor == NO_ID and not await self._begin():
+            return None
         if self._outbox.half_full:
             return _BUSY_PAUSE
         now_ms = self._now_ms()
@@ -129,12 +131,19 @@ class Sweeper:
         self._hurry = True
         self._cursor = NO_ID
 
-    async def _begin(self) -> None:
-        requested_ms = await self._ledger.sweep_requested()
-        if requested_ms > self._heard_ms:
-            self._heard_ms = requested_ms
+    async def _begin(self) -> bool:
+        """Begin a pass, unless there is nothing to go over."""
+        outlook = await self._lookout.look()
+        if outlook is None:
+            return False
+        if outlook.sweep_ms > self._heard_ms:
+            self._heard_ms = outlook.sweep_ms
             self._hurry = True
-        await self._canceller.withdraw_again(self._now_ms() - int(self._age * 1_000))
+        if outlook.cancelling:
+            await self._canceller.withdraw_again(self._now_ms() - int(self._age * 1_000))
+        if not outlook.open:
+            self._hurry = False
+        return outlook.open
 
     async def _compare(self, page: Sequence[OpenAttempt]) -> None:
         states = await self._comparer.compare(page)

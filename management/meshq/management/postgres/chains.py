@@ -13,7 +13,7 @@ from meshq.management.postgres.sql import statement
 
 _LOCK: Final = statement("lock_chains")
 _RELEASE: Final = statement("release")
-_STUCK: Final = statement("stuck_chains")
+_CHAINS: Final = statement("chains")
 _DEAD_KEYS: Final = statement("dead_unique_keys")
 _PAGE: Final = statement("chains_page")
 _DEAD_CHAINS: Final = statement("dead_chains")
@@ -38,17 +38,14 @@ class ChainRows:
 
         return await self._database.write(work)
 
-    async def stuck_chains(self, after: ChainKey, limit: int) -> tuple[list[ChainKey], ChainKey | None]:
-        """See `ChainStore.stuck_chains`."""
+    async def chains(self, after: ChainKey, limit: int) -> list[tuple[ChainKey, bool]]:
+        """See `ChainStore.chains`."""
         parameters = {**after._asdict(), "limit": limit}
 
         async def work(connection: LedgerConnection) -> list[tuple[object, ...]]:
-            return await (await connection.execute(_STUCK, parameters, prepare=True)).fetchall()
+            return await (await connection.execute(_CHAINS, parameters, prepare=True)).fetchall()
 
-        rows = await self._database.read(work)
-        keys = [ChainKey(*row[:3]) for row in rows]  # type: ignore[arg-type]
-        stuck = [key for key, row in zip(keys, rows, strict=True) if row[3]]
-        return stuck, keys[-1] if len(rows) == limit else None
+        return [(ChainKey(*row[:3]), bool(row[3])) for row in await self._database.read(work)]  # type: ignore[arg-type]
 
     async def forget_unique_keys(self, after: ChainKey, before_ms: int, limit: int) -> ChainKey | None:
         """See `meshq.management.forget.KeyStore`."""

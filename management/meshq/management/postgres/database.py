@@ -8,6 +8,7 @@ so that a stopped process holds no locks for long.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final, NamedTuple, TypeVar
@@ -18,10 +19,12 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, TooManyRequests
 
 from meshq.contract.errors import MeshqError
 from meshq.management.ledger import RowsRefused
+from meshq.management.lookout import Office
 from meshq.management.postgres.errors import refuses_rows, translated, worth_retrying
 from meshq.mesh.postgres import arrays
 from meshq.mesh.postgres.connection import OPTIONS, RECONNECT_SECONDS, Connection
 from meshq.mesh.postgres.migrate import migrate
+from meshq.mesh.postgres.terms import under_term
 from meshq.mesh.telemetry import logger
 
 _log = logger(__name__)
@@ -82,6 +85,10 @@ class Database:
         writers: Connections for the hot paths.
         readers: Connections for reads.
         patience: Seconds for which a statement is tried again while the connection breaks.
+
+    Attributes:
+        office: What is written is written under this office, if it is set; see `under`.
+        durability: What a commit survives, as far as it is known.
     """
 
     def __init__(self, url: str, *, writers: int, readers: int, patience: float = 2.0) -> None:
@@ -89,7 +96,14 @@ class Database:
         self._patience = patience
         self._writing = self._pool("ledger-write", writers, self._configure_writer)
         self._reading = self._pool("ledger-read", readers, self._configure_reader)
+        self.office: Office | None = None
         self.durability: Durability | None = None
+
+    def under(self, office: Office) -> Database:
+        """The same connections, for what is written under an office: only while its term stands."""
+        bound = copy.copy(self)
+        bound.office = office
+        return bound
 
     async def start(self) -> None:
         """Migrate and connect.
@@ -127,9 +141,15 @@ class Database:
 
         Raises:
             RowsRefused: PostgreSQL refused what was in the rows.
-            MeshqError: The database does not answer.
+            MeshqError: The database does not answer, or the term of the office is over.
         """
+        if self.office is not None:
+            work = _bound(work, self.office.name, self.office.term)
         return await self._run(self._writing, work)
+
+    async def run(self, work: Callable[[LedgerConnection], Awaitable[T]]) -> T:
+        """As `write`, for what may be done twice."""
+        return await self.write(lambda connection, _: work(connection))
 
     async def read(self, work: Callable[[LedgerConnection], Awaitable[T]]) -> T:
         """Do something on a reading connection.
@@ -203,6 +223,15 @@ class Database:
             _log.info("ledger durability", level=found.level)
         else:
             _log.warning("ledger durability is less than promised", level=found.level)
+
+
+def _bound(
+    work: Callable[[LedgerConnection, bool], Awaitable[T]], name: str, term: int
+) -> Callable[[LedgerConnection, bool], Awaitable[T]]:
+    async def bound(connection: LedgerConnection, again: bool) -> T:
+        return await under_term(connection, name, term, lambda: work(connection, again))
+
+    return bound
 
 
 async def _on_primary(connection: LedgerConnection, work: Awaitable[T]) -> T:

@@ -11,6 +11,7 @@ from meshq.contract.errors import DeadlineExceeded
 from meshq.contract.ids import lowest_id
 from meshq.management.dispatch.deadlines import Overdue
 from meshq.management.ledger import RowsRefused
+from meshq.management.lookout import Outlook
 from meshq.management.model.retention import DAY_MS
 from meshq.management.model.task import OpenAttempt, Sendable, TaskId
 from meshq.management.postgres.database import Database, LedgerConnection
@@ -21,17 +22,14 @@ from meshq.mesh.telemetry import logger
 
 _log = logger(__name__)
 
+_OUTLOOK: Final = statement("outlook")
 _SWEEP: Final = statement("sweep")
 _CANCELLING: Final = statement("cancelling")
 _DISPATCHABLE: Final = statement("dispatchable")
 _DUE: Final = statement("due")
 _OVERDUE: Final = statement("overdue")
 _NEXT_DEADLINE: Final = statement("next_deadline")
-_NEXT_DUE: Final = (
-    "SELECT min(ready_ms) FROM open_tasks WHERE state IN (2, 5) AND ready_ms > %(after)s::bigint"
-)
 _REQUEST: Final = "UPDATE sweep_requests SET requested_ms = greatest(requested_ms, %(now)s::bigint)"
-_REQUESTED: Final = "SELECT requested_ms FROM sweep_requests"
 _DELETIONS: Final = "SELECT uuid_send(id) FROM deletions LIMIT %(limit)s::bigint"
 _FORGET: Final = "DELETE FROM deletions WHERE id = ANY (%(ids)s::uuid[])"
 _EXPIRE: Final = """
@@ -49,6 +47,11 @@ class Upkeep:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    async def outlook(self, office: str, due_after_ms: int) -> Outlook:
+        """See `meshq.management.lookout.Looker`."""
+        (row,) = await self._fetch(_OUTLOOK, {"office": office, "due_after": due_after_ms})
+        return Outlook(*row)
 
     async def untouched(
         self, after: TaskId, made_before_ms: int, due_before_ms: int, limit: int
@@ -84,11 +87,6 @@ class Upkeep:
         }
         return [Sendable(*row) for row in await self._fetch(_DUE, parameters)]
 
-    async def next_due(self, after_ms: int) -> int | None:
-        """See `Ledger.next_due`."""
-        time: int | None = (await self._fetch(_NEXT_DUE, {"after": after_ms}))[0][0]
-        return time
-
     async def overdue(self, now_ms: int, limit: int) -> list[Overdue]:
         """See `meshq.management.dispatch.deadlines.DeadlineStore`."""
         rows = await self._fetch(_OVERDUE, {"now": now_ms, "limit": limit})
@@ -102,10 +100,6 @@ class Upkeep:
     async def request_sweep(self, now_ms: int) -> None:
         """See `Ledger.request_sweep`."""
         await self._execute(_REQUEST, {"now": now_ms})
-
-    async def sweep_requested(self) -> int:
-        """See `Ledger.sweep_requested`."""
-        return int((await self._fetch(_REQUESTED, {}))[0][0])
 
     async def deletions(self, limit: int) -> list[TaskId]:
         """See `Ledger.deletions`."""
