@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from meshq.execution.ring.doorbell import Doorbell
-from meshq.execution.sessions.stock import NEGLECTED_SECONDS, Stock
+from meshq.execution.sessions.stock import NEGLECTED_SECONDS, SLOW_SECONDS, Stock
 
 
 class Clock:
@@ -50,3 +50,38 @@ def test_a_shard_with_tasks_is_not_neglected_for_older_backlogs_elsewhere() -> N
     assert asked(stock) == ["new", "old"]
     note(stock, "new", 90_000)
     assert asked(stock) == ["old"]
+
+
+def test_a_slow_shard_gets_its_part_of_the_room_and_nobody_waits_for_it() -> None:
+    clock = Clock()
+    stock = stock_of(clock, "quick", "new", "slow")
+    for name, head, seconds in (("quick", 5_000.0, 0.0), ("new", 90_000.0, 0.0), ("slow", 1_000.0, 2.0)):
+        rings = stock.ask(name)
+        clock.now += seconds
+        stock.note(name, rings, head)
+    note(stock, "quick", 5_000)
+    note(stock, "new", 90_000)
+    # Its tasks are the oldest by far, and still most of the room is for the others.
+    assert shares(stock, 9) == {"slow": 3, "quick": 6}
+    assert shares(stock, 1) == {"slow": 1}
+    rings = stock.ask("slow")
+    assert shares(stock, 9) == {"quick": 9}
+    clock.now += SLOW_SECONDS / 2
+    stock.note("slow", rings, 1_000)
+    note(stock, "quick", 5_000)
+    note(stock, "new", 90_000)
+    assert shares(stock, 9) == {"slow": 9}
+
+
+def test_where_all_shards_are_slow_the_oldest_tasks_come_first() -> None:
+    clock = Clock()
+    stock = stock_of(clock, "old", "new")
+    asked_at = {name: stock.ask(name) for name in ("old", "new")}
+    clock.now += 2 * SLOW_SECONDS
+    stock.note("old", asked_at["old"], 1_000)
+    stock.note("new", asked_at["new"], 90_000)
+    assert shares(stock, 4) == {"old": 4}
+
+
+def shares(stock: Stock, wanted: int) -> dict[str, int]:
+    return {shard.name: count for shard, count in stock.shares(wanted)}

@@ -2,7 +2,8 @@
 
 Sessions that want the same classes form a group, and one lease call serves them all. A group asks the shards
 whose next task is the oldest, and stops asking a shard that has nothing: the shard then calls (the
-doorbell). Only while credit is left does a slow safety poll look again.
+doorbell). Only while credit is left does a slow safety poll look again. A shard that answers slowly holds up
+no other one: it has one call at a time, which nobody waits for.
 
 The room of workers that weigh their queues is divided between the queues first; what a queue leaves over goes
 to those that have tasks.
@@ -27,7 +28,7 @@ from meshq.execution.ring.shard import Owner, Shard, Taken
 from meshq.execution.ring.shards import Shards
 from meshq.execution.sessions.preparations import Preparations, Starting
 from meshq.execution.sessions.session import HandedOut, HeldTask, Session
-from meshq.execution.sessions.stock import CLASSES_AT_ONCE, Stock, classes_of, spread
+from meshq.execution.sessions.stock import CLASSES_AT_ONCE, Stock, classes_of
 from meshq.execution.sessions.turns import Turns
 from meshq.mesh.lifecycle import cancelled
 from meshq.mesh.telemetry import logger
@@ -37,6 +38,8 @@ _log = logger(__name__)
 _OWNERS_AT_ONCE: Final = 100
 _SAFETY_SECONDS: Final = 1.5
 _LINGER_SECONDS: Final = 0.002
+_PATIENCE_SECONDS: Final = 0.05
+"""How long calls to other shards wait for one that is under way."""
 
 Wish = tuple[tuple[int, tuple[str, ...]], ...]
 """What sessions of a group want: classes, in one part or in one for each queue with its weight."""
@@ -85,6 +88,7 @@ class Group:
         self._turn = 0
         self._last_call = 0.0
         self._task: asyncio.Task[None] | None = None
+        self._calls: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Begin to lease."""
@@ -99,6 +103,8 @@ class Group:
         task, self._task = self._task, None
         if task is not None:
             await cancelled(task)
+        for call in tuple(self._calls):
+            await cancelled(call)
 
     def wake(self) -> None:
         """Some session has room, or some shard has tasks."""
@@ -130,28 +136,37 @@ class Group:
         """Lease until no session has room or no shard has tasks."""
         while wanted := min(MAX_FRAME_ITEMS, sum(max(session.room, 0) for session in self.sessions)):
             calls = []
-            for index, share, shards in self._shares(wanted):
-                for shard, count in spread(share, shards):
-                    owners = self._reserve(count)
-                    if owners:
-                        calls.append(self._lease(index, shard, owners))
+            for index, shard, count in self._shares(wanted):
+                owners = self._reserve(count)
+                if owners:
+                    calls.append(asyncio.create_task(self._lease(index, shard, owners), name="lease"))
             if not calls:
                 return
             self._last_call = monotonic()
-            if len(calls) == 1:
-                await calls[0]
-            else:
-                await asyncio.gather(*calls)
+            done, late = await asyncio.wait(calls, timeout=_PATIENCE_SECONDS)
+            for call in late:
+                self._calls.add(call)
+                call.add_done_callback(self._came_late)
+            for call in done:
+                call.result()
 
-    def _shares(self, wanted: int) -> list[tuple[int, int, list[Shard]]]:
-        """How much of which stock to take, and from where; empty when no shard has anything."""
+    def _came_late(self, call: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled() and (error := call.exception()) is not None:
+            _log.error("leasing failed; going on", exc_info=error)
+        self.wake()
+
+    def _shares(self, wanted: int) -> list[tuple[int, Shard, int]]:
+        """How much of which stock to take from which shard; empty when no shard has anything."""
         if len(self._stocks) == 1:
-            shards = self._stocks[0].furthest_behind()
-            return [(0, wanted, shards)] if shards else []
-        found = {
-            index: shards for index, stock in enumerate(self._stocks) if (shards := stock.furthest_behind())
-        }
-        return [(index, share, found[index]) for index, share in self._turns.divide(wanted, found).items()]
+            return [(0, shard, count) for shard, count in self._stocks[0].shares(wanted)]
+        some = [index for index, stock in enumerate(self._stocks) if stock.any]
+        found = []
+        for index, share in self._turns.divide(wanted, some).items():
+            shares = self._stocks[index].shares(share)
+            found += [(index, shard, count) for shard, count in shares]
+            self._turns.give_back(index, share - sum(count for _, count in shares))
+        return found
 
     def _reserve(self, count: int) -> list[tuple[Session, int]]:
         """Room for so many tasks, spread over the sessions, beginning with another one each time."""
@@ -170,7 +185,7 @@ class Group:
 
     async def _lease(self, index: int, shard: Shard, owners: list[tuple[Session, int]]) -> None:
         stock = self._stocks[index]
-        rings = stock.rings(shard.name)
+        rings = stock.ask(shard.name)
         counts = [0] * len(owners)
         wanted = sum(room for _, room in owners)
         head = None

@@ -20,12 +20,16 @@ NEGLECTED_SECONDS: Final = 0.1
 """A shard with tasks that was not asked for so long is asked first, however old the backlogs of others are:
 a fairness key whose tasks are all on that shard must not wait for keys whose tasks are elsewhere."""
 
+SLOW_SECONDS: Final = 0.5
+"""A shard whose last answer took longer is slow, unless all are: it gets only its part of the room at a time,
+however old its tasks are."""
+
 UNKNOWN: Final = float("-inf")
 NOTHING: Final = float("inf")
 
 
 class Stock:
-    """See the module. Shards with nothing are not asked again until they ring.
+    """See the module. Shards with nothing are not asked again until they ring, none is asked twice at a time.
 
     Args:
         classes: The classes, at most as many as one call may name.
@@ -53,6 +57,8 @@ class Stock:
         self._rings: dict[str, int] = {}
         self._clock = clock
         self._asked: dict[str, float] = {}
+        self._under_way: dict[str, float] = {}
+        self._slow: set[str] = set()
 
     def start(self) -> None:
         """Be called."""
@@ -72,9 +78,18 @@ class Stock:
         """How often a shard has rung."""
         return self._rings.get(shard, 0)
 
+    def ask(self, shard: str) -> int:
+        """A shard is asked; returns how often it has rung."""
+        self._under_way[shard] = self._clock()
+        return self.rings(shard)
+
     def note(self, shard: str, rings: int, head: float | None) -> None:
         """A call has shown a shard's next score, None when it has nothing; a later ring counts more."""
-        self._asked[shard] = self._clock()
+        self._asked[shard] = now = self._clock()
+        if now - self._under_way.pop(shard, now) > SLOW_SECONDS:
+            self._slow.add(shard)
+        else:
+            self._slow.discard(shard)
         if self.rings(shard) == rings:
             self._heads[shard] = NOTHING if head is None else head
 
@@ -83,17 +98,52 @@ class Stock:
         self._heads.clear()
 
     @property
+    def any(self) -> bool:
+        """Whether some shard is to be asked."""
+        return bool(self.furthest_behind() or self._late())
+
+    @property
     def backlog(self) -> bool:
         """Whether some shard is known to have more."""
         return any(head < NOTHING for head in self._heads.values())
 
+    def shares(self, wanted: int) -> list[tuple[Shard, int]]:
+        """Whom to ask for how many of so many tasks."""
+        late = self._late()
+        if not late:
+            return spread(wanted, self.furthest_behind())
+        part = max(1, wanted // len(self._shards.usable()))
+        late = late[:wanted]
+        rest = max(0, wanted - part * len(late))
+        return [*((shard, part) for shard in late), *spread(rest, self.furthest_behind())]
+
     def furthest_behind(self) -> list[Shard]:
         """The shards to ask: unknown and neglected ones, and those whose heads are about the oldest."""
-        shards = [(self._head(shard.name), shard) for shard in self._shards.usable()]
+        slow = self._slower()
+        shards = [
+            (self._head(shard.name), shard)
+            for shard in self._shards.usable()
+            if shard.name not in self._under_way and shard.name not in slow
+        ]
         known = [head for head, _ in shards if UNKNOWN < head < NOTHING]
         limit = min(known) + ABREAST_MS if known else UNKNOWN
         chosen = [(head, shard) for head, shard in shards if head <= limit]
         return [shard for _, shard in sorted(chosen, key=lambda pair: pair[0])]
+
+    def _late(self) -> list[Shard]:
+        """The slow shards that may have something."""
+        slow = self._slower()
+        return [
+            shard
+            for shard in (self._shards.usable() if slow else ())
+            if shard.name in slow and shard.name not in self._under_way and self._head(shard.name) < NOTHING
+        ]
+
+    def _slower(self) -> set[str]:
+        """The shards that are slow while others are not."""
+        if self._slow and all(shard.name in self._slow for shard in self._shards.usable()):
+            return set()
+        return self._slow
 
     def _head(self, shard: str) -> float:
         head = self._heads.get(shard, UNKNOWN)
@@ -108,6 +158,8 @@ def classes_of(tenant: str, queues: Sequence[str], task_types: Sequence[str]) ->
 
 def spread(wanted: int, shards: Sequence[Shard]) -> list[tuple[Shard, int]]:
     """Shares of a number of tasks; when it is small, the shards that are furthest behind get it."""
+    if not shards:
+        return []
     share, rest = divmod(wanted, len(shards))
     counts = [share + (index < rest) for index in range(len(shards))]
     return [(shard, count) for shard, count in zip(shards, counts, strict=True) if count]
