@@ -18,8 +18,10 @@ from fixtures.command_line import (
     ID,
     MESHQ,
     SUCCEEDED,
+    Inside,
     Meshq,
     Terminal,
+    inside,
     lines,
     make_task,
     meshq,
@@ -27,11 +29,12 @@ from fixtures.command_line import (
 
 from meshq.contract import errors
 from meshq.v1 import (
+    ring_service_pb2,
     task_pb2,
     task_service_pb2,
 )
 
-__all__ = ["meshq"]
+__all__ = ["inside", "meshq"]
 
 
 # Creating and running
@@ -200,6 +203,7 @@ def test_a_closed_pipe_is_no_error(meshq: Meshq) -> None:
         ("service list", "meshq.management", {"service": "meshq.v1.TaskService", "instances": 2}),
         ("instance list", "meshq.execution", {"instance_id": "e-1", "address": "127.0.0.1:7"}),
         ("instance list --component meshq.gateway", "meshq.gateway", {"component": "meshq.gateway"}),
+        ("ring list", "100.0%", {"shard": "s-1", "ring_version": 7, "state": "ACTIVE"}),
         ("shard list", "100.0%", {"shard": "s-1", "ring_version": 7, "state": "ACTIVE"}),
         ("version", "meshq 0", {}),
     ],
@@ -208,6 +212,44 @@ def test_what_there_is(meshq: Meshq, arguments: str, part: str, keys: dict[str, 
     assert part in meshq(*arguments.split()).stdout
     shape = lines(meshq(*arguments.split(), "--json").stdout)[0]
     assert {key: shape[key] for key in keys} == keys
+
+
+def test_the_ring_is_changed(inside: Inside) -> None:
+    held = [5, 0]
+    shard = ring_service_pb2.Shard(shard="s-1", share=0.25)
+
+    def drained(_: Any) -> Any:
+        state = ring_service_pb2.SHARD_STATE_DRAINING
+        found = ring_service_pb2.Shard(shard="s-1", state=state, ready=held.pop(0))
+        return ring_service_pb2.ListShardsResponse(ring_version=8, shards=[found])
+
+    inside.server.answer = lambda _: shard
+    inside.server.answers["ListShards"] = drained
+    assert "25.0%" in inside("ring", "add", "s-1", "h:1", "--weight", "2").stdout
+    assert "25.0%" in inside("ring", "set", "s-1", "--weight", "3").stdout
+    assert "drained and empty" in inside("ring", "drain", "s-1", "--wait").stdout
+    assert "takes 25.0%" in inside("ring", "activate", "s-1").stdout
+    assert lines(inside("ring", "remove", "s-1", "--force", "--json").stdout)[0]["shard"] == "s-1"
+    added, changed, *_, removed = inside.server.requests
+    assert (added.shard.address, added.shard.weight) == ("h:1", 2)
+    assert list(changed.update_mask.paths) == ["weight"]
+    assert removed.force
+    assert "say what to set" in inside("ring", "set", "s-1", code=2).stderr
+    inside.server.answer = lambda _: errors.PreconditionFailed(
+        "Shard s-1 takes tasks; drain it first.", errors.Reason.SHARD_NOT_EMPTY
+    )
+    assert "ring drain --wait" in inside("ring", "remove", "s-1", code=5).stderr
+
+
+def test_a_shard_that_is_not_empty_in_time(inside: Inside) -> None:
+    state = ring_service_pb2.SHARD_STATE_DRAINING
+    shard = ring_service_pb2.Shard(shard="s-1", state=state, leased=1, tasks_to_move=2)
+    inside.server.answer = lambda _: shard
+    inside.server.answers["ListShards"] = lambda _: ring_service_pb2.ListShardsResponse(shards=[shard])
+    assert "2 tasks are still to be moved, 1 are at workers" in inside("ring", "drain", "s-1").stdout
+    assert "not empty in time" in inside("ring", "drain", "s-1", "--wait", "--timeout", "0.1", code=4).stderr
+    inside.server.answers["ListShards"] = lambda _: ring_service_pb2.ListShardsResponse()
+    assert "not draining any more" in inside("ring", "drain", "s-1", "--wait", code=5).stderr
 
 
 # Ending

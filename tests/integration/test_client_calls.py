@@ -168,6 +168,15 @@ async def test_the_mesh_is_shown(service: Service, client: Any) -> None:
     )
     ring = await client.shards()
     assert (ring.version, ring.shards[0].state) == (7, "DRAINING")
+    service.script += [ring_service_pb2.Shard(shard="s2", keys=4)] * 5
+    assert (await client.add_shard("s2", "h:1", 2)).keys == 4
+    await client.update_shard("s2", weight=3)
+    await client.drain_shard("s2")
+    await client.activate_shard("s2")
+    await client.remove_shard("s2", force=True)
+    added, changed, *_, removed = service.requests[-5:]
+    assert (added.shard.shard, added.shard.address, added.shard.weight) == ("s2", "h:1", 2)
+    assert (list(changed.update_mask.paths), changed.shard.weight, removed.force) == (["weight"], 3, True)
 
 
 # Waiting for an end

@@ -7,7 +7,7 @@ from typing import Final
 
 import typer
 
-from meshq.cli import exits, mesh, queues, tasks, workers
+from meshq.cli import exits, mesh, mesh_ring, queues, tasks, workers
 from meshq.cli.errors import missing_extra
 from meshq.cli.options import remember
 
@@ -19,11 +19,13 @@ COMMANDS_OF_EXTRA: Final = {
         "up": "Start the whole system on this machine.",
         "down": "Stop the system that `up` started.",
         "status": "Show the processes of the system that `up` started.",
+        "backup": "Back both databases up into one file, while everything goes on.",
+        "restore": "Restore both databases from a backup, while nothing runs.",
     },
 }
 """The commands by entry point, so that they are known where their extra is not installed."""
 
-BUILT_IN: Final = {"task", "queue", "worker", "service", "instance", "shard", "version"}
+BUILT_IN: Final = {"task", "queue", "worker", "service", "instance", "ring", "shard", "version"}
 
 
 def application(words: Sequence[str]) -> typer.Typer:
@@ -45,7 +47,8 @@ def application(words: Sequence[str]) -> typer.Typer:
     app.add_typer(workers.app, name="worker")
     app.add_typer(mesh.services, name="service")
     app.add_typer(mesh.instances, name="instance")
-    app.add_typer(mesh.shards, name="shard")
+    app.add_typer(mesh_ring.app, name="ring")
+    app.add_typer(mesh_ring.shards, name="shard", hidden=True)
     app.command("version")(mesh.version)
     if not BUILT_IN.intersection(words):
         _add_commands_of_others(app, words)

@@ -15,6 +15,7 @@ STYLES = {
     "ACTIVE": "green",
     "FAILED": "bold red",
     "UNREACHABLE": "bold red",
+    "OUT": "bold red",
     "CANCELLED": "yellow",
     "CANCELLING": "yellow",
     "EXPIRED": "yellow",

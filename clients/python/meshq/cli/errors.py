@@ -125,7 +125,14 @@ def _plain_words(text: str) -> str:
 
 
 _ARTICLE = re.compile(r"(The|There|No|It|A|An|This|Queue) ")
-_ADVISED = {"TASK_NOT_ENDED", "QUEUE_EXISTS", "QUEUE_NOT_EMPTY"}
+_ADVISED = {
+    "TASK_NOT_ENDED",
+    "QUEUE_EXISTS",
+    "QUEUE_NOT_EMPTY",
+    "SHARD_EXISTS",
+    "SHARD_NOT_EMPTY",
+    "LAST_SHARD",
+}
 _NO_CONNECTION = re.compile(
     r"failed to connect to all addresses.*?ipv[46]:(?:%5B)?(?P<address>\S+): .*?(?P<why>[^:]+)$", re.DOTALL
 )
@@ -149,7 +156,11 @@ _HINTS = {
     "COMPONENT_UNAVAILABLE": "check the address (--target or MESHQ_TARGET), or start meshq with `meshq up`",
     "LEDGER_UNAVAILABLE": "check that PostgreSQL runs, then try again",
     "ATTEMPTS_UNAVAILABLE": "check that PostgreSQL runs, then try again",
-    "SHARD_UNAVAILABLE": "`meshq shard list` shows which shards answer",
+    "SHARD_UNAVAILABLE": "`meshq ring list` shows which shards answer",
+    "SHARD_NOT_FOUND": "`meshq ring list` shows the shards there are",
+    "SHARD_EXISTS": "`meshq ring list` shows the shards, `meshq ring set` changes one",
+    "SHARD_NOT_EMPTY": "`meshq ring drain --wait` empties it; --force is for a shard that is OUT",
+    "LAST_SHARD": "`meshq ring add` or `meshq ring activate` another one first",
     "DEADLINE_EXCEEDED": "try again, or wait longer with --timeout",
     "INTERNAL": "the server's log says more",
 }

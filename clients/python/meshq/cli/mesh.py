@@ -1,4 +1,4 @@
-"""`meshq service`, `instance` and `shard`: what the mesh consists of; and `meshq version`."""
+"""`meshq service` and `instance`: what the mesh consists of; and `meshq version`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from meshq.cli import shapes
 from meshq.cli.declaring import option
 from meshq.cli.errors import doing
 from meshq.cli.listing import show_many
@@ -15,7 +14,6 @@ from meshq.cli.options import Session, with_session
 
 services = typer.Typer(help="Show the gRPC services of the mesh.")
 instances = typer.Typer(help="Show the processes of the mesh.")
-shards = typer.Typer(help="Show the shards that queue the tasks.")
 
 
 @services.command("list")
@@ -42,21 +40,6 @@ def list_instances(
     with session.client() as client, doing("list the instances"):
         found = client.instances(component)
     show_many(session, found, "mesh_drawings.instances", "There are no such instances.")
-
-
-@shards.command("list")
-@with_session
-def list_shards(session: Session) -> None:
-    """List the shards with their state and load."""
-    with session.client() as client, doing("list the shards"):
-        ring = client.shards()
-    if session.json:
-        for shard in ring.shards:
-            session.output.write_json(shapes.record(shard) | {"ring_version": ring.version})
-        return
-    from meshq.cli import mesh_drawings  # noqa: PLC0415  (rich)
-
-    session.output.draw(mesh_drawings.shards(ring))
 
 
 @with_session

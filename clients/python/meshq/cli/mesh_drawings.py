@@ -79,31 +79,33 @@ def instances(items: Iterable[models.Instance]) -> Table:
 
 def shards(ring: models.Ring) -> Table:
     """The ring, one shard a row."""
+    columns = ["SHARD", "STATE", "ADDRESS", "SHARE", "WEIGHT", "READY", "DELAYED", "LEASED", "KEYS", "OPS/S"]
+    columns += ["MEMORY", "TO MOVE"]
     rows = [
         (
             item.shard,
             state(item.state),
-            item.address,
+            _address(item),
             f"{item.share:.1%}",
             str(item.weight),
-            str(item.epoch),
             f"{item.ready:,}",
             f"{item.delayed:,}",
             f"{item.leased:,}",
-            f"{item.used_memory_bytes / 2**20:,.1f} MiB",
+            f"{item.keys:,}",
+            f"{item.operations_per_second:,.0f}",
+            _memory(item),
+            f"{item.tasks_to_move:,}" if item.state == "DRAINING" else "",
         )
         for item in ring.shards
     ]
-    columns = [
-        "SHARD",
-        "STATE",
-        "ADDRESS",
-        "SHARE",
-        "WEIGHT",
-        "EPOCH",
-        "READY",
-        "DELAYED",
-        "LEASED",
-        "MEMORY",
-    ]
-    return with_numbers(table(columns, rows), columns[3:])
+    return with_numbers(table(columns, rows, whole=("SHARD", "ADDRESS")), columns[3:])
+
+
+def _address(item: models.Shard) -> str:
+    """Where it is; of one that Sentinels watch over, the primary of now."""
+    return item.primary_address or item.address
+
+
+def _memory(item: models.Shard) -> str:
+    used = f"{item.used_memory_bytes / 2**20:,.1f} MiB"
+    return f"{used} ({item.used_memory_bytes / item.max_memory_bytes:.0%})" if item.max_memory_bytes else used

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from meshq.client import operations
 from meshq.client.async_queues import AsyncQueues
 from meshq.client.async_tasks import AsyncTasks
-from meshq.client.models import Instance, Ring, Service, Worker
+from meshq.client.models import Instance, Ring, Service, Shard, Worker
 
 
 class Client(AsyncTasks, AsyncQueues):
@@ -46,3 +46,32 @@ class Client(AsyncTasks, AsyncQueues):
     async def shards(self, *, timeout: float | None = None) -> Ring:
         """Read the ring of shards."""
         return await self._perform(operations.list_shards(), timeout)
+
+    async def add_shard(
+        self, name: str, address: str, weight: int = 1, *, timeout: float | None = None
+    ) -> Shard:
+        """Take a server into the ring: `host:port`, or `sentinel://host:port,host:port/primary`."""
+        return await self._perform(operations.add_shard(name, address, weight), timeout)
+
+    async def update_shard(
+        self,
+        name: str,
+        *,
+        address: str | None = None,
+        weight: int | None = None,
+        timeout: float | None = None,
+    ) -> Shard:
+        """Change a shard's address or weight; what is None stays."""
+        return await self._perform(operations.update_shard(name, address, weight), timeout)
+
+    async def drain_shard(self, name: str, *, timeout: float | None = None) -> Shard:
+        """Let a shard take no more tasks; what waits there moves to the others."""
+        return await self._perform(operations.drain_shard(name), timeout)
+
+    async def activate_shard(self, name: str, *, timeout: float | None = None) -> Shard:
+        """Let a draining shard take tasks again."""
+        return await self._perform(operations.activate_shard(name), timeout)
+
+    async def remove_shard(self, name: str, *, force: bool = False, timeout: float | None = None) -> Shard:
+        """Take a drained, empty shard out of the ring, or with `force` one that is OUT."""
+        return await self._perform(operations.remove_shard(name, force=force), timeout)

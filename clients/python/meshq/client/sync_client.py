@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from meshq.client import operations
-from meshq.client.models import Instance, Ring, Service, Worker
+from meshq.client.models import Instance, Ring, Service, Shard, Worker
 from meshq.client.sync_queues import SyncQueues
 from meshq.client.sync_tasks import SyncTasks
 
@@ -43,3 +43,30 @@ class SyncClient(SyncTasks, SyncQueues):
     def shards(self, *, timeout: float | None = None) -> Ring:
         """Read the ring of shards."""
         return self._perform(operations.list_shards(), timeout)
+
+    def add_shard(self, name: str, address: str, weight: int = 1, *, timeout: float | None = None) -> Shard:
+        """Take a server into the ring: `host:port`, or `sentinel://host:port,host:port/primary`."""
+        return self._perform(operations.add_shard(name, address, weight), timeout)
+
+    def update_shard(
+        self,
+        name: str,
+        *,
+        address: str | None = None,
+        weight: int | None = None,
+        timeout: float | None = None,
+    ) -> Shard:
+        """Change a shard's address or weight; what is None stays."""
+        return self._perform(operations.update_shard(name, address, weight), timeout)
+
+    def drain_shard(self, name: str, *, timeout: float | None = None) -> Shard:
+        """Let a shard take no more tasks; what waits there moves to the others."""
+        return self._perform(operations.drain_shard(name), timeout)
+
+    def activate_shard(self, name: str, *, timeout: float | None = None) -> Shard:
+        """Let a draining shard take tasks again."""
+        return self._perform(operations.activate_shard(name), timeout)
+
+    def remove_shard(self, name: str, *, force: bool = False, timeout: float | None = None) -> Shard:
+        """Take a drained, empty shard out of the ring, or with `force` one that is OUT."""
+        return self._perform(operations.remove_shard(name, force=force), timeout)

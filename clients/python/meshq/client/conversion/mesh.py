@@ -40,7 +40,28 @@ def instances(message: registry_service_pb2.ListInstancesResponse) -> tuple[mode
 
 def ring(message: ring_service_pb2.ListShardsResponse) -> models.Ring:
     """The ring with its shards."""
-    return models.Ring(message.ring_version, tuple(_shard(item) for item in message.shards))
+    return models.Ring(message.ring_version, tuple(shard(item) for item in message.shards))
+
+
+def shard(message: ring_service_pb2.Shard) -> models.Shard:
+    """A shard."""
+    return models.Shard(
+        shard=message.shard,
+        address=message.address,
+        state=enum_value(message, "state", models.ShardState),
+        weight=message.weight,
+        share=message.share,
+        epoch=message.epoch,
+        ready=message.ready,
+        delayed=message.delayed,
+        leased=message.leased,
+        used_memory_bytes=message.used_memory_bytes,
+        max_memory_bytes=message.max_memory_bytes,
+        keys=message.keys,
+        operations_per_second=message.operations_per_second,
+        tasks_to_move=message.tasks_to_move,
+        primary_address=message.primary_address,
+    )
 
 
 def _instance(message: registry_service_pb2.Instance) -> models.Instance:
@@ -55,19 +76,4 @@ def _instance(message: registry_service_pb2.Instance) -> models.Instance:
         weight=message.weight,
         state=enum_value(message, "state", models.InstanceState),
         register_time=time_of(message, "register_time"),
-    )
-
-
-def _shard(message: ring_service_pb2.Shard) -> models.Shard:
-    return models.Shard(
-        shard=message.shard,
-        address=message.address,
-        state=enum_value(message, "state", models.ShardState),
-        weight=message.weight,
-        share=message.share,
-        epoch=message.epoch,
-        ready=message.ready,
-        delayed=message.delayed,
-        leased=message.leased,
-        used_memory_bytes=message.used_memory_bytes,
     )

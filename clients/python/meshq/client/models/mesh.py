@@ -68,7 +68,12 @@ class Instance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """One server of the ring; `share` is the part of the key space that it owns, 0 to 1."""
+    """One server of the ring.
+
+    `share` is the part of the key space that it owns, 0 to 1; `tasks_to_move` what a draining shard still
+    has to hand over; `primary_address` where it is now, if that is known; `max_memory_bytes` is 0 for no
+    limit.
+    """
 
     shard: str
     address: str
@@ -80,6 +85,11 @@ class Shard:
     delayed: int = 0
     leased: int = 0
     used_memory_bytes: int = 0
+    max_memory_bytes: int = 0
+    keys: int = 0
+    operations_per_second: float = 0.0
+    tasks_to_move: int = 0
+    primary_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,3 +114,4 @@ class ShardState(enum.StrEnum):
     DRAINING = "DRAINING"
     RECOVERING = "RECOVERING"
     UNREACHABLE = "UNREACHABLE"
+    OUT = "OUT"

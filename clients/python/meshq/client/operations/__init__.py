@@ -9,11 +9,16 @@ from meshq.client.operations.calls import (
     new_request_id,
 )
 from meshq.client.operations.mesh import (
+    activate_shard,
+    add_shard,
+    drain_shard,
     get_worker,
     list_instances,
     list_services,
     list_shards,
     list_workers,
+    remove_shard,
+    update_shard,
 )
 from meshq.client.operations.queues import (
     create_queue,
@@ -54,6 +59,8 @@ __all__ = [
     "Progress",
     "Steps",
     "WaitMode",
+    "activate_shard",
+    "add_shard",
     "await_tasks",
     "batch_get_tasks",
     "cancel_task",
@@ -65,6 +72,7 @@ __all__ = [
     "delete_task",
     "delete_tasks",
     "drain_queue",
+    "drain_shard",
     "get_queue",
     "get_task",
     "get_worker",
@@ -80,9 +88,11 @@ __all__ = [
     "purge_queue",
     "redrive_task",
     "redrive_tasks",
+    "remove_shard",
     "resume_queue",
     "run_task",
     "update_queue",
+    "update_shard",
     "update_task",
     "wait_for_task",
 ]

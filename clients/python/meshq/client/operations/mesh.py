@@ -38,6 +38,44 @@ def list_instances(component: str) -> Operation[tuple[models.Instance, ...]]:
     return Operation(_REGISTRY + "ListInstances", request, answer, conversion.instances)
 
 
+def add_shard(name: str, address: str, weight: int) -> Operation[models.Shard]:
+    """Take a server into the ring."""
+    request = ring_service_pb2.AddShardRequest()
+    request.shard.shard, request.shard.address, request.shard.weight = name, address, weight
+    return Operation(_RING + "AddShard", request, ring_service_pb2.Shard, conversion.shard)
+
+
+def update_shard(name: str, address: str | None, weight: int | None) -> Operation[models.Shard]:
+    """Change a shard's address or weight."""
+    request = ring_service_pb2.UpdateShardRequest()
+    request.shard.shard = name
+    if address is not None:
+        request.shard.address = address
+        request.update_mask.paths.append("address")
+    if weight is not None:
+        request.shard.weight = weight
+        request.update_mask.paths.append("weight")
+    return Operation(_RING + "UpdateShard", request, ring_service_pb2.Shard, conversion.shard)
+
+
+def drain_shard(name: str) -> Operation[models.Shard]:
+    """Let a shard take no more tasks."""
+    request = ring_service_pb2.DrainShardRequest(shard=name)
+    return Operation(_RING + "DrainShard", request, ring_service_pb2.Shard, conversion.shard)
+
+
+def activate_shard(name: str) -> Operation[models.Shard]:
+    """Let a shard take tasks again."""
+    request = ring_service_pb2.ActivateShardRequest(shard=name)
+    return Operation(_RING + "ActivateShard", request, ring_service_pb2.Shard, conversion.shard)
+
+
+def remove_shard(name: str, *, force: bool) -> Operation[models.Shard]:
+    """Take a shard out of the ring. Not repeated: a repetition would answer that there is no such shard."""
+    request = ring_service_pb2.RemoveShardRequest(shard=name, force=force)
+    return Operation(_RING + "RemoveShard", request, ring_service_pb2.Shard, conversion.shard, safe=False)
+
+
 def list_shards() -> Operation[models.Ring]:
     """Read the ring."""
     answer = ring_service_pb2.ListShardsResponse
