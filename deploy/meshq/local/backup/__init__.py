@@ -1,0 +1,1 @@
+"""Backups of both databases, consistent with each other, and the way back."""
