@@ -10,9 +10,11 @@ TEST_PROCESSES ?= 2
 BENCH ?=
 # Which faults, such as FAULTS="-k kill-worker"; tests/faults/README.md says more.
 FAULTS ?=
+# How long and how much, such as SOAK="--seconds 120 --tasks 20000 --seed 7"; SOAK=--help says more.
+SOAK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup generate verify lint format test faults demo up bench clean
+.PHONY: help setup generate verify lint format test faults soak demo up bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +49,9 @@ test: $(STAMP) ## Run the unit, integration and end-to-end tests on real servers
 
 faults: $(STAMP) ## Break everything that can break, under load, and check that nothing is lost
 	$(BIN)/pytest tests/faults $(FAULTS)
+
+soak: $(STAMP) ## Break things at random for ten minutes under 200,000 tasks, and check that nothing is lost
+	PYTHONPATH=tests $(BIN)/python -m faults.soak $(SOAK)
 
 demo: $(STAMP) ## Start the whole system and run the main job on real input
 	$(BIN)/python -m meshq.local.demo

@@ -20,15 +20,22 @@ from faults.workload import KINDS, RATE, TASKS, Kind, Load
 
 from meshq.local.system import System
 
-_BEFORE = 0.15
-"""The part of the tasks that is accepted before the fault begins."""
+_BEFORE, _BEFORE_MOST = 0.15, 1_000
+"""The part of the tasks that is accepted before the fault begins, and no more than so many."""
 _FEW = 50
 _READING = 30.0
 _T = TypeVar("_T")
 
 
 async def play(
-    fault: Fault, system: System, seed: int, *, journal: Path | None = None, kinds: Mapping[str, Kind] = KINDS
+    fault: Fault,
+    system: System,
+    seed: int,
+    *,
+    journal: Path | None = None,
+    kinds: Mapping[str, Kind] = KINDS,
+    tasks: int = TASKS,
+    rate: float = RATE,
 ) -> report.Line:
     """Run the load, break things, wait until all has ended, and check.
 
@@ -38,6 +45,8 @@ async def play(
         seed: Decides whatever is left to chance.
         journal: A file for the history.
         kinds: What to send.
+        tasks: How many at least, before the fault multiplies them.
+        rate: Tasks per second, likewise.
 
     Returns:
         The line of the report, whether the promises were kept or not.
@@ -47,20 +56,20 @@ async def play(
     management = fault.setup.database(system, "management")
     executions = executions_of(system.data)
     before = await _patiently(lambda: evidence.baseline(management, executions))
-    tasks = max(int(TASKS * fault.tasks), _FEW)
+    tasks = max(int(tasks * fault.tasks), _FEW)
     load = Load(
         system.edge,
         history,
         chance,
         tasks=tasks,
-        rate=RATE * fault.rate,
+        rate=rate * fault.rate,
         kinds=kinds,
         first=len(before.ids) * 10,
     )
     scene = Scene(system, load, random.Random(seed), fault.setup)
     try:
         async with load:
-            await load.reaches(int(tasks * _BEFORE))
+            await load.reaches(min(int(tasks * _BEFORE), _BEFORE_MOST))
             history.mark(report.BEGAN)
             await fault.act(scene)
             history.mark(report.OVER)

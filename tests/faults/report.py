@@ -91,7 +91,7 @@ def line(
         lasted=round(healed - began, 1),
         stall=round(_stall(spans), 1),
         longest_wait=round(max((end - begin for begin, end in spans), default=0.0), 1),
-        recovery=round(max((end - healed for begin, end in spans if begin <= healed), default=0.0), 1),
+        recovery=round(max([0.0, *(end - healed for begin, end in spans if begin <= healed)]), 1),
         kept=verdict.kept,
         problems="" if verdict.kept else str(verdict),
     )

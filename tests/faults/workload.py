@@ -14,7 +14,7 @@ from typing import Any, Self
 from faults.history import Answered, CallFailed, CancelAsked, History, Seen, Sent
 
 from meshq.client import Client, RetryPolicy, TaskSpec, TaskState
-from meshq.contract.errors import MeshqError
+from meshq.contract.errors import MeshqError, Reason
 
 SHORT = os.environ.get("MESHQ_FAULTS_SHORT", "") not in {"", "0"}
 TASKS = int(os.environ.get("MESHQ_FAULT_TASKS", "600" if SHORT else "3000"))
@@ -314,7 +314,9 @@ class Load:
                 async for change in self.client.watch_tasks(timeout=CALL_TIMEOUT):
                     self._see(source, change.task.task_id, change.task.attempt, change.task.state)
             except MeshqError as error:
-                self.history.add(CallFailed(time.time(), "watch", repr(error)))
+                # So much has happened since it broke off that it has to begin anew: that is the contract.
+                if error.reason is not Reason.RESUME_LOST:
+                    self.history.add(CallFailed(time.time(), "watch", repr(error)))
 
     async def _read(self) -> None:
         """A few tasks at a time, old ones and new ones, again and again."""
