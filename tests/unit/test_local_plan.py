@@ -45,6 +45,12 @@ def test_every_port_is_used_once() -> None:
     assert len(ports) == len(set(ports)) == len(port_names(LocalSettings(), Size()))
 
 
+def test_any_number_of_shards() -> None:
+    for count in (1, 5):
+        names = [f"shard-{number}" for number in range(1, count + 1)]
+        assert list(planned(size=Size(shards=count)).shards) == names
+
+
 def test_components_are_told_of_each_other() -> None:
     plan = planned()
     by_name = {process.name: process for process in plan.processes}

@@ -19,6 +19,7 @@ from meshq.local.board import Board, LineBoard
 from meshq.local.datadir import log_of
 from meshq.local.errors import LocalError, StartFailed
 from meshq.local.foreground import INTERRUPTED, run
+from meshq.local.plan import Size
 from meshq.local.state import ProcessState
 from meshq.local.system import System
 
@@ -33,9 +34,10 @@ class Started:
     data: str
 
 
-def start(data: Path | None, port: int, ephemeral: bool, board: Board) -> Started:
+def start(data: Path | None, port: int, ephemeral: bool, shards: int, board: Board) -> Started:
     """Start a supervisor and return when its system is ready; raise its sentence if it is not."""
-    words = json.dumps({"data": str(data.absolute()) if data else None, "port": port, "ephemeral": ephemeral})
+    folder = str(data.absolute()) if data else None
+    words = json.dumps({"data": folder, "port": port, "ephemeral": ephemeral, "shards": shards})
     command = [sys.executable, "-m", "meshq.local.background", words]
     with (
         subprocess.Popen(
@@ -61,7 +63,13 @@ def main(words: str) -> int:
     options = json.loads(words)
     teller = _Teller()
     data = Path(options["data"]) if options["data"] else None
-    system = System(data, port=options["port"], ephemeral=options["ephemeral"], changed=teller.show)
+    system = System(
+        data,
+        port=options["port"],
+        ephemeral=options["ephemeral"],
+        size=Size(shards=options["shards"]),
+        changed=teller.show,
+    )
     try:
         return run(system, lambda: teller.ready(system))
     except LocalError as error:

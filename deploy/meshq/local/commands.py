@@ -14,6 +14,7 @@ from meshq.local import background, foreground, running
 from meshq.local.backup import commands as backup
 from meshq.local.board import Board, board_for
 from meshq.local.errors import BadSetting, LocalError
+from meshq.local.plan import Size
 from meshq.local.settings import EDGE_PORT, default_data
 from meshq.local.state import SystemState
 from meshq.local.system import System
@@ -45,6 +46,7 @@ def up(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Return when the system is ready and leave it running.")
     ] = False,
+    shards: Annotated[int, typer.Option(min=1, max=16, help="How many shards queue the tasks.")] = 3,
 ) -> None:
     """Start the whole system on this machine: servers, components, edge and a worker."""
     with _sentences():
@@ -52,14 +54,14 @@ def up(
             raise BadSetting("--ephemeral makes a folder of its own, so --data has no meaning beside it.")
         begin = time.monotonic()
         if detach:
-            _up_detached(data, port, ephemeral, begin)
+            _up_detached(data, port, ephemeral, shards, begin)
         else:
-            raise typer.Exit(_up(data, port, ephemeral, begin))
+            raise typer.Exit(_up(data, port, ephemeral, shards, begin))
 
 
-def _up(data: Path | None, port: int, ephemeral: bool, begin: float) -> int:
+def _up(data: Path | None, port: int, ephemeral: bool, shards: int, begin: float) -> int:
     board = board_for()
-    system = System(data, port=port, ephemeral=ephemeral, changed=board.show)
+    system = System(data, port=port, ephemeral=ephemeral, size=Size(shards=shards), changed=board.show)
     with ExitStack() as shown:
         shown.enter_context(board)
 
@@ -71,10 +73,10 @@ def _up(data: Path | None, port: int, ephemeral: bool, begin: float) -> int:
         return foreground.run(system, ready)
 
 
-def _up_detached(data: Path | None, port: int, ephemeral: bool, begin: float) -> None:
+def _up_detached(data: Path | None, port: int, ephemeral: bool, shards: int, begin: float) -> None:
     board = board_for()
     with board:
-        started = background.start(data, port, ephemeral, board)
+        started = background.start(data, port, ephemeral, shards, board)
     _say_ready(board, started.edge, started.data, begin)
     own = Path(started.data) == default_data().absolute()
     board.say("Stop it with: meshq down" + ("" if own else f" --data {started.data}"))

@@ -15,7 +15,6 @@ from meshq.local.settings import LocalSettings
 
 MANAGEMENT, EXECUTION = "management", "execution"
 _MESH = "xds:///meshq"
-_SHARDS = 3
 # On one machine nobody needs half a second to hear that a process leaves.
 _DEFAULTS = {"MESHQ_DRAIN_DELAY": "0.1", "MESHQ_DRAIN_TIMEOUT": "5"}
 _PRIVATE = frozenset(
@@ -85,6 +84,7 @@ class Size:
     management: int = 2
     execution: int = 2
     workers: int = 1
+    shards: int = 3
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def port_names(settings: LocalSettings, size: Size) -> list[str]:
     if not settings.etcd_endpoints:
         names.append(Kind.ETCD)
     if not settings.shards:
-        names += _numbered(Kind.SHARD, _SHARDS)
+        names += _shards(size.shards)
     if _own_databases(settings):
         names.append(Kind.POSTGRES)
     return [str(name) for name in names]
@@ -116,7 +116,7 @@ def make_plan(
     data: Path, edge: int, ports: Mapping[str, int], settings: LocalSettings, size: Size
 ) -> SystemPlan:
     """Plan the processes of a system; raise MissingBinary if a server cannot be had."""
-    stores = _stores(data, ports, settings)
+    stores = _stores(data, ports, settings, size)
     shards = {plan.name: plan.address for plan in stores if plan.kind is Kind.SHARD}
     registry = f"{LOOPBACK}:{ports[Kind.REGISTRY]}"
     common = {
@@ -189,12 +189,17 @@ def _numbered(kind: Kind, count: int) -> list[str]:
     return [f"{kind}-{number}" for number in range(1, count + 1)] if count != 1 else [str(kind)]
 
 
+def _shards(count: int) -> list[str]:
+    """Shards keep their names whatever their number, so that it may change."""
+    return [f"{Kind.SHARD}-{number}" for number in range(1, count + 1)]
+
+
 def _own_databases(settings: LocalSettings) -> list[str]:
     urls = {MANAGEMENT: settings.management_database_url, EXECUTION: settings.execution_database_url}
     return [name for name, url in urls.items() if not url]
 
 
-def _stores(data: Path, ports: Mapping[str, int], settings: LocalSettings) -> list[ProcessPlan]:
+def _stores(data: Path, ports: Mapping[str, int], settings: LocalSettings, size: Size) -> list[ProcessPlan]:
     plans = []
     if not settings.etcd_endpoints:
         plans.append(_server(Kind.ETCD, Kind.ETCD, Etcd(data / "etcd", ports[Kind.ETCD])))
@@ -202,7 +207,7 @@ def _stores(data: Path, ports: Mapping[str, int], settings: LocalSettings) -> li
         memory = _shard_memory()
         plans += [
             _server(name, Kind.SHARD, Valkey(data / name, ports[name], maxmemory=memory))
-            for name in _numbered(Kind.SHARD, _SHARDS)
+            for name in _shards(size.shards)
         ]
     if _own_databases(settings):
         # Both are made whatever the settings say: they may say something else tomorrow.

@@ -24,6 +24,8 @@ from meshq.local.bench.delay import delay
 from meshq.local.bench.limits import QUEUES as LIMITED_QUEUES
 from meshq.local.bench.limits import limits
 from meshq.local.bench.overtaking import fairness, priority
+from meshq.local.bench.ring import QUEUE as RING_QUEUE
+from meshq.local.bench.ring import ring
 from meshq.local.bench.stage import Outcome, Scenario, Stage, bulk_run, plain
 from meshq.local.errors import LocalError
 from meshq.local.plan import Kind, Size, SystemPlan, make_plan
@@ -37,9 +39,10 @@ SCENARIOS: dict[str, Scenario] = {
     "limits": limits,
     "fairness": fairness,
     "priority": priority,
+    "ring": ring,
 }
 USUAL = ("bulk", "single")
-QUEUES = ("default", DELAY_QUEUE, *LIMITED_QUEUES, "bench-fairness", "bench-priority")
+QUEUES = ("default", DELAY_QUEUE, *LIMITED_QUEUES, RING_QUEUE, "bench-fairness", "bench-priority")
 WARM_UP = 2_000
 
 
