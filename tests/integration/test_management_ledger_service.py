@@ -42,6 +42,26 @@ async def test_tasks_without_an_attempt_are_left_out_where_it_is_asked_for(datab
         assert list((await node.ledger.FindOpenTasks(request)).open) == [False, True]
 
 
+async def test_ends_of_attempts_that_a_restored_ledger_has_not_heard_of_count(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        ids = [uuid.UUID((await node.create()).task_id).bytes for _ in range(3)]
+        outcomes = (
+            task_pb2.ATTEMPT_OUTCOME_SUCCEEDED,
+            task_pb2.ATTEMPT_OUTCOME_LOST,
+            task_pb2.ATTEMPT_OUTCOME_SNOOZED,
+        )
+        reports = [report(task_id, 2, outcome) for task_id, outcome in zip(ids, outcomes, strict=True)]
+        for _ in range(2):
+            directives = await node.report(*reports)
+            assert [item.kind for item in directives] == [
+                pb.DIRECTIVE_KIND_DONE,
+                pb.DIRECTIVE_KIND_RUN,
+                pb.DIRECTIVE_KIND_RUN,
+            ]
+            assert [item.attempt for item in directives] == [0, 3, 3]
+
+
 @pytest.mark.parametrize(
     ("request_", "field"),
     [

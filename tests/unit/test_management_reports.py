@@ -130,6 +130,16 @@ def test_a_report_of_an_earlier_attempt_hears_of_the_current_one(outcome: Outcom
     assert directive_for(row(State.PENDING, attempt=2), NOW) == decision
 
 
+@pytest.mark.parametrize("outcome", [Outcome.SUCCEEDED, Outcome.FAILED, Outcome.LOST])
+def test_a_ledger_that_has_come_back_follows_the_attempts_that_were_made(outcome: Outcome) -> None:
+    decision = decided(report(outcome, attempt=3), row(State.RUNNING, attempt=1))
+    assert decision == Retry(ID, 1, 3, State.PENDING, NOW - 5, "", "")
+    decision = decided(report(outcome, attempt=3), row(State.CANCELLING, attempt=1))
+    ended = State.SUCCEEDED if outcome is Outcome.SUCCEEDED else State.CANCELLED
+    assert isinstance(decision, Finish)
+    assert (decision.attempt, decision.state) == (1, ended)
+
+
 def test_an_unknown_task_is_gone() -> None:
     assert decided(report(Outcome.SUCCEEDED), None) == GONE
     assert directive_for(None, NOW) == GONE

@@ -166,8 +166,10 @@ def decide(
     """
     if row is None:
         return GONE
-    if row.ended or row.attempt != report.attempt:
+    if row.ended or row.attempt > report.attempt:
         return directive_for(row, now_ms)
+    if row.attempt < report.attempt:
+        return _catch_up(report, row, now_ms)
     state = _end_of(report, row)
     if state is not None:
         return _finish(report, state, now_ms)
@@ -175,6 +177,17 @@ def decide(
         return _again(report, row, State.SCHEDULED, now_ms + (report.retry_delay_ms or 0))._replace(spared=1)
     after = _after_loss if report.outcome == Outcome.LOST else _after_failure
     return after(report, row, now_ms, rules(row))
+
+
+def _catch_up(report: Report, row: TaskRow, now_ms: int) -> Finish | Retry:
+    """What an end of a later attempt does, which only a ledger hears of that has come back from a copy.
+
+    The attempts up to this one were made, and each but this one asked for the next: the row goes on to it,
+    and is looked at again. One that is to end ends where it stands.
+    """
+    if row.state == State.CANCELLING:
+        return _finish(report._replace(attempt=row.attempt), _end_of(report, row) or State.CANCELLED, now_ms)
+    return Retry(row.task_id, row.attempt, report.attempt, State.PENDING, row.ready_ms, "", "")
 
 
 def _end_of(report: Report, row: TaskRow) -> State | None:
