@@ -73,7 +73,7 @@ async def play(
             history.mark(report.BEGAN)
             await fault.act(scene)
             history.mark(report.OVER)
-            await load.finish()
+            await load.finish(fault.settle)
             await _settle(management, fault.settle)
             await load.stop_watching()
         execution = fault.setup.database(system, "execution")
@@ -91,6 +91,8 @@ def _judge(
         verdict.problems.pop(promise, None)
     if verdict.failed_calls and not fault.calls_fail:
         verdict.problems["failed calls"] = report.failures(history)
+    if verdict.accepted < fault.least_accepted:
+        verdict.problems["too few"] = [f"{verdict.accepted} tasks accepted, not {fault.least_accepted}"]
     if verdict.again < fault.least_again:
         verdict.problems["in vain"] = [
             f"{verdict.again} runs again, at least {fault.least_again} were expected"

@@ -26,7 +26,7 @@ SECONDS, TASKS = 600.0, 200_000
 PAUSES = (1.0, 8.0)
 SETTLE = 300.0
 _SPARE = 1.05
-"""By how much the load is faster than it has to be."""
+"""How much more than it has to the load sends: of tasks with one unique key only one is accepted."""
 _EVERY = 30.0
 # Leases are short so that many of them end.
 SETUP = Setup(environment=(("MESHQ_LEASE_TTL", "5"), ("MESHQ_HEARTBEAT_INTERVAL", "1.5")))
@@ -65,12 +65,13 @@ def _usual(fault: Fault) -> bool:
     return replace(fault.setup, environment=()) == Setup()
 
 
-def soak(seed: int, seconds: float, faults: Mapping[str, Fault]) -> Fault:
+def soak(seed: int, seconds: float, tasks: int, faults: Mapping[str, Fault]) -> Fault:
     """All of it as one fault.
 
     Args:
         seed: Decides about everything.
         seconds: For how long faults begin.
+        tasks: How many have to be accepted.
         faults: What may come.
     """
 
@@ -91,7 +92,7 @@ def soak(seed: int, seconds: float, faults: Mapping[str, Fault]) -> Fault:
         finally:
             ticker.cancel()
 
-    return Fault("soak", act, SETUP, settle=SETTLE)
+    return Fault("soak", act, SETUP, tasks=_SPARE, rate=_SPARE, settle=SETTLE, least_accepted=tasks)
 
 
 async def _tell(scene: Scene) -> None:
@@ -138,7 +139,7 @@ async def run(options: argparse.Namespace) -> bool:
     _say(
         f"seed {options.seed}: {options.tasks:,} tasks, faults for {options.seconds:.0f} s, of {len(faults)}"
     )
-    fault = soak(options.seed, options.seconds, faults)
+    fault = soak(options.seed, options.seconds, options.tasks, faults)
     async with SETUP.open() as system:
         line = await play(
             fault,
@@ -146,7 +147,7 @@ async def run(options: argparse.Namespace) -> bool:
             options.seed,
             journal=options.report / "soak.jsonl",
             tasks=options.tasks,
-            rate=options.tasks / options.seconds * _SPARE,
+            rate=options.tasks / options.seconds,
         )
     report.write([line], options.report / "soak.json")
     print(f"\n{report.printed([line])}")  # noqa: T201

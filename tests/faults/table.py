@@ -68,6 +68,7 @@ class Fault:
         short: Whether it belongs to the short form.
         alone: Whether it leaves a system that others should not be played in.
         settle: Seconds in which everything has to have ended when the load is over.
+        least_accepted: Tasks that must have been accepted.
         soak: Whether it may come in a soak, in its short form, on a system that has the usual setup.
         least_again: Runs of handlers that must have been repeated: with fewer, the fault hit nobody.
     """
@@ -82,6 +83,7 @@ class Fault:
     short: bool = True
     alone: bool = False
     settle: float = 180.0
+    least_accepted: int = 0
     soak: bool = True
     least_again: int = 0
 

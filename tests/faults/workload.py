@@ -28,6 +28,7 @@ POISONED_LIMIT = 3
 LONG = 2.0
 _TICK = 0.02
 _KEYS = 8
+_UNDER_WAY = 2_000
 _SUCCEEDS = frozenset({TaskState.SUCCEEDED})
 
 
@@ -167,10 +168,12 @@ class Load:
             self._raise_failures()
             await asyncio.sleep(_TICK)
 
-    async def finish(self) -> None:
-        """Send the rest and wait for all answers."""
+    async def finish(self, within: float) -> None:
+        """Send the rest, as far as the time in seconds allows, and wait for all answers."""
         self._enough.set()
         assert self._pacer is not None
+        await asyncio.wait({self._pacer}, timeout=within)
+        self.tasks = min(self.tasks, self.sent)
         await self._pacer
         self._bulk.put_nowait(None)
         for queue in self._keyed.values():
@@ -209,10 +212,15 @@ class Load:
             due = min(
                 int((time.monotonic() - begin) * self._rate), self.sent + int(self._rate * 10 * _TICK) + 1
             )
-            while self.sent < due and (self.sent < self.tasks or not self._enough.is_set()):
+            while self.sent < due and self._wants_more():
                 self._send_one()
             begin = max(begin, time.monotonic() - (self.sent + self._rate) / self._rate)
             await asyncio.sleep(_TICK)
+
+    def _wants_more(self) -> bool:
+        """A client that gets no answers does not send without end."""
+        under_way = self.sent - len(self.accepted) - self.refused
+        return under_way < _UNDER_WAY and (self.sent < self.tasks or not self._enough.is_set())
 
     def _send_one(self) -> None:
         self.sent += 1
