@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from typing import Any
 
 import redis.asyncio as redis
 from fixtures.execution import FrameWorker, cluster, wait_until
@@ -27,6 +28,7 @@ async def test_a_slow_shard_does_not_hold_up_the_tasks_of_the_others(
         worker.auto_finish = True
         dispatcher = system.dispatcher(instance)
         await dispatcher.many(60)
+        slow: Any
         async with redis.Redis.from_url(f"redis://{shards['shard-1']}") as slow:
             await slow.execute_command("CLIENT", "PAUSE", str(_PAUSE_MS), "ALL")
             paused = asyncio.ensure_future(slow.ping())

@@ -16,7 +16,7 @@ from meshq.management.model.claims import Claim, Submission
 from meshq.management.model.reports import Finish, Retry, Start, Wish
 from meshq.management.model.retention import DAY_MS, leaving
 from meshq.management.model.states import State
-from meshq.management.model.task import NO_ID, NewTask, TaskFilter
+from meshq.management.model.task import NO_ID, PART_BYTES, NewTask, TaskFilter, is_cut
 from meshq.management.postgres.database import Database, durability
 from meshq.management.postgres.ledger import PostgresLedger
 from meshq.management.postgres.queues import PostgresQueues
@@ -476,3 +476,21 @@ async def test_instances_that_start_together_prepare_the_same_days(database: str
     finally:
         for one in pools:
             await one.stop()
+
+
+async def test_what_is_dispatched_again_is_read_in_parts(ledger: PostgresLedger) -> None:
+    size = 1 << 20
+    count = 3 * PART_BYTES // size // 2
+    waiting = [task(ready_ms=NOW + 1 + number, state=State.SCHEDULED) for number in range(count)]
+    large = [item._replace(spec=b"s" * size) for item in (*waiting, *(task() for _ in range(count)))]
+    for item in large:
+        await ledger.insert([of(item)], NOW)
+    attempts = [(item.task_id, 1) for item in large[count:]]
+    part = await ledger.sendables(attempts)
+    assert [(item.task_id, item.attempt) for item in part] == attempts[: PART_BYTES // size]
+    assert is_cut(part)
+    rest = await ledger.sendables(attempts[len(part) :])
+    assert len(part) + len(rest) == count
+    assert not is_cut(rest)
+    near = await ledger.due((NOW, NO_ID), NOW + 1_000, 1_000)
+    assert [item.task_id for item in near] == [item.task_id for item in waiting][: PART_BYTES // size]

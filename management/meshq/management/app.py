@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from random import random
-from time import time
 from typing import Final, Protocol, cast
 
 import grpc
@@ -15,6 +14,7 @@ from meshq.management.admission import Admission
 from meshq.management.bulk import Bulk
 from meshq.management.cancel import Canceller
 from meshq.management.chains import ChainReleaser
+from meshq.management.clock import LedgerClock
 from meshq.management.conversion.queue_settings import decoded_settings, encoded_settings
 from meshq.management.conversion.redrives import redriven_task
 from meshq.management.conversion.traits import retry_policy
@@ -109,10 +109,6 @@ async def build(kit: Mesh, settings: ManagementSettings) -> App:
     return Management(kit, settings, database).app()
 
 
-def _now_ms() -> int:
-    return int(time() * 1_000)
-
-
 class Management:
     """The parts and their wiring.
 
@@ -120,7 +116,7 @@ class Management:
         kit: The mesh.
         settings: The settings.
         database: Connected.
-        now_ms: The clock.
+        now_ms: The clock, if it is not to be the ledger's.
     """
 
     def __init__(
@@ -128,12 +124,13 @@ class Management:
         kit: Mesh,
         settings: ManagementSettings,
         database: Database,
-        now_ms: Callable[[], int] = _now_ms,
+        now_ms: Callable[[], int] | None = None,
     ) -> None:
         self._kit = kit
         self._settings = settings
         self._database = database
-        self.now_ms = now_ms
+        self.clock = LedgerClock(database.now_ms)
+        self.now_ms = now_ms = now_ms or self.clock
         self.ledger = PostgresLedger(database, now_ms)
         row = OfficeRow(database.run, ManagementSettings.component, kit.instance_id)
         self.office = kit.election(row)
@@ -304,6 +301,7 @@ class Management:
         """What runs beside the server, in the order of its start."""
         parts = [
             self._database,
+            self.clock,
             self.book,
             self.revival,
             self.office,

@@ -173,10 +173,10 @@ class Ledger(Protocol):
         """Tasks behind an id that are to be cancelled, by id."""
 
     async def sendables(self, attempts: Sequence[tuple[TaskId, int]]) -> list[Sendable]:
-        """What is needed to dispatch those attempts again that are still current."""
+        """What is needed to dispatch those attempts again that are still current; see PART_BYTES."""
 
     async def due(self, after: tuple[int, TaskId], until_ms: int, limit: int) -> list[Sendable]:
-        """What waits for a time behind (time, id), by both."""
+        """What waits for a time behind (time, id), by both; see PART_BYTES."""
 
     async def request_sweep(self, now_ms: int) -> None:
         """Leave word that everything is to be compared."""

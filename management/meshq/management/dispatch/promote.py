@@ -15,7 +15,7 @@ from meshq.contract.limits import MAX_FRAME_ITEMS
 from meshq.management.dispatch.outbox import Outbox
 from meshq.management.ledger import Ledger
 from meshq.management.lookout import Lookout, Outlook
-from meshq.management.model.task import DISPATCH_HORIZON_MS, NO_ID, TaskId
+from meshq.management.model.task import DISPATCH_HORIZON_MS, NO_ID, TaskId, is_cut
 from meshq.mesh.lifecycle import Repeater
 
 _LONGEST_SLEEP: Final = 600.0
@@ -67,7 +67,7 @@ class Promoter:
         if found:
             self._outbox.offer(found)
             self._go_to((found[-1].ready_ms, found[-1].task_id))
-        if len(found) == MAX_FRAME_ITEMS:
+        if len(found) == MAX_FRAME_ITEMS or is_cut(found):
             return 0.0
         # What is accepted from now on for a time before this is dispatched by whoever accepts it.
         self._go_to(max(self._place, (until_ms - _MARGIN_MS, NO_ID)))

@@ -24,7 +24,7 @@ from meshq.management.dispatch.outbox import Outbox
 from meshq.management.ledger import Ledger
 from meshq.management.lookout import Lookout
 from meshq.management.model.placement import Compared
-from meshq.management.model.task import DISPATCH_HORIZON_MS, NO_ID, OpenAttempt
+from meshq.management.model.task import DISPATCH_HORIZON_MS, NO_ID, OpenAttempt, TaskId, is_cut
 from meshq.mesh.lifecycle import Repeater
 from meshq.mesh.telemetry import logger
 
@@ -157,4 +157,14 @@ class Sweeper:
         ]
         if missing:
             _log.info("dispatching again what no shard has", tasks=len(missing))
-            self._outbox.offer(await self._ledger.sendables(missing))
+            await self._dispatch(missing)
+
+    async def _dispatch(self, missing: Sequence[tuple[TaskId, int]]) -> None:
+        """In parts, since large tasks take much room; what the outbox has none for is found again."""
+        while missing and not self._outbox.half_full:
+            found = await self._ledger.sendables(missing)
+            self._outbox.offer(found)
+            if not is_cut(found):
+                return
+            last = found[-1]
+            missing = missing[missing.index((last.task_id, last.attempt)) + 1 :]

@@ -19,6 +19,8 @@ TaskId: TypeAlias = bytes
 NO_ID: Final = bytes(16)
 """Stands in the answer of a claim where a task was refused."""
 
+PART_BYTES: Final = 16 << 20
+"""Bytes of specifications that are read at a time to be dispatched; the last one may go beyond."""
 DISPATCH_HORIZON_MS: Final = 5 * 60 * 1000
 """What is due later than this stays in the ledger for now."""
 
@@ -189,6 +191,11 @@ class Changed(NamedTuple):
 
     time_ms: int
     row: TaskRow
+
+
+def is_cut(part: Sequence[Sendable]) -> bool:
+    """Whether a part of what is to be dispatched ends because of its size."""
+    return sum(len(item.spec) for item in part) >= PART_BYTES
 
 
 def sendable(task: NewTask, *, repeat: bool = False) -> Sendable:

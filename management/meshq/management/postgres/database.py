@@ -47,6 +47,7 @@ SELECT
 _TAKE_SLOT: Final = """
 SELECT n FROM generate_series(1, %s::integer) AS n WHERE pg_try_advisory_lock(%s::integer, n) LIMIT 1
 """
+_NOW: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _DURABILITY: Final = """
 SELECT
     current_setting('fsync') = 'on' AND current_setting('full_page_writes') = 'on',
@@ -150,6 +151,16 @@ class Database:
     async def run(self, work: Callable[[LedgerConnection], Awaitable[T]]) -> T:
         """As `write`, for what may be done twice."""
         return await self.write(lambda connection, _: work(connection))
+
+    async def now_ms(self) -> int:
+        """The time of the server, in milliseconds since the epoch; raises `MeshqError`."""
+
+        async def look(connection: LedgerConnection) -> int:
+            row = await (await connection.execute(_NOW)).fetchone()
+            assert row is not None
+            return int(row[0])
+
+        return await self.read(look)
 
     async def read(self, work: Callable[[LedgerConnection], Awaitable[T]]) -> T:
         """Do something on a reading connection.

@@ -13,7 +13,7 @@ from meshq.management.dispatch.deadlines import Overdue
 from meshq.management.ledger import RowsRefused
 from meshq.management.lookout import Outlook
 from meshq.management.model.retention import DAY_MS
-from meshq.management.model.task import OpenAttempt, Sendable, TaskId
+from meshq.management.model.task import PART_BYTES, OpenAttempt, Sendable, TaskId
 from meshq.management.postgres.database import Database, LedgerConnection
 from meshq.management.postgres.sql import statement
 from meshq.mesh.postgres.arrays import integers, uuids
@@ -74,8 +74,8 @@ class Upkeep:
     async def sendables(self, attempts: Sequence[tuple[TaskId, int]]) -> list[Sendable]:
         """See `Ledger.sendables`."""
         ids, numbers = zip(*attempts, strict=True)
-        rows = await self._fetch(_DISPATCHABLE, {"ids": uuids(ids), "attempts": integers(numbers)})
-        return [Sendable(*row) for row in rows]
+        parameters = {"ids": uuids(ids), "attempts": integers(numbers), "bytes": PART_BYTES}
+        return [Sendable(*row) for row in await self._fetch(_DISPATCHABLE, parameters)]
 
     async def due(self, after: tuple[int, TaskId], until_ms: int, limit: int) -> list[Sendable]:
         """See `Ledger.due`."""
@@ -84,6 +84,7 @@ class Upkeep:
             "after_id": uuid.UUID(bytes=after[1]),
             "until": until_ms,
             "limit": limit,
+            "bytes": PART_BYTES,
         }
         return [Sendable(*row) for row in await self._fetch(_DUE, parameters)]
 
