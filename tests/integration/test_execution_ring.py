@@ -72,6 +72,11 @@ async def test_a_shard_is_added_and_gets_its_part(database: str, shards: dict[st
         asked = pb.Shard(shard="shard-3", address=shards["shard-3"])
         added = await first.ring.AddShard(pb.AddShardRequest(shard=asked))
         assert added.share == pytest.approx(1 / 3, rel=0.05)
+        # It can take its part at once, also where nobody has heard of the version.
+        early = await system.dispatcher(first).many(30)
+        assert second.execution.shards.ring.version == 1
+        early += await system.dispatcher(second).many(30)
+        assert second.execution.shards.ring.version == 2
         await follow(system, 2)
         await second.open()
         after = [second.execution.shards.ring.owner(b"key %d" % number) for number in range(3_000)]
@@ -80,12 +85,23 @@ async def test_a_shard_is_added_and_gets_its_part(database: str, shards: dict[st
         assert len(moved) / 3_000 == pytest.approx(1 / 3, rel=0.2)
         again = await second.ring.AddShard(pb.AddShardRequest(shard=asked))
         assert (again.shard, second.execution.shards.ring.version) == ("shard-3", 2)
-        await system.dispatcher(second).many(60)
         figures = (await listed(first))["shard-3"]
         assert figures.ready
         assert figures.state == pb.SHARD_STATE_ACTIVE
         assert figures.primary_address == shards["shard-3"]
-        assert len(await polled(first, 10, max_tasks=100)) == 60
+        assert len(await polled(first, 10, max_tasks=100)) == len(early)
+
+
+async def test_who_has_not_heard_of_a_version_leases_all_the_same(
+    database: str, shards: dict[str, str]
+) -> None:
+    async with pair(database, shards, "shard-1", "shard-2") as (system, (first, second)):
+        asked = pb.Shard(shard="shard-1", weight=2)
+        await first.ring.UpdateShard(pb.UpdateShardRequest(shard=asked))
+        await system.dispatcher(first).many(60)
+        assert second.execution.shards.ring.version == 1
+        assert await polled(second, 0, max_tasks=100)
+        assert second.execution.shards.ring.version == 2
 
 
 async def test_what_cannot_be_a_shard_is_refused(database: str, shards: dict[str, str]) -> None:

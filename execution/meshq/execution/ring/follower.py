@@ -65,7 +65,9 @@ class RingFollower:
         self._wanted = wanted
         self._repeater = Repeater("ring", self.run_once, _LOOK_SECONDS)
         self._watch: asyncio.Task[None] | None = None
+        self._catching_up: asyncio.Task[None] | None = None
         shards.on_outdated = self._repeater.wake
+        shards.catch_up = self.catch_up
 
     async def start(self) -> None:
         """Load the ring; raises `MeshqError` when the database does not answer."""
@@ -83,6 +85,8 @@ class RingFollower:
         if watch is not None:
             await cancelled(watch)
         await self._repeater.stop()
+        if self._catching_up is not None:
+            await cancelled(self._catching_up)
 
     async def run_once(self) -> None:
         """Load the ring from the database and see that etcd announces it."""
@@ -92,6 +96,18 @@ class RingFollower:
             await self._announce(ring)
         except MeshqError as error:
             _log.debug("ring not announced", reason=error.message)
+
+    async def catch_up(self) -> None:
+        """Use the current version; whoever asks meanwhile waits for the same."""
+        if self._catching_up is None or self._catching_up.done():
+            self._catching_up = asyncio.create_task(self._load(), name="ring catching up")
+        await asyncio.shield(self._catching_up)
+
+    async def _load(self) -> None:
+        try:
+            await self._shards.use(await self._store.load_ring())
+        except MeshqError as error:
+            _log.debug("ring not loaded", reason=error.message)
 
     async def _announce(self, ring: Ring) -> None:
         entry = await self._etcd.get(ANNOUNCED_AT)

@@ -8,9 +8,11 @@ the new one.
 from __future__ import annotations
 
 import struct
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import xxhash
@@ -57,9 +59,21 @@ class Ring:
     def __init__(self, version: int, shards: Iterable[RingShard]) -> None:
         self.version = version
         self.shards = tuple(sorted(shards, key=lambda shard: shard.name))
-        points = sorted(point for shard in self.shards if shard.takes for point in _points(shard))
-        self._hashes = [point for point, _ in points]
-        self._names = [name for _, name in points]
+        self._hashes: list[int] = []
+        self._names: list[str] = []
+        self._shares: dict[str, float] = {}
+
+    def build(self) -> None:
+        """Make the points, which takes a while, if that was not done."""
+        if self._hashes:
+            return
+        owners: dict[int, str] = {}
+        for shard in self.shards:
+            if shard.takes:
+                owners |= dict.fromkeys(_points(shard.name, shard.weight), shard.name)
+        # Those of each shard are sorted already, which makes this fast.
+        self._hashes = sorted(owners)
+        self._names = [owners[point] for point in self._hashes]
 
     def member(self, name: str) -> RingShard | None:
         """The shard of that name."""
@@ -67,13 +81,25 @@ class Ring:
 
     def owner(self, key: bytes) -> str | None:
         """The name of the shard that takes a key; None when no shard takes tasks."""
+        return self.owner_at(xxhash.xxh64_intdigest(key))
+
+    def owner_at(self, place: int) -> str | None:
+        """The same for a place on the circle, which is the hash of a key."""
         if not self._names:
-            return None
-        at = bisect_left(self._hashes, xxhash.xxh64_intdigest(key))
+            self.build()
+            if not self._names:
+                return None
+        at = bisect_left(self._hashes, place)
         return self._names[at if at < len(self._names) else 0]
 
     def shares(self) -> dict[str, float]:
         """The part of the circle that each shard owns, 0 to 1."""
+        if not self._shares:
+            self._shares = self._measured()
+        return dict(self._shares)
+
+    def _measured(self) -> dict[str, float]:
+        self.build()
         shares = dict.fromkeys((shard.name for shard in self.shards), 0)
         before = self._hashes[-1] - _CIRCLE if self._hashes else 0
         for point, name in zip(self._hashes, self._names, strict=True):
@@ -82,8 +108,9 @@ class Ring:
         return {name: share / _CIRCLE for name, share in shares.items()}
 
 
-def _points(shard: RingShard) -> list[tuple[int, str]]:
+@lru_cache(maxsize=64)
+def _points(name: str, weight: int) -> array[int]:
     """The points depend on the name alone, so that a shard may move to another address."""
-    seed = xxhash.xxh64_intdigest(shard.name.encode())
-    count = shard.weight * POINTS_PER_WEIGHT
-    return [(xxhash.xxh64_intdigest(struct.pack("<QI", seed, index)), shard.name) for index in range(count)]
+    seed = xxhash.xxh64_intdigest(name.encode())
+    count = weight * POINTS_PER_WEIGHT
+    return array("Q", sorted(xxhash.xxh64_intdigest(struct.pack("<QI", seed, at)) for at in range(count)))

@@ -88,6 +88,12 @@ OUTCOMES: Final = _load("outcomes")
 OPEN_EPOCH: Final = _load("open_epoch")
 RECOVERED: Final = _load("recovered")
 
+OF_ANY_RING: Final = frozenset({
+    LEASE, RECEIVED, RELEASE, DEFER, BEAT, EXPIRE, APPLY, WITHDRAW, COMPARE, EXPLAIN, ADOPT, GREET, RENEW,
+    LEAVE, RENEW_POLLED, RECALL, DESCRIBE, TOTALS, OUTCOMES, CLOSE,
+})  # fmt: skip
+"""Those that do the same whatever the ring is: where tasks belong makes no difference to them."""
+
 ALL: Final = (
     ENQUEUE, LEASE, RECEIVED, RELEASE, DEFER, BEAT, EXPIRE, APPLY, WITHDRAW, COMPARE, EXPLAIN, ADOPT, GREET,
     RENEW, LEAVE, RENEW_POLLED, RECALL, CONFIGURE, MOVE_AWAY, DESCRIBE, RUNNING, TOTALS, OUTCOMES, OPEN_EPOCH,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from meshq.contract.limits import SOFT_FRAME_BYTES
@@ -34,6 +35,10 @@ _SCANNED: Final = 500
 """Keys that one scan looks at."""
 _BURIED_BYTES: Final = 256
 """Larger results are not kept in tombstones."""
+
+
+async def _at_once() -> None:
+    """There is nothing to wait for."""
 
 
 class ShardState(enum.Enum):
@@ -68,6 +73,13 @@ class Taken(NamedTuple):
     head: float | None
     tasks: list[Any]
     epoch: int
+
+
+class Greeted(NamedTuple):
+    """How many sessions a greeting has ended, and the last sessions that the same processes had."""
+
+    ended: int
+    former: list[str]
 
 
 class Held(NamedTuple):
@@ -137,6 +149,9 @@ class Shard:
         load: How busy its server is, as last seen.
         server: Which server it is now, as `host:port`; empty while none is known.
         ring_version: The version of the ring that calls carry.
+        on_outdated: Told when the shard knows a later version of the ring.
+        catch_up: Waits until this instance knows it, too.
+        attached: Set while the shard is usable.
         slots: What concerns the slots of limit keys.
     """
 
@@ -152,6 +167,8 @@ class Shard:
         self.ring_version = 0
         self.on_trouble: Callable[[], None] = lambda: None
         self.on_outdated: Callable[[], None] = lambda: None
+        self.catch_up: Callable[[], Awaitable[None]] = _at_once
+        self.attached = asyncio.Event()
         self.on_due: Due = lambda _name, _ms: None
         self._instance_id = instance_id
         self._doorbell = doorbell
@@ -168,10 +185,12 @@ class Shard:
         connection.on_push = self._pushed
         self._connection = connection
         self.epoch = epoch
+        self.attached.set()
 
     def detach(self) -> None:
         """Use the connection no more."""
         self._connection = None
+        self.attached.clear()
         self.state = ShardState.UNREACHABLE
 
     # -- tasks -----------------------------------------------------------------------------------------
@@ -394,10 +413,11 @@ class Shard:
         self._note_due(due)
         return [done == 1 for done in verdicts]
 
-    async def greet(self, sessions: Sequence[tuple[str, str, bytes]], session_ms: int) -> int:
-        """Make sessions (session, tenant/worker, instance key) known; returns how many older ones ended."""
+    async def greet(self, sessions: Sequence[tuple[str, str, bytes]], session_ms: int) -> Greeted:
+        """Make sessions (session, tenant/worker, instance key) known."""
         arguments = [part for session in sessions for part in session]
-        return int(await self._run(scripts.GREET, session_ms, *arguments))
+        ended, former = await self._run(scripts.GREET, session_ms, *arguments)
+        return Greeted(int(ended), [name.decode() for name in former])
 
     async def renew(self, sessions: Sequence[str], session_ms: int) -> list[int]:
         """Extend sessions; returns the indexes of those that have ended on this shard."""
@@ -430,22 +450,31 @@ class Shard:
     # -- the call --------------------------------------------------------------------------------------
 
     async def _run(self, script: Script, *arguments: Argument) -> Any:
-        connection = self._connection
-        if connection is None:
-            raise ShardUnavailable(f"shard {self.name} does not answer")
-        try:
-            return await run_script(connection, script, self.epoch, self.ring_version, *arguments)
-        except EpochChanged:
-            if connection is self._connection:
-                self.detach()
-            self.on_trouble()
-            raise
-        except (RingOutdated, ShardClosed):
-            self.on_outdated()
-            raise
-        except ShardUnavailable:
-            self.on_trouble()
-            raise
+        again = script in scripts.OF_ANY_RING
+        while True:
+            connection = self._connection
+            if connection is None:
+                raise ShardUnavailable(f"shard {self.name} does not answer")
+            try:
+                return await run_script(connection, script, self.epoch, self.ring_version, *arguments)
+            except EpochChanged:
+                if connection is self._connection:
+                    self.detach()
+                self.on_trouble()
+                raise
+            except ShardClosed:
+                self.on_outdated()
+                raise
+            except ShardUnavailable:
+                self.on_trouble()
+                raise
+            except RingOutdated:
+                self.on_outdated()
+                if not again:
+                    raise
+            # Nobody else would ask again before long.
+            await self.catch_up()
+            again = False
 
     def _pushed(self, push: list[Any]) -> None:
         if push[0] == b"message":

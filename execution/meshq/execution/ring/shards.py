@@ -7,7 +7,8 @@ is lost.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Final
 
 from meshq.execution.ring.doorbell import Doorbell, Due
@@ -21,6 +22,11 @@ from meshq.mesh.telemetry import logger
 _log = logger(__name__)
 
 _NONE: Final = Passwords()
+_PREPARE_SECONDS: Final = 3.0
+
+
+async def _at_once() -> None:
+    """There is nobody to be asked for a later ring."""
 
 
 class Shards:
@@ -35,6 +41,7 @@ class Shards:
         ring: The ring as last loaded.
         on_due: Told when a delayed task will be due on a shard.
         on_outdated: Told when a shard knows a later ring.
+        catch_up: Waits until it is used here.
         on_change: Told when shards came or went.
     """
 
@@ -42,7 +49,9 @@ class Shards:
         self.ring = Ring(0, ())
         self.on_due: Due = lambda _name, _ms: None
         self.on_outdated: Callable[[], None] = lambda: None
+        self.catch_up: Callable[[], Awaitable[None]] = _at_once
         self.on_change: Callable[[], None] = lambda: None
+        self._changing = asyncio.Lock()
         self._instance_id = instance_id
         self._doorbell = doorbell
         self._passwords = passwords
@@ -56,15 +65,19 @@ class Shards:
 
     async def use(self, ring: Ring) -> None:
         """Go over to a version of the ring; an older one than known is ignored."""
-        if ring.version <= self.ring.version:
-            return
-        self.ring = ring
+        async with self._changing:
+            if ring.version > self.ring.version:
+                await self._use(ring)
+
+    async def _use(self, ring: Ring) -> None:
         wanted = [member for member in ring.shards if not member.out]
+        await self._prepare(ring, [member for member in wanted if member.name not in self._keepers])
+        self.ring = ring
         left = self._keepers.keys() - {member.name for member in wanted}
         for name in left:
             await self._let_go(name)
         for member in wanted:
-            await self._keep(member)
+            await self._keep(member, ring.version)
         _log.info("ring in use", version=ring.version, shards=[member.name for member in wanted])
         self._lose(left)
         self.on_change()
@@ -97,7 +110,17 @@ class Shards:
         name = self.ring.owner(routing_key)
         return self.get(name) if name else None
 
-    async def _keep(self, member: RingShard) -> None:
+    async def _prepare(self, ring: Ring, added: Sequence[RingShard]) -> None:
+        """Connect to new shards before they get their part, so that nothing has to wait for them."""
+        ring.build()
+        for member in added:
+            await self._keep(member, ring.version)
+        if added and self.ring.version:
+            attached = [self._keepers[member.name].shard.attached.wait() for member in added]
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.gather(*attached), _PREPARE_SECONDS)
+
+    async def _keep(self, member: RingShard, version: int) -> None:
         keeper = self._keepers.get(member.name)
         if keeper is not None and keeper.shard.member.address != member.address:
             await self._let_go(member.name)
@@ -105,16 +128,17 @@ class Shards:
         if keeper is None:
             keeper = self._new_keeper(member)
             self._keepers[member.name] = keeper
-            keeper.shard.ring_version = self.ring.version
+            keeper.shard.ring_version = version
             await keeper.start()
         keeper.shard.member = member
-        keeper.shard.ring_version = self.ring.version
+        keeper.shard.ring_version = version
 
     def _new_keeper(self, member: RingShard) -> Keeper:
         assert self._around is not None
         shard = Shard(member, self._instance_id, self._doorbell)
         shard.on_due = self.on_due
         shard.on_outdated = self.on_outdated
+        shard.catch_up = self.catch_up
         return Keeper(shard, self._instance_id, self._doorbell, self._around, self._passwords)
 
     def _lose(self, names: Collection[str]) -> None:
