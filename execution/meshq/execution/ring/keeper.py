@@ -12,6 +12,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
+from prometheus_client import Counter
+
 from meshq.contract.errors import MeshqError
 from meshq.contract.limits import MAX_FRAME_ITEMS
 from meshq.execution.model import Lease, ShardQueueConfig
@@ -36,6 +38,7 @@ _MEMORY_MARK: Final = 0.85
 _ADOPT_SECONDS: Final = 30.0
 _ADOPT_AT_ONCE: Final = 500
 _NO_HISTORY: Final = "0" * 40
+_BEGUN: Final = Counter("meshq_shard_epochs", "Epochs of shards that this instance has begun.", ["shard"])
 
 
 class Holders(Protocol):
@@ -210,6 +213,7 @@ class Keeper:
             connection, scripts.OPEN_EPOCH, epoch, self.shard.ring_version, seen, *identity, generation.name
         )
         if int(won) == epoch:
+            _BEGUN.labels(self.shard.name).inc()
             _log.info("shard begins a new epoch", shard=self.shard.name, epoch=epoch)
 
     async def _use(self, connection: Connection, epoch: int, state: str) -> None:
