@@ -31,6 +31,7 @@ from meshq.execution.postgres.database import Database
 from meshq.execution.postgres.deferrals import DeferralStore
 from meshq.execution.postgres.generation import GenerationTable
 from meshq.execution.postgres.outages import OutageTable
+from meshq.execution.postgres.outlook import Lookout
 from meshq.execution.postgres.partitions import PartitionKeeper
 from meshq.execution.postgres.queues import QueueStore
 from meshq.execution.postgres.ring import RingTable
@@ -61,10 +62,13 @@ from meshq.execution.sessions.preparations import Preparations
 from meshq.execution.sessions.receipts import Receipts
 from meshq.execution.sessions.sessions import Sessions, Times
 from meshq.execution.settings import ExecutionSettings
+from meshq.execution.upkeep import Jobs, Upkeep
 from meshq.internal.v1.attempt_service_pb2_grpc import add_AttemptServiceServicer_to_server
 from meshq.internal.v1.dispatch_service_pb2_grpc import add_DispatchServiceServicer_to_server
 from meshq.internal.v1.progress_service_pb2_grpc import add_ProgressServiceServicer_to_server
+from meshq.mesh.election import Election, Office
 from meshq.mesh.lifecycle import Background
+from meshq.mesh.postgres.terms import OfficeRow
 from meshq.mesh.process import App, ServedService, start_when_there
 from meshq.v1.ring_service_pb2_grpc import add_RingServiceServicer_to_server
 
@@ -84,6 +88,9 @@ class Kit(Protocol):
 
     def peers(self, component: str) -> Any:
         """The processes of a component."""
+
+    def election(self, office: Office) -> Election:
+        """Who does what one instance does for all."""
 
 
 async def build(kit: Kit) -> App:
@@ -112,15 +119,13 @@ class Execution:
         self.shards = Shards(kit.instance_id, self.doorbell, settings.passwords())
         self.follower = RingFollower(ring_table, kit.etcd, self.shards, settings.wanted_shards())
         ledger = GrpcLedger(kit.channel())
-        self.partitions = PartitionKeeper(self.database, ledger.attempted, _now_ms)
         self.reporter = Reporter(ledger, self.shards, self.attempts)
         self.recorder = Recorder(self.attempts, self.reporter, with_error_text)
         self.announcer = Announcer(ledger, self.reporter.apply)
-        checkpoint_store = CheckpointStore(self.database)
-        self.checkpoints = Checkpoints(checkpoint_store)
-        self.leftovers = Leftovers(checkpoint_store, ledger.open_among)
+        self.checkpoints = Checkpoints(CheckpointStore(self.database))
         deferral_store = DeferralStore(self.database)
         self.deferrals = Deferrals(deferral_store, self.shards, self.reporter)
+        self._build_upkeep(kit, ledger)
         fence = Fence(lambda: self.generations.current.first_epoch, deferral_store.among)
         self.expirer = Expirer(
             self.shards,
@@ -226,6 +231,17 @@ class Execution:
             )
         )
 
+    def _build_upkeep(self, kit: Kit, ledger: GrpcLedger) -> None:
+        """What one instance does for all."""
+        row = OfficeRow(self.database.run, ExecutionSettings.component, kit.instance_id)
+        self.office = kit.election(row)
+        kept = self.database.under(self.office)
+        self.partitions = PartitionKeeper(self.database, ledger.attempted, _now_ms, dropping=kept)
+        self.leftovers = Leftovers(CheckpointStore(kept), ledger.open_among)
+        jobs = Jobs(self.partitions, self.leftovers, self.deferrals)
+        self.upkeep = Upkeep(Lookout(self.database).outlook, self.office, jobs)
+        self.office.on_change(self.upkeep.office_changed)
+
     def app(self) -> App:
         """What the process runs."""
         return App(
@@ -259,8 +275,8 @@ class Execution:
             self.outages,
             self.gauges,
             self.expirer,
-            self.deferrals,
-            self.leftovers,
+            self.office,
+            self.upkeep,
             self.receipts,
             self.beats,
             self.preparations,

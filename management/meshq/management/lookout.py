@@ -11,12 +11,15 @@ from time import monotonic
 from typing import Final, NamedTuple, Protocol
 
 from meshq.contract.errors import MeshqError
+from meshq.mesh.election import Incumbent
 from meshq.mesh.lifecycle import Repeater
 from meshq.mesh.telemetry import logger
 
 _log = logger(__name__)
 
 LONGEST_INTERVAL: Final = 5.0
+Office = Incumbent
+"""The right to keep the ledger."""
 
 
 class Outlook(NamedTuple):
@@ -41,25 +44,6 @@ class Outlook(NamedTuple):
     due_ms: int | None
     deletions: bool
     strayed: bool
-
-
-class Office(Protocol):
-    """The right to keep the ledger, which one instance has at a time; see `meshq.mesh.election.Election`."""
-
-    @property
-    def name(self) -> str:
-        """The name of the office."""
-
-    @property
-    def term(self) -> int:
-        """The term of this instance; 0 while it is not in office."""
-
-    @property
-    def leads(self) -> bool:
-        """Whether this instance is in office."""
-
-    def doubt(self) -> None:
-        """The term seems to be over."""
 
 
 class Looker(Protocol):

@@ -37,6 +37,25 @@ _TERM: Final = Gauge("meshq_office_term", "The term in which this instance was i
 _TAKEN: Final = Counter("meshq_office_taken", "How often this instance has come into office.", ["office"])
 
 
+class Incumbent(Protocol):
+    """Who asks whether it is in office; see `Election`."""
+
+    @property
+    def name(self) -> str:
+        """The office."""
+
+    @property
+    def term(self) -> int:
+        """The term of this instance; 0 while it is not in office."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this instance is in office."""
+
+    def doubt(self) -> None:
+        """The term seems to be over."""
+
+
 class Pace(NamedTuple):
     """How soon what is noticed.
 

@@ -15,12 +15,10 @@ from meshq.execution.model import Deferral, Ended, Status
 from meshq.execution.ring.errors import ShardError
 from meshq.execution.ring.shard import Held
 from meshq.execution.ring.shards import Shards
-from meshq.mesh.lifecycle import Repeater
 from meshq.mesh.telemetry import logger
 
 _log = logger(__name__)
 
-_SWEEP_SECONDS: Final = 60.0
 _PAGE: Final = 1_000
 _FIRST: Final = (bytes(16), 0)
 
@@ -61,15 +59,6 @@ class Deferrals:
         self._shards = shards
         self._starts = starts
         self._swept = _FIRST
-        self._repeater = Repeater("deferrals", self.run_once, _SWEEP_SECONDS)
-
-    async def start(self) -> None:
-        """Begin to sweep."""
-        await self._repeater.start()
-
-    async def stop(self) -> None:
-        """Sweep no more."""
-        await self._repeater.stop()
 
     async def defer(self, deferrals: Sequence[Deferral]) -> list[Status]:
         """Leave tasks to whoever completes them; says for each what became of it."""

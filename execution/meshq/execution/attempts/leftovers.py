@@ -6,9 +6,6 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from time import time
 from typing import Final, Protocol
 
-from meshq.mesh.lifecycle import Repeater
-
-_SWEEP_SECONDS: Final = 60.0
 _PAGE: Final = 1_000
 _FIRST: Final = bytes(16)
 _AGE_SECONDS: Final = 3_600.0
@@ -42,15 +39,6 @@ class Leftovers:
         self._store = store
         self._open_among = open_among
         self._after = _FIRST
-        self._repeater = Repeater("leftovers", self.run_once, _SWEEP_SECONDS)
-
-    async def start(self) -> None:
-        """Begin to sweep."""
-        await self._repeater.start()
-
-    async def stop(self) -> None:
-        """Sweep no more."""
-        await self._repeater.stop()
 
     async def run_once(self) -> None:
         """Look at the next page."""

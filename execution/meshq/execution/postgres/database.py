@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final, TypeVar
@@ -12,9 +13,11 @@ from psycopg import errors
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from meshq.contract.errors import InternalError, MeshqError, Reason, Unavailable
+from meshq.mesh.election import Incumbent
 from meshq.mesh.postgres import arrays, connection
 from meshq.mesh.postgres.migrate import migrate
 from meshq.mesh.postgres.partitions import outrun
+from meshq.mesh.postgres.terms import under_term
 from meshq.mesh.telemetry import logger
 
 _log = logger(__name__)
@@ -45,11 +48,15 @@ class Database:
         url: Where the database is; of several hosts the one that takes writes is used.
         size: The number of connections.
         patience: Seconds for which a statement is tried again while the connection breaks.
+
+    Attributes:
+        office: What is done is done under this office, if it is set; see `under`.
     """
 
     def __init__(self, url: str, *, size: int = 4, patience: float = 2.0) -> None:
         self._url = url
         self._patience = patience
+        self.office: Incumbent | None = None
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             connection_class=Connection,
@@ -78,8 +85,16 @@ class Database:
         """Close all connections."""
         await self._pool.close()
 
+    def under(self, office: Incumbent) -> Database:
+        """The same connections, for what is done under an office: it is undone unless its term stands."""
+        bound = copy.copy(self)
+        bound.office = office
+        return bound
+
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Do something that may be repeated; raises `MeshqError`."""
+        if self.office is not None:
+            work = _bound(work, self.office.name, self.office.term)
         deadline = monotonic() + self._patience
         while True:
             try:
@@ -92,6 +107,15 @@ class Database:
 
     async def _connect(self) -> Connection:
         return await Connection.connect(self._url, **connection.OPTIONS)
+
+
+def _bound(
+    work: Callable[[Connection], Awaitable[T]], name: str, term: int
+) -> Callable[[Connection], Awaitable[T]]:
+    async def bound(found: Connection) -> T:
+        return await under_term(found, name, term, lambda: work(found))
+
+    return bound
 
 
 async def _configure(found: Connection) -> None:

@@ -17,13 +17,11 @@ from meshq.contract.errors import MeshqError, Unavailable
 from meshq.contract.limits import DEFAULT_RETENTION_DAYS, MAX_FRAME_ITEMS, RETENTION_DAYS
 from meshq.execution.postgres.database import Connection, Database
 from meshq.execution.spans import DAY_MS, Span, read_span, span_of, spans_of
-from meshq.mesh.lifecycle import Repeater
 from meshq.mesh.postgres.partitions import Range, add_partition, drop_partition, partitions
 from meshq.mesh.telemetry import logger
 
 _log = logger(__name__)
 
-_INTERVAL: Final = 60.0
 _DAYS_BACK: Final = 1
 _DAYS_AHEAD: Final = 3
 _STRAYED: Final = "SELECT DISTINCT id_day(task_id) FROM {}"
@@ -44,6 +42,7 @@ class PartitionKeeper:
         database: The execution database.
         attempted: Asks management for each range of ids whether a task is open that has had an attempt.
         now_ms: The clock.
+        dropping: The database for what only the instance in office does; the same unless given.
     """
 
     def __init__(
@@ -51,21 +50,21 @@ class PartitionKeeper:
         database: Database,
         attempted: Callable[[Sequence[Ids]], Awaitable[list[bool]]],
         now_ms: Callable[[], int],
+        *,
+        dropping: Database | None = None,
     ) -> None:
         self._database = database
+        self._dropping = dropping or database
         self._attempted = attempted
         self._now_ms = now_ms
         self._tried: set[Span] = set()
-        self._repeater = Repeater("partitions", self.run_once, _INTERVAL)
 
     async def start(self) -> None:
-        """Make what is needed now, as far as it can be, then go on."""
+        """Make what is needed now, as far as it can be; from then on the instance in office does."""
         await self._ahead()
-        await self._repeater.start()
 
     async def stop(self) -> None:
-        """Stop looking."""
-        await self._repeater.stop()
+        """Nothing runs."""
 
     async def run_once(self) -> None:
         """Make and drop partitions once."""
@@ -118,7 +117,7 @@ class PartitionKeeper:
             asked = over[start : start + MAX_FRAME_ITEMS]
             open_tasks = await self._attempted([span.ids() for span in asked])
             for span in (span for span, held in zip(asked, open_tasks, strict=True) if not held):
-                await self._database.run(lambda connection, span=span: _drop(connection, span))  # type: ignore[misc]
+                await self._dropping.run(lambda connection, span=span: _drop(connection, span))  # type: ignore[misc]
                 _log.info("attempts dropped", partition=span.name)
 
     async def _over(self, connection: Connection) -> list[Span]:
