@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
-from fixtures.execution import Cluster, cluster, wait_until
+from fixtures.execution import Cluster, FrameWorker, cluster, wait_until
 
 from meshq.contract.errors import InvalidRequest, MeshqError, PreconditionFailed, Reason
 from meshq.contract.status import from_rpc_error
@@ -97,6 +97,32 @@ async def test_a_worker_reconnects_elsewhere_and_keeps_its_leases(
         await back.finish(*tokens)
         await wait_until(lambda: [back.acks.get(token) for token in tokens] == [ACCEPTED] * 5)
         await wait_until(lambda: list(system.ledger.ended().values()) == [SUCCEEDED] * 5)
+
+
+async def test_what_a_worker_has_not_brought_along_comes_back_at_once(
+    database: str, shards: dict[str, str]
+) -> None:
+    async with cluster(database, shards) as system:
+        # Leases last longer than anybody waits here.
+        first, second = await system.start(lease_ttl=300.0), await system.start(lease_ttl=300.0)
+        worker = await system.worker(first).connect(credit=2)
+        ids = await system.dispatcher(first).many(2)
+        held, forgotten = await worker.next_task(2)
+        lost = next(task_id for task_id in ids if task_id.hex() in task_of(worker, forgotten))
+        shard = first.execution.shards
+        await wait_until(lambda: received(shard, lost))
+        await worker.close()
+        back = await system.worker(second, held_leases=[held]).connect(credit=1)
+        (again,) = await back.next_task()
+        assert task_of(back, again) == task_of(worker, forgotten)
+        assert back.assigned[again].attempt == 2
+        await back.finish(held, again)
+        await wait_until(lambda: back.acks == {held: ACCEPTED, again: ACCEPTED})
+
+
+def task_of(worker: FrameWorker, token: bytes) -> str:
+    """The task's id as hexadecimal digits."""
+    return str(worker.assigned[token].task.task_id).replace("-", "")
 
 
 async def test_another_start_of_a_worker_ends_the_old_session_at_once(

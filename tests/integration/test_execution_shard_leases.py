@@ -142,8 +142,9 @@ async def test_another_start_of_a_worker_ends_its_last_session(shard: Shard) -> 
     heard = News()
     shard._doorbell.sessions = heard
     await shard.greet([("e-1/x-1", "default/w", b"first")], 60_000)
-    assert await shard.greet([("e-1/x-2", "default/w", b"first")], 60_000) == 0
-    assert await shard.greet([("e-1/x-3", "default/w", b"other start")], 60_000) == 1
+    assert await shard.greet([("e-1/x-2", "default/w", b"first")], 60_000) == (0, ["e-1/x-1"])
+    assert await shard.greet([("e-1/x-2", "default/w", b"first")], 60_000) == (0, [])
+    assert await shard.greet([("e-1/x-3", "default/w", b"other start")], 60_000) == (1, [])
     await wait_until(lambda: heard.ends == ["e-1/x-2"])
     assert await shard.renew(["e-1/x-1", "e-1/x-2", "e-1/x-3"], 60_000) == [1]
 

@@ -16,7 +16,7 @@ from meshq.execution.conversion.frames import reconnect_frame, welcome_frame
 from meshq.execution.conversion.tokens import carried
 from meshq.execution.model import Ended, Lease
 from meshq.execution.ring.errors import ShardError
-from meshq.execution.ring.shard import Held, Shard
+from meshq.execution.ring.shard import Greeted, Held, Shard
 from meshq.execution.ring.shards import Shards
 from meshq.execution.sessions.allocator import Allocator
 from meshq.execution.sessions.session import HeldTask, Session, WorkerFacts
@@ -137,8 +137,9 @@ class Sessions:
         session = Session(f"{self._prefix}-{self._opened}", facts, self.times.cancel_grace)
         self._sessions[session.id] = session
         try:
-            await self._greet([session], self._shards.usable())
+            former = await self._greet([session], self._shards.usable())
             kept = await self._keep(session, held)
+            await self._end_former(session, former)
         except BaseException:
             del self._sessions[session.id]
             raise
@@ -285,11 +286,36 @@ class Sessions:
 
     # -- held leases -----------------------------------------------------------------------------------
 
-    async def _greet(self, sessions: list[Session], shards: Iterable[Shard]) -> None:
+    async def _greet(self, sessions: list[Session], shards: Iterable[Shard]) -> list[tuple[Shard, list[str]]]:
+        """Make sessions known; returns by shard the last ones that the same processes had."""
         greetings = [_greeting(session) for session in sessions]
-        calls = (shard.greet(greetings, self.times.lease_ms) for shard in shards)
+        asked = list(shards)
+        calls = (shard.greet(greetings, self.times.lease_ms) for shard in asked)
         answers = await asyncio.gather(*calls, return_exceptions=True)
-        if any(answer for answer in answers if isinstance(answer, int)):
+        greeted = [
+            (shard, answer)
+            for shard, answer in zip(asked, answers, strict=True)
+            if isinstance(answer, Greeted)
+        ]
+        if any(answer.ended for _, answer in greeted):
+            self._on_ended()
+        return [(shard, answer.former) for shard, answer in greeted if answer.former]
+
+    async def _end_former(self, session: Session, former: list[tuple[Shard, list[str]]]) -> None:
+        """End what the worker has not brought along from its last session, as it does not have that.
+
+        Else it would wait for the end of a lease, though most of it has been recorded, by an instance that
+        died before it told the ledger.
+        """
+        believed = {item.lease.shard for item in self._unsettled if item.session == session.id}
+        for shard, ids in former:
+            if shard.name in believed:
+                continue
+            try:
+                await shard.leave(ids)
+            except ShardError as error:
+                _log.debug("session ends by its deadline", shard=shard.name, reason=str(error))
+        if former:
             self._on_ended()
 
     async def _keep(self, session: Session, held: Sequence[tuple[bytes, Lease]]) -> set[bytes]:
