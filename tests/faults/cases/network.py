@@ -30,7 +30,7 @@ class Break:
 
     trouble: Trouble
     servers: Collection[str]
-    seconds: float = 40.0
+    seconds: float = 25.0
     short: float = 5.0
 
     async def __call__(self, scene: Scene) -> None:

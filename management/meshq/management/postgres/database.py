@@ -181,6 +181,9 @@ class Database:
             try:
                 async with pool.connection() as connection:
                     done = await _on_primary(connection, work(connection, again))
+                    if again:
+                        # What was found may be of the first try, of which no replica has heard.
+                        await connection.settle()
                 heed_cancellation()
                 return done  # noqa: TRY300
             except _FAILURES as error:

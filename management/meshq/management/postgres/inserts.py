@@ -79,7 +79,10 @@ class Inserts:
 
         async def work(connection: LedgerConnection, _: bool) -> dict[str, Claim]:
             cursor = await connection.execute(_CLAIMS, [texts(names)], prepare=True, binary=True)
-            return {row[0]: Claim(*row) for row in await cursor.fetchall()}
+            found = {row[0]: Claim(*row) for row in await cursor.fetchall()}
+            if found:
+                await connection.settle()
+            return found
 
         return await self._database.write(work)
 

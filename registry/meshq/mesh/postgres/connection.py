@@ -42,6 +42,8 @@ OPTIONS: Final[dict[str, Any]] = {
 }
 """What every connection is made with."""
 
+# A commit that waits for replicas: it comes behind everything that could be seen before it.
+_SETTLE: Final = "SELECT pg_logical_emit_message(true, 'meshq', '')"
 _SETTINGS: Final = """
 SELECT
     set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false),
@@ -54,14 +56,26 @@ class Connection(AsyncConnection[tuple[Any, ...]]):
 
     Attributes:
         patience: Seconds within which a statement has to be answered; None for as long as it takes.
+        replicated: Whether commits wait for synchronous replicas.
     """
 
     patience: float | None = None
+    replicated = False
 
     async def look_after(self) -> None:
         """Bound the time for answers, on both sides; called once, when the connection is new."""
         *_, standbys = await (await self.execute(_SETTINGS)).fetchone() or ("",)
+        self.replicated = bool(standbys)
         self.patience = REPLICATED_ANSWER_SECONDS if standbys else ANSWER_SECONDS
+
+    async def settle(self) -> None:
+        """Wait until the replicas have all that can be seen by now.
+
+        A transaction whose connection broke while it waited for them is visible all the same. Who repeats it
+        finds it done and writes nothing, and what writes nothing waits for nobody.
+        """
+        if self.replicated:
+            await self.execute(_SETTLE)
 
     async def wait(self, *args: Any, **kwargs: Any) -> Any:
         """As of the driver, for every exchange with the server."""
