@@ -26,7 +26,7 @@ from meshq.execution.ring.connection import open_connection
 from meshq.internal.v1 import ledger_service_pb2 as ledger_pb
 from meshq.v1 import ring_service_pb2 as pb
 from meshq.v1 import worker_service_pb2 as worker_pb
-from meshq.v1.task_pb2 import AttemptOutcome
+from meshq.v1.task_pb2 import AttemptOutcome, TaskError
 
 NAMES = ("shard-1", "shard-2", "shard-3")
 
@@ -193,7 +193,7 @@ async def test_what_workers_have_ends_on_the_draining_shard(database: str, shard
         assert (type(error), reason) == (PreconditionFailed, "SHARD_NOT_EMPTY")
         assert f"{held.leased} at workers" in error.message
         await finished(first, leased[:30])
-        failed = worker_pb.Failure(error={"type": "Broken"})
+        failed = worker_pb.Failure(error=TaskError(type="Broken"))
         failures = [
             worker_pb.TaskResult(lease_token=item.lease_token, failure=failed) for item in leased[30:]
         ]

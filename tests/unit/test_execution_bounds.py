@@ -14,8 +14,8 @@ from meshq.execution.attempts.reporter import Reporter
 from meshq.execution.model import Checkpoint, Directive, Ended, Outcome, Status
 from meshq.execution.news import Listener, ProgressBoard
 from meshq.execution.ring.doorbell import Doorbell
-from meshq.execution.ring.shard import light, tombstone
 from meshq.execution.ring.shards import Shards
+from meshq.execution.ring.tombstones import light, tombstone
 from meshq.execution.sessions.session import Session, WorkerFacts
 from meshq.internal.v1.progress_service_pb2 import TaskNews
 from meshq.v1.task_pb2 import TaskOutput, TaskProgress

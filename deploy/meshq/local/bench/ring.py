@@ -1,7 +1,7 @@
 """What a change of the ring costs: a fourth shard is added, and drained and removed again, under load.
 
-Tasks are created for as long as it takes, so that there is always a backlog; when they ended says how fast it
-went on meanwhile, and for how long nothing did.
+A backlog is made before, and tasks are created for as long as it takes; when they ended says how fast it went
+on meanwhile, and for how long nothing did.
 """
 
 from __future__ import annotations
@@ -82,7 +82,11 @@ async def ring(stage: Stage) -> Outcome:
     """Throughput, longest stall and keys moved: on three shards, from three to four, and back."""
     server = Valkey(stage.system.data / NEW, free_port())
     await asyncio.to_thread(server.start)
-    load = Load(stage.client, max(2 * FRAME, stage.tasks // 2))
+    load = Load(stage.client, stage.tasks)
+    await stage.client.update_queue(QUEUE, allow_missing=True)
+    await stage.client.pause_queue(QUEUE, "a backlog is made", actor="bench")
+    load.ids += await submit(stage.client, plain(stage.tasks, QUEUE))
+    await stage.client.resume_queue(QUEUE)
     creating = asyncio.create_task(load.run())
     try:
         await asyncio.to_thread(server.wait_ready)

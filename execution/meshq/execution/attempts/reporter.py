@@ -16,8 +16,9 @@ from meshq.contract.errors import MeshqError
 from meshq.contract.limits import MAX_FRAME_ITEMS
 from meshq.execution.model import Action, Directive, Ended
 from meshq.execution.ring.errors import EpochChanged, ShardError
-from meshq.execution.ring.shard import Applied, light, tombstone
+from meshq.execution.ring.shard import Applied
 from meshq.execution.ring.shards import Shards
+from meshq.execution.ring.tombstones import light, tombstone
 from meshq.mesh.lifecycle import backoff
 from meshq.mesh.telemetry import logger
 

@@ -8,33 +8,23 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from meshq.contract.limits import SOFT_FRAME_BYTES
-from meshq.execution.model import Depth, Ended, Explained, Lease, Over, QueueItem, ShardQueueConfig
-from meshq.execution.ring import keys, scripts
+from meshq.execution.model import Depth, Explained, Lease, Over, QueueItem, ShardQueueConfig
+from meshq.execution.ring import errors, keys, scripts
 from meshq.execution.ring.connection import Argument, Connection
 from meshq.execution.ring.doorbell import Doorbell, Due
-from meshq.execution.ring.errors import (
-    EpochChanged,
-    RingOutdated,
-    ShardClosed,
-    ShardError,
-    ShardFull,
-    ShardUnavailable,
-)
 from meshq.execution.ring.extras import encode_extras
 from meshq.execution.ring.hashring import RingShard
 from meshq.execution.ring.load import Load
 from meshq.execution.ring.moved import moved_items
+from meshq.execution.ring.replies import counts, explained
 from meshq.execution.ring.scripts import Script
 from meshq.execution.ring.slot_calls import SlotCalls
 
 EXPIRE_LIMIT: Final = 300
 _LANES_LOOKED_AT: Final = 100
 _FIELDS_OF_OVER: Final = 7
-_FIELDS_OF_EXPLAINED: Final = 6
 _SCANNED: Final = 500
 """Keys that one scan looks at."""
-_BURIED_BYTES: Final = 256
-"""Larger results are not kept in tombstones."""
 
 
 async def _at_once() -> None:
@@ -202,7 +192,7 @@ class Shard:
             ShardFull: Nothing was queued.
         """
         if self.full:
-            raise ShardFull(f"shard {self.name} is above its memory mark")
+            raise errors.ShardFull(f"shard {self.name} is above its memory mark")
         lanes: dict[str, int] = {}
         arguments: list[Argument] = []
         for item in items:
@@ -289,8 +279,7 @@ class Shard:
     async def explain(self, task_ids: Sequence[bytes]) -> list[Explained]:
         """What tasks wait for."""
         reply = await self._run(scripts.EXPLAIN, *task_ids)
-        width = _FIELDS_OF_EXPLAINED
-        return [_explained(*reply[at : at + width]) for at in range(0, len(reply), width)]
+        return explained(reply)
 
     async def totals(self) -> Depth:
         """The figures of all queues together."""
@@ -320,7 +309,7 @@ class Shard:
     async def running(self, scopes: Sequence[str], most: int) -> list[dict[str, int] | None]:
         """How many leases each limit key of queues has; None for a queue with more than so many keys."""
         reply = await self._run(scripts.RUNNING, most, *scopes)
-        return [_counts(found) if isinstance(found, list) else None for found in reply]
+        return [counts(found) if isinstance(found, list) else None for found in reply]
 
     async def move_away(self, scope: str, limit: int) -> list[QueueItem]:
         """Take ready tasks off the shard whose queue lives on another one, to be queued there as repeats.
@@ -336,7 +325,7 @@ class Shard:
     async def scan(self, cursor: bytes) -> tuple[bytes, list[bytes]]:
         """Look for tasks, from a cursor on (b"0" at first); returns the next one (b"0" at last) and ids."""
         if self._connection is None:
-            raise ShardUnavailable(f"shard {self.name} does not answer")
+            raise errors.ShardUnavailable(f"shard {self.name} does not answer")
         prefix = keys.task(b"")
         found = await self._connection.call("SCAN", cursor, "MATCH", prefix + b"*", "COUNT", _SCANNED)
         return found[0], [name[len(prefix) :] for name in found[1]]
@@ -454,21 +443,21 @@ class Shard:
         while True:
             connection = self._connection
             if connection is None:
-                raise ShardUnavailable(f"shard {self.name} does not answer")
+                raise errors.ShardUnavailable(f"shard {self.name} does not answer")
             try:
                 return await run_script(connection, script, self.epoch, self.ring_version, *arguments)
-            except EpochChanged:
+            except errors.EpochChanged:
                 if connection is self._connection:
                     self.detach()
                 self.on_trouble()
                 raise
-            except ShardClosed:
+            except errors.ShardClosed:
                 self.on_outdated()
                 raise
-            except ShardUnavailable:
+            except errors.ShardUnavailable:
                 self.on_trouble()
                 raise
-            except RingOutdated:
+            except errors.RingOutdated:
                 self.on_outdated()
                 if not again:
                     raise
@@ -495,39 +484,15 @@ class Shard:
         return Lease(task_id, attempt, int(epoch), int(number), self.name, tenant, int(leased_ms))
 
 
-def _counts(flat: list[bytes]) -> dict[str, int]:
-    return {key.decode(): int(count) for key, count in zip(flat[::2], flat[1::2], strict=True)}
-
-
-def _explained(state: bytes, why: bytes, *figures: int) -> Explained:
-    return Explained(state.decode(), why.decode(), *figures)
-
-
 async def run_script(connection: Connection, script: Script, *arguments: Argument) -> Any:
     """Run a script, loading it when the server does not have it."""
     try:
         return await connection.call("EVALSHA", script.sha, 0, *arguments)
-    except ShardError as error:
+    except errors.ShardError as error:
         if not str(error).startswith("NOSCRIPT"):
             raise
     await connection.call("SCRIPT", "LOAD", script.text)
     return await connection.call("EVALSHA", script.sha, 0, *arguments)
-
-
-def tombstone(ended: Ended) -> bytes:
-    """What a tombstone keeps of an end: its outcome, and the result where it is small."""
-    content = (ended.success if ended.outcome == 1 else ended.error) or b""
-    return b"%d %s" % (ended.outcome, content) if len(content) <= _BURIED_BYTES else b"0 "
-
-
-def light(ended: Ended) -> Ended:
-    """An end that takes little memory and leaves the same tombstone: of a large result only the beginning."""
-    if len(ended.success or ended.error or b"") <= _BURIED_BYTES:
-        return ended
-    most = _BURIED_BYTES + 1
-    return ended._replace(
-        success=ended.success and ended.success[:most], error=ended.error and ended.error[:most]
-    )
 
 
 def poll_key(tenant: str, worker_id: str, request_id: str) -> str:
