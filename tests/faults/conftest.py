@@ -3,7 +3,6 @@
 import os
 import random
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -11,7 +10,6 @@ from faults import report
 from faults.systems import Systems
 from faults.workload import SHORT
 
-REPORT = Path(os.environ.get("MESHQ_FAULT_REPORT", ".meshq/faults/report.json"))
 SEED = os.environ.get("MESHQ_FAULT_SEED", "")
 _lines = pytest.StashKey[list[report.Line]]()
 
@@ -39,7 +37,5 @@ def lines(request: pytest.FixtureRequest) -> list[report.Line]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if made := config.stash.get(_lines, []):
-        report.write(made, REPORT)
         terminalreporter.write_line("")
         terminalreporter.write_line(report.printed(made))
-        terminalreporter.write_line(f"\nwritten to {REPORT}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from faults import handlers
-from faults.workload import QUEUES
+from faults.workload import QUEUES, SHORT
 
 from meshq.local.plan import Kind, ProcessPlan, Size, SystemPlan, make_plan
 from meshq.local.settings import LocalSettings
@@ -21,6 +21,8 @@ NAMED_WORKER = "worker-1"
 """A worker with an id of its own: when it comes back it is known, and what it had is given up at once. Others
 are new each time, and what they had comes back with the end of its lease."""
 _SLOTS = 16
+# In the short form nobody waits for the end of a usual lease.
+_SHORT_TIMES = {"MESHQ_LEASE_TTL": "3", "MESHQ_HEARTBEAT_INTERVAL": "1"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Setup:
             yield system
 
     def _outfit(self, process: ProcessPlan, data: Path) -> ProcessPlan:
-        environment = {**process.environment, **dict(self.environment)}
+        environment = {**process.environment, **(_SHORT_TIMES if SHORT else {}), **dict(self.environment)}
         if process.kind is not Kind.WORKER:
             return replace(process, environment=environment)
         own = {handlers.FILE_VARIABLE: str(executions_of(data)), "PYTHONPATH": _path()}

@@ -1,5 +1,6 @@
 """Something breaks under load; whatever was accepted ends all the same, and is recorded once."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from faults.workload import SHORT
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="session")]
 
-JOURNALS = Path(".meshq/faults")
+FOLDER = Path(os.environ.get("MESHQ_FAULT_FOLDER", ".meshq/faults"))
+REPORT = FOLDER / "report.json"
 
 
 def wanted() -> list[Fault]:
@@ -26,8 +28,9 @@ async def test_fault(fault: Fault, systems: Systems, seed: int, lines: list[repo
     system = await systems.open(fault)
     line = None
     try:
-        line = await play(fault, system, seed, journal=JOURNALS / f"{fault.name}.jsonl")
+        line = await play(fault, system, seed, journal=FOLDER / f"{fault.name}.jsonl")
     finally:
         await systems.leave(fault, line is not None and line.kept)
     lines.append(line)
+    report.write(lines, REPORT)  # each time, so that a run that is broken off leaves what it has found
     assert line.kept, f"{fault.name} with MESHQ_FAULT_SEED={seed}:\n{line.problems}"

@@ -17,7 +17,7 @@ from meshq.client import Client, RetryPolicy, TaskSpec, TaskState
 from meshq.contract.errors import MeshqError, Reason
 
 SHORT = os.environ.get("MESHQ_FAULTS_SHORT", "") not in {"", "0"}
-TASKS = int(os.environ.get("MESHQ_FAULT_TASKS", "600" if SHORT else "3000"))
+TASKS = int(os.environ.get("MESHQ_FAULT_TASKS", "400" if SHORT else "3000"))
 RATE = float(os.environ.get("MESHQ_FAULT_RATE", "400"))
 CALL_TIMEOUT = 180.0
 

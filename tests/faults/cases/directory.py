@@ -101,6 +101,6 @@ async def kill_one_of_two(scene: Scene) -> None:
 
 add(Fault("restart-etcd", restart_etcd, short=False))
 add(Fault("empty-etcd", empty_etcd))
-add(Fault("etcd-away", etcd_away))
-add(Fault("registries-away", registries_away, TwoRegistries()))
+add(Fault("etcd-away", etcd_away, short=False))
+add(Fault("registries-away", registries_away, TwoRegistries(), short=False))
 add(Fault("kill-one-registry-of-two", kill_one_of_two, TwoRegistries(), short=False))

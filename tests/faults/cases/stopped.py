@@ -7,12 +7,7 @@ import os
 import signal
 
 from faults.cases.workers import family, pids, running
-from faults.stage import Setup
 from faults.table import Act, Fault, Scene, add
-from faults.workload import SHORT
-
-SHORT_LEASES = Setup(environment=(("MESHQ_LEASE_TTL", "3"), ("MESHQ_HEARTBEAT_INTERVAL", "1")))
-"""For the short form: what is longer than a lease is long enough."""
 
 
 def stop(name: str, full: float, short: float) -> Act:
@@ -36,8 +31,8 @@ for _name in ("worker-1", "execution-1", "management-1"):
     add(
         Fault(
             f"stop-60s-{_name}",
-            stop(_name, 60.0, 8.0),
-            SHORT_LEASES if SHORT else Setup(),
+            stop(_name, 60.0, 6.0),  # longer than a lease in both forms
+            short=_name != "management-1",
             least_again=1 if _name.startswith("worker") else 0,
         )
     )
