@@ -126,7 +126,7 @@ class Handover:
             self._looks += 1
             ring = self._shards.ring
             if ring.version != self._ring.version:
-                await self._begin(ring)
+                self._begin(ring)
             shards = self._shards.all()
             standings = dict(
                 zip(
@@ -139,8 +139,8 @@ class Handover:
                 await self._hand_over(shards, standings)
             return standings
 
-    async def _begin(self, ring: Ring) -> None:
-        self._maps = await asyncio.to_thread(slots.maps, ring)
+    def _begin(self, ring: Ring) -> None:
+        self._maps = slots.maps(ring)
         self._ring = ring
         self._owned.clear()
         self._strays.clear()

@@ -45,7 +45,8 @@ class SlotCalls:
 
     async def own(self, slots: bytes = b"") -> Standing:
         """Say which slots of limit keys the shard has (see `slots.maps`); nothing to ask how things stand."""
-        known, confirmed, settled, changes = await self._run(scripts.OWN, slots)
+        due, known, confirmed, settled, changes = await self._run(scripts.OWN, slots)
+        self._note_due(due)
         return Standing(known == 1, confirmed == 1, settled == 1, changes)
 
     async def confirm(self, slots: bytes, scopes: Sequence[str]) -> bool:

@@ -7,8 +7,11 @@ told which slots are its own knows of every key whether it is.
 
 from __future__ import annotations
 
+from functools import cache, lru_cache
 from hashlib import sha1
 from typing import Final
+
+import xxhash
 
 from meshq.execution.ring.hashring import Ring
 
@@ -27,14 +30,21 @@ def routing_key(scope: str, limit_key: str) -> bytes:
     return _routing_key(slot_of(scope, limit_key))
 
 
+@lru_cache(maxsize=2)
 def maps(ring: Ring) -> dict[str, bytes]:
     """Which slots each shard has: a bit for each slot, the lowest bit of a byte first."""
     found = {shard.name: bytearray(SLOTS // 8) for shard in ring.shards}
-    for slot in range(SLOTS):
-        owner = ring.owner(_routing_key(slot))
+    for slot, place in enumerate(_places()):
+        owner = ring.owner_at(place)
         if owner is not None:
             found[owner][slot >> 3] |= 1 << (slot & 7)
     return {name: bytes(bits) for name, bits in found.items()}
+
+
+@cache
+def _places() -> list[int]:
+    """Where the slots are on the circle."""
+    return [xxhash.xxh64_intdigest(_routing_key(slot)) for slot in range(SLOTS)]
 
 
 def _routing_key(slot: int) -> bytes:
