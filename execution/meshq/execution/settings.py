@@ -13,7 +13,6 @@ from meshq.execution.ring.primary import Passwords
 from meshq.mesh.settings import CommaSeparated, ProcessSettings
 
 
-
 def parse_shard(text: str) -> RingShard:
     """A shard as settings name it: `name=address`, or `name=address*weight`."""
     name, _, rest = text.partition("=")

@@ -21,8 +21,6 @@ COMMANDS_OF_EXTRA: Final = {
         "status": "Show the processes of the system that `up` started.",
         "backup": "Back both databases up into one file, while everything goes on.",
         "restore": "Restore both databases from a backup, while nothing runs.",
-        "backup": "Back both databases up into one file, while everything goes on.",
-        "restore": "Restore both databases from a backup, while nothing runs.",
     },
 }
 """The commands by entry point, so that they are known where their extra is not installed."""
