@@ -6,6 +6,7 @@ import psycopg
 from fixtures.execution import Cluster, Instance, cluster, completed, polled, seconds, wait_until
 
 from meshq.execution.ring import keys
+from meshq.execution.ring.follower import ANNOUNCED_AT, announced_version
 from meshq.execution.ring.generations import UNNAMED
 from meshq.execution.ring.shard import ShardState
 from meshq.mesh.postgres.migrate import migrate, migrations
@@ -94,6 +95,32 @@ async def test_an_instance_that_went_on_begins_anew_as_well(database: str, shard
         assert epochs(instance) == epochs(other)
         assert await depth(other) == (0, 1)
         assert await completed(other, success(poll)) == [LEASE_LOST]
+
+
+async def test_the_ring_of_the_copy_counts_whatever_was_announced_since(
+    database: str, shards: dict[str, str]
+) -> None:
+    async with cluster(database, shards) as system:
+        first = await system.start()
+        ring = first.execution.shards.ring
+        await first.stop()
+        async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
+            # A shard was removed after the copy was made.
+            await connection.execute("INSERT INTO ring_versions (version) VALUES (2)")
+            await connection.execute(
+                "INSERT INTO ring_shards (version, name, address, weight) "
+                "SELECT 2, name, address, weight FROM ring_shards WHERE name <> 'shard-2'"
+            )
+            second = await system.start()
+            assert announced_version(system.etcd.content[ANNOUNCED_AT]) == 2
+            await second.stop()
+            await connection.execute("DELETE FROM ring_shards WHERE version = 2")
+            await connection.execute("DELETE FROM ring_versions WHERE version = 2")
+            await connection.execute("SELECT begin_generation()")
+        third = await system.start()
+        back = third.execution.shards.ring
+        assert (back.version, back.shards) == (1_000_001, ring.shards)
+        await wait_until(lambda: announced_version(system.etcd.content[ANNOUNCED_AT]) == back.version)
 
 
 async def test_copies_that_come_back_again_and_again_never_use_an_epoch_twice(

@@ -15,10 +15,13 @@ INSERT INTO generations (generation, first_epoch) VALUES ('00000000-0000-0000-00
 
 -- To be called whenever this database has come back from a copy, before anything uses it. Epochs go on at the
 -- milliseconds of the clock. Far fewer than one a millisecond are ever used, so that this is above all that were
--- used after the copy was made, also where one copy comes back several times.
+-- used after the copy was made, also where one copy comes back several times. Likewise versions of the ring: shards
+-- and etcd may have seen later ones than this copy knows of, and would stay with them.
 CREATE FUNCTION begin_generation() RETURNS uuid
     LANGUAGE sql
     BEGIN ATOMIC
+        WITH members AS (UPDATE ring_shards SET version = version + 1000000)
+        UPDATE ring_versions SET version = version + 1000000;
         UPDATE generations SET
             generation = gen_random_uuid(),
             first_epoch = 1 + setval(
