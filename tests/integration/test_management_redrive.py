@@ -170,6 +170,23 @@ async def test_a_rate_goes_on_behind_what_was_planned_before(database: str) -> N
         assert not new.HasField("start_time")
 
 
+async def test_calls_with_a_rate_at_the_same_time_share_it(database: str) -> None:
+    async with cluster(database) as system:
+        await many_dead(system, 150)
+        second = await system.add_node()
+        request = pb.RedriveTasksRequest(filter=pb.TaskFilter(queue="q", states=[DEAD]), rate=0.1)
+        answers = await asyncio.gather(
+            *(node.tasks.RedriveTasks(request) for node in (system.nodes[0], second) * 2)
+        )
+        assert sum(answer.redriven_count for answer in answers) == 150
+        listed = await second.tasks.ListTasks(
+            pb.ListTasksRequest(queue="q", states=[SCHEDULED], page_size=200)
+        )
+        starts = sorted(task.start_time.ToMilliseconds() for task in listed.tasks)
+        assert len(starts) == 149
+        assert min(later - earlier for earlier, later in pairwise(starts)) >= 10_000
+
+
 async def test_cancelled_tasks_are_redriven_when_the_filter_says_so(database: str) -> None:
     async with cluster(database) as system:
         (node,) = system.nodes

@@ -112,6 +112,18 @@ class Ledger(Protocol):
             What became of them, and which were stored.
         """
 
+    async def redrive_behind(
+        self, wanted: TaskFilter, make: Callable[[int | None], Sequence[NewTask]], now_ms: int
+    ) -> tuple[Inserted, list[NewTask]]:
+        """As `redrive`, for tasks whose starts lie behind those that were planned before; one call at a time.
+
+        Args:
+            wanted: Whose planned starts count: those of open tasks which make good for others that the filter
+                selects. Their states and times of creation are not asked for: the filter means the old tasks.
+            make: Makes the tasks, given the latest planned start; None when there is none.
+            now_ms: The time.
+        """
+
     async def update(
         self, task_id: TaskId, attempt: int, now_ms: int, change: Callable[[TaskRow], Updated | None]
     ) -> TaskRow | None:
@@ -128,12 +140,6 @@ class Ledger(Protocol):
 
     async def pick_redrivable(self, wanted: TaskFilter, after: TaskId, limit: int) -> list[TaskId]:
         """The ids behind an id of ended tasks that a filter selects and that were not redriven."""
-
-    async def latest_redriven(self, wanted: TaskFilter) -> int | None:
-        """The latest planned first start of the open tasks which make good for others that a filter selects.
-
-        Their states and times of creation are not asked for: those of the filter are meant for the old tasks.
-        """
 
     async def predecessors(self, task_ids: Sequence[TaskId]) -> dict[TaskId, TaskId]:
         """For those of some tasks that wait for others, the one right before each in its chain."""

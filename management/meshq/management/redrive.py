@@ -93,9 +93,8 @@ class Redriver:
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + seconds
-        now_ms = self._now_ms()
-        begin_ms = await self._begin_ms(wanted, rate, now_ms) if rate else now_ms
-        wanted = created_until(wanted, now_ms)
+        spread = _Spread(rate, self._now_ms()) if rate else None
+        wanted = created_until(wanted, self._now_ms())
         count, after = 0, NO_ID
         while left := min(_PAGE, max_tasks - count):
             ids = await self._ledger.pick_redrivable(wanted, after, left)
@@ -103,12 +102,10 @@ class Redriver:
                 fitting, full = self._fitting(await self._ledger.get_tasks(ids, full=True), ids)
                 if full and not (fitting or count):
                     raise full
-                starts = (begin_ms + int((count + n) * 1_000 / rate) if rate else 0 for n in range(left))
-                tasks = [
-                    self._renew(row, self._settings(row), start)
-                    for row, start in zip(fitting, starts, strict=False)
-                ]
-                count += await self._store(tasks)
+                if spread:
+                    count += await self._store_spread(fitting, spread, wanted)
+                else:
+                    count += await self._store([self._renew(row, self._settings(row), 0) for row in fitting])
                 if full:
                     return Done(count, complete=False)
                 after = ids[-1]
@@ -117,11 +114,6 @@ class Redriver:
             if clock() >= deadline:
                 return Done(count, complete=False)
         return Done(count, complete=True)
-
-    async def _begin_ms(self, wanted: TaskFilter, rate: float, now_ms: int) -> int:
-        """The first start: behind those that earlier calls have planned."""
-        latest_ms = await self._ledger.latest_redriven(wanted)
-        return now_ms if latest_ms is None else max(now_ms, latest_ms + int(1_000 / rate))
 
     def _fitting(
         self, rows: dict[TaskId, TaskRow], ids: Sequence[TaskId]
@@ -149,3 +141,34 @@ class Redriver:
         inserted, stored = await self._ledger.redrive(tasks, self._now_ms())
         self._stored.stored(stored, inserted)
         return len(stored)
+
+    async def _store_spread(self, rows: Sequence[TaskRow], spread: _Spread, wanted: TaskFilter) -> int:
+        """Store new tasks for old ones; their starts are planned while no other call plans any."""
+        if not rows:
+            return 0
+
+        def make(latest_ms: int | None) -> list[NewTask]:
+            starts = spread.behind(latest_ms, len(rows))
+            return [
+                self._renew(row, self._settings(row), start) for row, start in zip(rows, starts, strict=True)
+            ]
+
+        inserted, stored = await self._ledger.redrive_behind(wanted, make, self._now_ms())
+        self._stored.stored(stored, inserted)
+        return len(stored)
+
+
+class _Spread:
+    """The starts of one call's new tasks: one after the other, behind those that other calls have planned."""
+
+    def __init__(self, rate: float, begin_ms: int) -> None:
+        self._gap_ms = 1_000 / rate
+        self._next_ms = float(begin_ms)
+
+    def behind(self, latest_ms: int | None, count: int) -> list[int]:
+        """The next starts, given the latest one that anybody has planned."""
+        planned_ms = 0.0 if latest_ms is None else latest_ms + self._gap_ms
+        # What this call has planned itself may have begun and ended already.
+        first_ms = max(planned_ms, self._next_ms)
+        self._next_ms = first_ms + count * self._gap_ms
+        return [int(first_ms + n * self._gap_ms) for n in range(count)]

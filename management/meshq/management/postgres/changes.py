@@ -10,9 +10,10 @@ from meshq.management.ledger import Inserted
 from meshq.management.model.changes import Updated
 from meshq.management.model.claims import Submission
 from meshq.management.model.retention import leaving
-from meshq.management.model.task import NewTask, TaskId, TaskRow
+from meshq.management.model.task import NewTask, TaskFilter, TaskId, TaskRow
 from meshq.management.postgres.database import Database, LedgerConnection
 from meshq.management.postgres.keyed import Insertion
+from meshq.management.postgres.selections import latest_redriven
 from meshq.management.postgres.sql import statement
 from meshq.mesh.postgres.arrays import uuids
 
@@ -20,6 +21,7 @@ _DELETE: Final = statement("delete_many")
 _MARK: Final = statement("mark_redriven")
 _LOCK: Final = statement("update_lock")
 _UPDATE: Final = statement("update")
+_TURN: Final = "SELECT pg_advisory_xact_lock(hashtext('meshq redrives'), hashtext(%s))"
 
 
 class Changes:
@@ -40,20 +42,26 @@ class Changes:
 
     async def redrive(self, tasks: Sequence[NewTask], now_ms: int) -> tuple[Inserted, list[NewTask]]:
         """See `Ledger.redrive`."""
-        by_old = {_old(task): task for task in tasks}
-        parameters = {
-            "olds": uuids(list(by_old)),
-            "news": uuids([task.task_id for task in by_old.values()]),
-            **leaving(by_old, now_ms)._asdict(),
-        }
 
         async def work(connection: LedgerConnection, again: bool) -> tuple[Inserted, list[NewTask]]:
             async with connection.transaction():
-                cursor = await connection.execute(_MARK, parameters, binary=True)
-                won = {task_id for (task_id,) in await cursor.fetchall()}
-                stored = [task for task in tasks if task.task_id in won]
-                insertion = Insertion(connection, now_ms, again=again)
-                return await insertion.run([Submission(stored, None, 0)]), stored
+                return await _redrive(connection, tasks, now_ms, again=again)
+
+        return await self._database.write(work)
+
+    async def redrive_behind(
+        self, wanted: TaskFilter, make: Callable[[int | None], Sequence[NewTask]], now_ms: int
+    ) -> tuple[Inserted, list[NewTask]]:
+        """See `Ledger.redrive_behind`."""
+        made: list[NewTask] = []
+
+        async def work(connection: LedgerConnection, again: bool) -> tuple[Inserted, list[NewTask]]:
+            async with connection.transaction():
+                await connection.execute(_TURN, [wanted.tenant])
+                if not made:
+                    # Once: a second try has to find the tasks of the first one.
+                    made.extend(make(await latest_redriven(connection, wanted, now_ms)))
+                return await _redrive(connection, made, now_ms, again=again)
 
         return await self._database.write(work)
 
@@ -93,6 +101,22 @@ class Changes:
                 return TaskRow(*row)
 
         return await self._database.write(work)
+
+
+async def _redrive(
+    connection: LedgerConnection, tasks: Sequence[NewTask], now_ms: int, *, again: bool
+) -> tuple[Inserted, list[NewTask]]:
+    by_old = {_old(task): task for task in tasks}
+    parameters = {
+        "olds": uuids(list(by_old)),
+        "news": uuids([task.task_id for task in by_old.values()]),
+        **leaving(by_old, now_ms)._asdict(),
+    }
+    cursor = await connection.execute(_MARK, parameters, binary=True)
+    won = {task_id for (task_id,) in await cursor.fetchall()}
+    stored = [task for task in tasks if task.task_id in won]
+    insertion = Insertion(connection, now_ms, again=again)
+    return await insertion.run([Submission(stored, None, 0)]), stored
 
 
 def _old(task: NewTask) -> TaskId:

@@ -134,14 +134,6 @@ class Selections:
         rows = await self._select(picked, {**chosen.parameters, "limit": limit})
         return [task_id for (task_id,) in rows]
 
-    async def latest_redriven(self, wanted: TaskFilter) -> int | None:
-        """See `Ledger.latest_redriven`."""
-        made = wanted._replace(states=(), min_create_ms=None, max_create_ms=None)
-        chosen = conditions(made, self._now_ms())
-        latest = _LATEST_REDRIVEN.replace("<filter>", chosen.open or "false")
-        found: int | None = (await self._select(latest, chosen.parameters))[0][0]
-        return found
-
     async def changed_tasks(self, wanted: TaskFilter, since_ms: int, limit: int) -> list[Changed]:
         """See `Ledger.changed_tasks`."""
         chosen = conditions(wanted, self._now_ms())
@@ -155,6 +147,15 @@ class Selections:
             return await cursor.fetchall()
 
         return await self._database.read(work)
+
+
+async def latest_redriven(connection: LedgerConnection, wanted: TaskFilter, now_ms: int) -> int | None:
+    """See `Ledger.redrive_behind`."""
+    made = wanted._replace(states=(), min_create_ms=None, max_create_ms=None)
+    chosen = conditions(made, now_ms)
+    latest = _LATEST_REDRIVEN.replace("<filter>", chosen.open or "false")
+    row = await (await connection.execute(latest, chosen.parameters, prepare=False)).fetchone()
+    return row[0] if row else None
 
 
 def _rows(parts: tuple[LiteralString, LiteralString], chosen: Conditions) -> LiteralString:
