@@ -18,6 +18,7 @@ from meshq.mesh.telemetry import logger
 _log = logger(__name__)
 
 LONGEST_INTERVAL: Final = 5.0
+_PATIENCE: Final = 1.5
 Office = Incumbent
 """The right to keep the ledger."""
 
@@ -109,8 +110,8 @@ class Lookout:
         return found
 
     async def _run_once(self) -> float | None:
-        # The sweeper looks as well, at the beginning of each pass.
-        early = self._looked + self._interval * 0.9 - monotonic()
+        # The sweeper looks as well, at the beginning of each pass; this is for when a pass takes long.
+        early = self._looked + self._interval * _PATIENCE - monotonic()
         if early > 0:
             return early
         try:
