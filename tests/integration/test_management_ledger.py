@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 
 from meshq.contract.errors import InternalError
 from meshq.contract.ids import lowest_id, new_task_id
@@ -86,6 +87,12 @@ async def test_migrations_are_applied_once(database: str) -> None:
         assert await count(connection, "migrations") == len(migrations(PACKAGE))
     await first.stop()
     await second.stop()
+
+
+async def test_the_level_of_durability_is_a_metric(ledger: PostgresLedger) -> None:
+    # The server of the tests does not flush.
+    del ledger
+    assert REGISTRY.get_sample_value("meshq_ledger_durable") == 0
 
 
 async def test_a_ledger_that_is_newer_than_the_code_is_refused(database: str) -> None:

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Final, NamedTuple, TypeVar
 
 import psycopg
+from prometheus_client import Gauge
 from psycopg import errors
 from psycopg_pool import AsyncConnectionPool, PoolClosed, TooManyRequests
 
@@ -28,6 +29,10 @@ from meshq.mesh.postgres.terms import under_term
 from meshq.mesh.telemetry import logger
 
 _log = logger(__name__)
+_DURABLE: Final = Gauge(
+    "meshq_ledger_durable",
+    "1 while what is accepted survives the loss of the primary, or there is one server.",
+)
 
 T = TypeVar("T")
 
@@ -233,6 +238,7 @@ class Database:
         if found == self.durability:
             return
         self.durability = found
+        _DURABLE.set(found.sound)
         if found.sound:
             _log.info("ledger durability", level=found.level)
         else:
