@@ -90,3 +90,13 @@ async def test_what_waits_for_replicas_is_given_more_time(database: str) -> None
         finally:
             await found.execute("ALTER SYSTEM RESET synchronous_standby_names")
             await found.execute("SELECT pg_reload_conf()")
+
+
+async def test_a_server_that_is_no_longer_the_primary_is_left(database: str) -> None:
+    pools = Database(database, size=1)
+    await pools.start()
+    try:
+        await pools.run(lambda found: found.execute("SET default_transaction_read_only = on"))
+        await pools.run(lambda found: found.execute("CREATE TABLE made (n int)"))
+    finally:
+        await pools.stop()

@@ -26,6 +26,7 @@ T = TypeVar("T")
 Connection = connection.Connection
 
 _FAILURES: Final = (psycopg.Error, PoolClosed, PoolTimeout, TooManyRequests, OSError)
+_BROKEN: Final = (psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction)
 _PAUSE: Final = 0.05
 _RETRY_DELAY: Final = 1.0
 # Plans that scan go wrong on partitions that are fresh and whose statistics say that they are empty. One plan
@@ -96,13 +97,19 @@ class Database:
         if self.office is not None:
             work = _bound(work, self.office.name, self.office.term)
         deadline = monotonic() + self._patience
+        again = False
         while True:
             try:
                 async with self._pool.connection() as found:
-                    return await work(found)
+                    done = await _on_primary(found, work(found))
+                    if again:
+                        # What was found may be of the first try, of which no replica has heard.
+                        await found.settle()
+                    return done
             except _FAILURES as error:
                 if not _worth_retrying(error) or monotonic() > deadline:
                     raise translated(error) from error
+            again = True
             await asyncio.sleep(_PAUSE)
 
     async def _connect(self) -> Connection:
@@ -118,6 +125,15 @@ def _bound(
     return bound
 
 
+async def _on_primary(found: Connection, work: Awaitable[T]) -> T:
+    try:
+        return await work
+    except errors.ReadOnlySqlTransaction:
+        # The server is no longer the primary; the pool looks for the one that is.
+        await found.close()
+        raise
+
+
 async def _configure(found: Connection) -> None:
     await found.look_after()
     await found.execute(_SETTINGS)
@@ -128,14 +144,12 @@ def _worth_retrying(error: Exception) -> bool:
     """A broken connection is: after a restart of the server each pooled connection fails once."""
     if isinstance(error, PoolTimeout | PoolClosed | TooManyRequests | errors.QueryCanceled):
         return False
-    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) or outrun(error)
+    return isinstance(error, _BROKEN) or outrun(error)
 
 
 def translated(error: Exception) -> MeshqError:
     """What a caller gets to hear."""
-    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | OSError) or not isinstance(
-        error, psycopg.Error
-    ):
+    if isinstance(error, (*_BROKEN, OSError)) or not isinstance(error, psycopg.Error):
         return Unavailable(
             "The database of attempts does not answer; retry.",
             Reason.ATTEMPTS_UNAVAILABLE,
