@@ -16,6 +16,7 @@ from meshq.contract.ids import (
     id_retention_days,
     id_time_ms,
     lowest_id,
+    make_ids_by,
     new_task_id,
     parse_task_id,
 )
@@ -97,3 +98,15 @@ def test_parse_errors_name_field_and_value(text: str) -> None:
 def test_parsing_never_fails_otherwise(text: str) -> None:
     with contextlib.suppress(InvalidRequest):
         assert str(parse_task_id(text)) == text.lower()
+
+
+def test_ids_have_the_time_of_the_clock_that_they_are_made_by() -> None:
+    times = [1_800_000_000_000, 1_799_996_400_000, 1_800_003_600_000, time.time_ns() // 1_000_000]
+    try:
+        for now in times:
+            make_ids_by(lambda now=now: now)  # type: ignore[misc]
+            made = new_task_id()
+            assert abs(id_time_ms(made) - now) < 1_000
+            assert (made.version, made.variant) == (7, uuid.RFC_4122)
+    finally:
+        make_ids_by(None)

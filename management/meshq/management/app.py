@@ -9,6 +9,7 @@ from typing import Final, Protocol, cast
 
 import grpc
 
+from meshq.contract.ids import make_ids_by
 from meshq.internal.v1 import commit_service_pb2_grpc, ledger_service_pb2_grpc
 from meshq.management.admission import Admission
 from meshq.management.bulk import Bulk
@@ -106,7 +107,9 @@ async def build(kit: Mesh, settings: ManagementSettings) -> App:
         readers=settings.ledger_readers,
     )
     await start_when_there("the ledger", database.start)
-    return Management(kit, settings, database).app()
+    management = Management(kit, settings, database)
+    make_ids_by(management.clock)
+    return management.app()
 
 
 class Management:

@@ -2,12 +2,15 @@
 
 The lowest three of an id's random bits say for how long its task is kept once it has ended, so that
 whoever has an id knows that without being told. They are below the bits that make ids ascend.
+
+A task is due from the time of its id on, so a process may say by which clock its ids are made.
 """
 
 from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Callable
 from typing import Final
 
 import uuid_utils
@@ -29,6 +32,21 @@ _LAST_BYTES: Final = [
 ]
 """The last byte of an id for each retention and each random byte."""
 
+_TIME_BYTES: Final = 6
+_APART_MS: Final = 1_000
+"""By how much the clocks of the process and of its ids may differ before they are taken for different."""
+
+
+class _Time:
+    """By which clock ids are made: milliseconds since the epoch; that of the process without one."""
+
+    now_ms: Callable[[], int] | None = None
+
+
+def make_ids_by(now_ms: Callable[[], int] | None) -> None:
+    """Let the ids of this process have the time of a clock, in milliseconds since the epoch."""
+    _Time.now_ms = now_ms
+
 
 def new_task_id(retention: int = DEFAULT_RETENTION) -> uuid.UUID:
     """A new id; ids made by one process ascend.
@@ -42,6 +60,11 @@ def new_task_id(retention: int = DEFAULT_RETENTION) -> uuid.UUID:
 def new_id_bytes(retention: int = DEFAULT_RETENTION) -> bytes:
     """The 16 bytes of a new id, for where many are made; see `new_task_id`."""
     made = uuid_utils.uuid7().bytes
+    if _Time.now_ms is not None:
+        # What makes ids never goes back with its clock, and would stay ahead for as long as that was wrong.
+        now_ms = _Time.now_ms()
+        if abs(int.from_bytes(made[:_TIME_BYTES]) - now_ms) > _APART_MS:
+            made = now_ms.to_bytes(_TIME_BYTES) + made[_TIME_BYTES:]
     return made[:-1] + _LAST_BYTES[retention][made[-1]]
 
 
