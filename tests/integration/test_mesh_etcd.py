@@ -182,6 +182,17 @@ async def test_registration_renews_its_lease(client: EtcdClient, registration: R
     assert await entry(client) == before
 
 
+async def test_registration_says_what_is_new_at_once(client: EtcdClient, registration: Registration) -> None:
+    registration.say({"leader": True})
+
+    async def said() -> bool:
+        found = await entry(client)
+        announced = found and Announcement.decode(found.key, found.value)
+        return bool(announced and announced.metadata == {**HERE.metadata, "leader": True})
+
+    await eventually(said)
+
+
 @pytest.mark.parametrize("loss", ["key", "lease"])
 async def test_registration_comes_back(client: EtcdClient, registration: Registration, loss: str) -> None:
     before = await entry(client)

@@ -37,6 +37,16 @@ def test_instances_come_in_order_and_by_component() -> None:
     assert [item.instance_id for item in directory.instances("meshq.management")] == ["a", "b"]
 
 
+def test_an_instance_says_whether_it_leads() -> None:
+    directory = filled("a", "b")
+    before = directory.sequence
+    directory.put(announcement("b", leader=True))
+    assert [item.leader for item in directory.instances()] == [False, True]
+    assert directory.sequence > before
+    directory.put(announcement("b", leader="yes"))
+    assert [item.leader for item in directory.instances()] == [False, False]
+
+
 def test_goodbye_removes_at_once() -> None:
     directory = filled("a", "b")
     directory.put(replace(announcement("a"), goodbye=True))

@@ -30,6 +30,7 @@ class Instance:
         console: Where it serves the console; empty if it does not.
         services: What it serves, by full name.
         register_time: When it registered, in seconds since the epoch.
+        leader: Whether it says that it does what one instance does for all.
         stale_until: None while it is registered; else until when it is kept, on the caller's clock.
     """
 
@@ -44,6 +45,7 @@ class Instance:
     version: str = ""
     weight: int = 1
     register_time: float = 0.0
+    leader: bool = False
     stale_until: float | None = None
 
     @property
@@ -155,6 +157,7 @@ def _instance(announcement: Announcement) -> Instance:
         version=_text(facts.get("version")),
         weight=min(max(int(_number(facts.get("weight"), 1)), 1), MAX_WEIGHT),
         register_time=_number(facts.get("register_time"), 0),
+        leader=facts.get("leader") is True,
     )
 
 

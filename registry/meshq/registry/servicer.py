@@ -110,6 +110,7 @@ def _message(item: Instance) -> pb.Instance:
         zone=item.zone,
         version=item.version,
         weight=item.weight,
+        leader=item.leader and not item.stale,
         state=pb.INSTANCE_STATE_STALE if item.stale else pb.INSTANCE_STATE_ACTIVE,
     )
     message.register_time.FromMilliseconds(int(item.register_time * 1_000))

@@ -65,6 +65,7 @@ def instances(items: Iterable[models.Instance]) -> Table:
             item.component,
             item.instance_id,
             state(item.state),
+            "yes" if item.leader else "",
             item.address,
             item.admin_address,
             item.version,
@@ -73,7 +74,17 @@ def instances(items: Iterable[models.Instance]) -> Table:
         )
         for item in items
     ]
-    columns = ["COMPONENT", "INSTANCE", "STATE", "ADDRESS", "ADMIN", "VERSION", "ZONE", "REGISTERED"]
+    columns = [
+        "COMPONENT",
+        "INSTANCE",
+        "STATE",
+        "LEADER",
+        "ADDRESS",
+        "ADMIN",
+        "VERSION",
+        "ZONE",
+        "REGISTERED",
+    ]
     return table(columns, rows, whole=("INSTANCE", "ADDRESS"))
 
 

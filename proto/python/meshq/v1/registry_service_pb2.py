@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmeshq/v1/registry_service.proto\x12\x08meshq.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"@\n\x07Service\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\x12\x11\n\tinstances\x18\x03 \x01(\x05\"\xf6\x01\n\x08Instance\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x15\n\radmin_address\x18\x04 \x01(\t\x12\x10\n\x08services\x18\x05 \x03(\t\x12\x0c\n\x04zone\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x0e\n\x06weight\x18\x08 \x01(\x05\x12&\n\x05state\x18\t \x01(\x0e\x32\x17.meshq.v1.InstanceState\x12\x31\n\rregister_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x15\n\x13ListServicesRequest\";\n\x14ListServicesResponse\x12#\n\x08services\x18\x01 \x03(\x0b\x32\x11.meshq.v1.Service\")\n\x14ListInstancesRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\">\n\x15ListInstancesResponse\x12%\n\tinstances\x18\x01 \x03(\x0b\x32\x12.meshq.v1.Instance\"*\n\x15WatchInstancesRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\"Q\n\x16WatchInstancesResponse\x12%\n\tinstances\x18\x01 \x03(\x0b\x32\x12.meshq.v1.Instance\x12\x10\n\x08sequence\x18\x02 \x01(\x03*d\n\rInstanceState\x12\x1e\n\x1aINSTANCE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15INSTANCE_STATE_ACTIVE\x10\x01\x12\x18\n\x14INSTANCE_STATE_STALE\x10\x02\x32\xdc\x02\n\x0fRegistryService\x12\x66\n\x0cListServices\x12\x1d.meshq.v1.ListServicesRequest\x1a\x1e.meshq.v1.ListServicesResponse\"\x17\x90\x02\x01\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/services\x12j\n\rListInstances\x12\x1e.meshq.v1.ListInstancesRequest\x1a\x1f.meshq.v1.ListInstancesResponse\"\x18\x90\x02\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/instances\x12u\n\x0eWatchInstances\x12\x1f.meshq.v1.WatchInstancesRequest\x1a .meshq.v1.WatchInstancesResponse\"\x1e\x90\x02\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/instances:watch0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmeshq/v1/registry_service.proto\x12\x08meshq.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"@\n\x07Service\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\x12\x11\n\tinstances\x18\x03 \x01(\x05\"\x86\x02\n\x08Instance\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x15\n\radmin_address\x18\x04 \x01(\t\x12\x10\n\x08services\x18\x05 \x03(\t\x12\x0c\n\x04zone\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x0e\n\x06weight\x18\x08 \x01(\x05\x12&\n\x05state\x18\t \x01(\x0e\x32\x17.meshq.v1.InstanceState\x12\x31\n\rregister_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06leader\x18\x0b \x01(\x08\"\x15\n\x13ListServicesRequest\";\n\x14ListServicesResponse\x12#\n\x08services\x18\x01 \x03(\x0b\x32\x11.meshq.v1.Service\")\n\x14ListInstancesRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\">\n\x15ListInstancesResponse\x12%\n\tinstances\x18\x01 \x03(\x0b\x32\x12.meshq.v1.Instance\"*\n\x15WatchInstancesRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\"Q\n\x16WatchInstancesResponse\x12%\n\tinstances\x18\x01 \x03(\x0b\x32\x12.meshq.v1.Instance\x12\x10\n\x08sequence\x18\x02 \x01(\x03*d\n\rInstanceState\x12\x1e\n\x1aINSTANCE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15INSTANCE_STATE_ACTIVE\x10\x01\x12\x18\n\x14INSTANCE_STATE_STALE\x10\x02\x32\xdc\x02\n\x0fRegistryService\x12\x66\n\x0cListServices\x12\x1d.meshq.v1.ListServicesRequest\x1a\x1e.meshq.v1.ListServicesResponse\"\x17\x90\x02\x01\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/services\x12j\n\rListInstances\x12\x1e.meshq.v1.ListInstancesRequest\x1a\x1f.meshq.v1.ListInstancesResponse\"\x18\x90\x02\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/instances\x12u\n\x0eWatchInstances\x12\x1f.meshq.v1.WatchInstancesRequest\x1a .meshq.v1.WatchInstancesResponse\"\x1e\x90\x02\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/instances:watch0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,24 +39,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTRYSERVICE'].methods_by_name['ListInstances']._serialized_options = b'\220\002\001\202\323\344\223\002\017\022\r/v1/instances'
   _globals['_REGISTRYSERVICE'].methods_by_name['WatchInstances']._loaded_options = None
   _globals['_REGISTRYSERVICE'].methods_by_name['WatchInstances']._serialized_options = b'\220\002\001\202\323\344\223\002\025\022\023/v1/instances:watch'
-  _globals['_INSTANCESTATE']._serialized_start=741
-  _globals['_INSTANCESTATE']._serialized_end=841
+  _globals['_INSTANCESTATE']._serialized_start=757
+  _globals['_INSTANCESTATE']._serialized_end=857
   _globals['_SERVICE']._serialized_start=108
   _globals['_SERVICE']._serialized_end=172
   _globals['_INSTANCE']._serialized_start=175
-  _globals['_INSTANCE']._serialized_end=421
-  _globals['_LISTSERVICESREQUEST']._serialized_start=423
-  _globals['_LISTSERVICESREQUEST']._serialized_end=444
-  _globals['_LISTSERVICESRESPONSE']._serialized_start=446
-  _globals['_LISTSERVICESRESPONSE']._serialized_end=505
-  _globals['_LISTINSTANCESREQUEST']._serialized_start=507
-  _globals['_LISTINSTANCESREQUEST']._serialized_end=548
-  _globals['_LISTINSTANCESRESPONSE']._serialized_start=550
-  _globals['_LISTINSTANCESRESPONSE']._serialized_end=612
-  _globals['_WATCHINSTANCESREQUEST']._serialized_start=614
-  _globals['_WATCHINSTANCESREQUEST']._serialized_end=656
-  _globals['_WATCHINSTANCESRESPONSE']._serialized_start=658
-  _globals['_WATCHINSTANCESRESPONSE']._serialized_end=739
-  _globals['_REGISTRYSERVICE']._serialized_start=844
-  _globals['_REGISTRYSERVICE']._serialized_end=1192
+  _globals['_INSTANCE']._serialized_end=437
+  _globals['_LISTSERVICESREQUEST']._serialized_start=439
+  _globals['_LISTSERVICESREQUEST']._serialized_end=460
+  _globals['_LISTSERVICESRESPONSE']._serialized_start=462
+  _globals['_LISTSERVICESRESPONSE']._serialized_end=521
+  _globals['_LISTINSTANCESREQUEST']._serialized_start=523
+  _globals['_LISTINSTANCESREQUEST']._serialized_end=564
+  _globals['_LISTINSTANCESRESPONSE']._serialized_start=566
+  _globals['_LISTINSTANCESRESPONSE']._serialized_end=628
+  _globals['_WATCHINSTANCESREQUEST']._serialized_start=630
+  _globals['_WATCHINSTANCESREQUEST']._serialized_end=672
+  _globals['_WATCHINSTANCESRESPONSE']._serialized_start=674
+  _globals['_WATCHINSTANCESRESPONSE']._serialized_end=755
+  _globals['_REGISTRYSERVICE']._serialized_start=860
+  _globals['_REGISTRYSERVICE']._serialized_end=1208
 # @@protoc_insertion_point(module_scope)

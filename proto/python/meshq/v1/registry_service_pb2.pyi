@@ -90,6 +90,7 @@ class Instance(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     REGISTER_TIME_FIELD_NUMBER: _builtins.int
+    LEADER_FIELD_NUMBER: _builtins.int
     component: _builtins.str
     """The component: `meshq.registry`, `meshq.management`, `meshq.execution` or `meshq.gateway`."""
     instance_id: _builtins.str
@@ -106,6 +107,8 @@ class Instance(_message.Message):
     """Its share of the traffic relative to the others."""
     state: Global___InstanceState.ValueType
     """Whether it takes traffic."""
+    leader: _builtins.bool
+    """Whether it does what one instance of its component does for all, as far as it has told etcd."""
     @_builtins.property
     def services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The gRPC services that it serves."""
@@ -127,10 +130,11 @@ class Instance(_message.Message):
         weight: _builtins.int = ...,
         state: Global___InstanceState.ValueType = ...,
         register_time: _timestamp_pb2.Timestamp | None = ...,
+        leader: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["register_time", b"register_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "admin_address", b"admin_address", "component", b"component", "instance_id", b"instance_id", "register_time", b"register_time", "services", b"services", "state", b"state", "version", b"version", "weight", b"weight", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "admin_address", b"admin_address", "component", b"component", "instance_id", b"instance_id", "leader", b"leader", "register_time", b"register_time", "services", b"services", "state", b"state", "version", b"version", "weight", b"weight", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -76,4 +76,5 @@ def _instance(message: registry_service_pb2.Instance) -> models.Instance:
         weight=message.weight,
         state=enum_value(message, "state", models.InstanceState),
         register_time=time_of(message, "register_time"),
+        leader=message.leader,
     )

@@ -52,7 +52,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """One process of the mesh."""
+    """One process of the mesh; a leader does what one instance of its component does for all."""
 
     component: str
     instance_id: str
@@ -64,6 +64,7 @@ class Instance:
     weight: int = 1
     state: InstanceState = InstanceState.UNSPECIFIED
     register_time: dt.datetime | None = None
+    leader: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
