@@ -22,6 +22,7 @@ from meshq.client.retries import Attempts, CallRetries, is_resumable, never
 from meshq.client.watching import TaskWatch
 from meshq.contract.errors import (
     Aborted,
+    CallCancelled,
     DeadlineExceeded,
     InternalError,
     InvalidRequest,
@@ -83,6 +84,11 @@ class TestRetries:
     def test_unsafe_calls_are_not_repeated(self) -> None:
         with pytest.raises(Unavailable):
             attempts(mends=never)[0].delay_after(Unavailable("down"))
+
+    def test_what_a_stopping_server_cancels_is_repeated_where_that_is_safe(self) -> None:
+        assert attempts()[0].delay_after(CallCancelled("stopped")) > 0
+        with pytest.raises(CallCancelled):
+            attempts(mends=never)[0].delay_after(CallCancelled("stopped"))
 
     def test_streams_resume_and_begin_anew_with_each_success(self) -> None:
         tries, clock = attempts(1.0, mends=is_resumable)

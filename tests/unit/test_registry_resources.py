@@ -101,7 +101,7 @@ def test_only_what_is_safe_is_retried() -> None:
     routes = mesh(snapshot([]))
     for path in (f"/{TASKS}/GetTask", f"/{TASKS}/CancelTask", f"/{LEDGER}/ReportAttempts"):
         policy = chosen(routes, path).route.retry_policy
-        assert policy.retry_on == "unavailable"
+        assert policy.retry_on == "unavailable,cancelled"
         assert policy.num_retries.value == 4
     for name in ("CreateTask", "DeleteTask", "RunTask"):
         assert not chosen(routes, f"/{TASKS}/{name}").route.HasField("retry_policy")
@@ -185,7 +185,7 @@ def test_edge_repeats_creations_only_under_its_own_request_id() -> None:
     routes = edge_host(snapshot([GATEWAY])).routes
     own = chosen(routes, f"/{TASKS}/CreateTask", {"x-meshq-edge": "1"}).route.retry_policy
     other = chosen(routes, f"/{TASKS}/CreateTask").route.retry_policy
-    assert "unavailable" in own.retry_on
+    assert "unavailable,cancelled" in own.retry_on
     assert "unavailable" not in other.retry_on
     assert "connect-failure" in other.retry_on
     delete = chosen(routes, f"/{TASKS}/DeleteTask", {"x-meshq-edge": "1"}).route.retry_policy

@@ -7,7 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from meshq.contract.errors import Aborted, DeadlineExceeded, MeshqError, Overloaded, Unavailable
+from meshq.contract.errors import (
+    Aborted,
+    CallCancelled,
+    DeadlineExceeded,
+    MeshqError,
+    Overloaded,
+    Unavailable,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +98,13 @@ class Attempts:
 
 
 def is_transient(error: MeshqError) -> bool:
-    """Whether repeating the call may mend it: UNAVAILABLE, or RESOURCE_EXHAUSTED with a delay."""
-    return isinstance(error, Unavailable) or (isinstance(error, Overloaded) and error.retry_delay is not None)
+    """Whether repeating the call may mend it: UNAVAILABLE, RESOURCE_EXHAUSTED with a delay, or CANCELLED.
+
+    Who cancels a call of its own gets no answer to it: CANCELLED comes from a server that stops.
+    """
+    if isinstance(error, Overloaded):
+        return error.retry_delay is not None
+    return isinstance(error, (Unavailable, CallCancelled))
 
 
 def is_resumable(error: MeshqError) -> bool:

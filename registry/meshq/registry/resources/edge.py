@@ -40,7 +40,8 @@ _CORS_SECONDS: Final = "7200"
 
 # A call that no instance has begun with can always be sent to another one.
 _UNSENT: Final = "connect-failure,refused-stream,reset-before-request"
-_REPEATABLE: Final = _UNSENT + ",reset,unavailable"
+_REPEATABLE: Final = _UNSENT + ",reset,unavailable,cancelled"
+"""A server that stops cancels what has arrived and has not begun."""
 _ANOTHER_HOST: Final = "envoy.retry_host_predicates.previous_hosts"
 _OTHER_HOST_TRIES: Final = 3
 

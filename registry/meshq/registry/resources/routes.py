@@ -25,7 +25,7 @@ from meshq.registry.resources.names import MESH, streams_of
 Route: TypeAlias = route_components_pb2.Route
 RouteAction: TypeAlias = route_components_pb2.RouteAction
 
-_RETRY_ON: Final = "unavailable"
+_RETRY_ON: Final = "unavailable,cancelled"
 Shares = Sequence[tuple[str, int]]
 
 
