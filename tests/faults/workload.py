@@ -84,7 +84,7 @@ KINDS: Mapping[str, Kind] = {
     "crunched": Kind(2, "crunch", options=_DURABLE, prompt=False),
     # Only sent by faults that want somebody in mid-task.
     "long": Kind(0, "linger", options=_DURABLE, payload={"seconds": LONG}, bulk=False),
-    "long-crunched": Kind(0, "crunch", options=_DURABLE, payload={"seconds": LONG}, bulk=False),
+    "long-crunched": Kind(0, "crunch", options=_DURABLE, payload={"seconds": LONG}, prompt=False, bulk=False),
     "killer": Kind(
         0, "kill", POISONED, options=_DURABLE, ends=frozenset({TaskState.FAILED}), prompt=False, bulk=False
     ),

@@ -13,12 +13,13 @@ from faults.stage import executions_of
 from faults.table import Fault, Scene, add
 
 WITHIN = 60.0
-SEVERAL = 12
+SEVERAL = {"long": 12, "long-crunched": 4}
+"""Enough for each worker to get some; each has one process for what is crunched."""
 
 
 async def running(scene: Scene, kind: str, chosen: Callable[[Execution], bool]) -> list[Execution]:
     """Send some long tasks of a kind, and wait until some that are chosen run."""
-    serials = {scene.load.send(kind) for _ in range(SEVERAL)}
+    serials = {scene.load.send(kind) for _ in range(SEVERAL[kind])}
     path = executions_of(scene.system.data)
     offset = path.stat().st_size
     async with asyncio.timeout(WITHIN):
