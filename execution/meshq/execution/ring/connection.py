@@ -127,14 +127,16 @@ async def open_connection(address: str, name: str, password: str | None = None) 
             loop = asyncio.get_running_loop()
             _, connection = await loop.create_connection(Connection, server.host, server.port)
     except (OSError, TimeoutError) as error:
-        raise ShardUnavailable(f"cannot connect to {address}: {error or 'it does not answer'}") from error
+        raise ShardUnavailable(
+            f"cannot connect to {address}: {str(error) or 'it does not answer'}"
+        ) from error
     authentication = ("AUTH", "default", password) if password else ()
     try:
         async with asyncio.timeout(_CONNECT_SECONDS):
             await connection.call("HELLO", 3, *authentication, "SETNAME", name)
     except (ShardError, TimeoutError) as error:
         connection.close()
-        raise ShardUnavailable(f"{address} refuses: {error or 'it does not answer'}") from error
+        raise ShardUnavailable(f"{address} refuses: {str(error) or 'it does not answer'}") from error
     except BaseException:
         connection.close()
         raise

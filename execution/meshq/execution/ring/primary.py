@@ -15,7 +15,9 @@ from meshq.execution.ring.address import Server, Watched, parse_address
 from meshq.execution.ring.connection import Connection, open_connection
 from meshq.execution.ring.errors import ShardError, ShardUnavailable
 
-_ANSWER_SECONDS: Final = 1.0
+_ALL_SECONDS: Final = 1.0
+_MOST_SECONDS: Final = 4.0
+"""All are waited for as long as the first says, and that much longer where most are silent by then."""
 _ASK_AGAIN_SECONDS: Final = 5.0
 _SWITCH: Final = "+switch-master"
 
@@ -102,30 +104,47 @@ class _Followed:
             self._drop(sentinel)
 
     async def _latest(self) -> _Answer:
-        sentinels = self._watched.sentinels
-        asked = await asyncio.gather(*map(self._ask, sentinels), return_exceptions=True)
+        asked = await self._ask_all()
         heard = [answer for answer in asked if isinstance(answer, _Answer)]
-        silent = [str(answer) for answer in asked if isinstance(answer, ShardError)]
         name = self._watched.name
         if not heard:
-            raise ShardUnavailable(f"no Sentinel says where {name} is: {'; '.join(silent)}")
+            complaints = "; ".join(str(answer) for answer in asked)
+            raise ShardUnavailable(f"no Sentinel says where {name} is: {complaints}")
         latest = max(heard, key=lambda answer: answer.epoch)
-        if latest.epoch < self._found.epoch and len(heard) * 2 <= len(sentinels):
+        if latest.epoch < self._found.epoch and len(heard) * 2 <= len(asked):
             raise ShardUnavailable(f"the Sentinels that answer know only of an earlier primary of {name}")
         return latest
 
-    async def _ask(self, sentinel: Server) -> _Answer:
+    async def _ask_all(self) -> list[_Answer | str]:
+        """What each Sentinel says, or why it says nothing."""
+        sentinels = self._watched.sentinels
+        asking = [asyncio.ensure_future(self._ask(sentinel)) for sentinel in sentinels]
+        answers: list[_Answer | str] = []
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                link = await self._link(sentinel)
-                return _answer(await link.call("SENTINEL", "MASTER", self._watched.name))
-        except TimeoutError:
+            for seconds in (_ALL_SECONDS, _MOST_SECONDS):
+                await asyncio.wait(asking, timeout=seconds)
+                answers = [
+                    task.result() if task.done() else f"{sentinel} does not answer"
+                    for sentinel, task in zip(sentinels, asking, strict=True)
+                ]
+                if sum(isinstance(answer, _Answer) for answer in answers) * 2 > len(answers):
+                    break
+        finally:
+            for task in asking:
+                task.cancel()
+        return answers
+
+    async def _ask(self, sentinel: Server) -> _Answer | str:
+        try:
+            link = await self._link(sentinel)
+            return _answer(await link.call("SENTINEL", "MASTER", self._watched.name))
+        except asyncio.CancelledError:
             self._drop(sentinel)
-            raise ShardUnavailable(f"{sentinel} does not answer") from None
-        except ShardUnavailable:
             raise
+        except ShardUnavailable as error:
+            return str(error)
         except (ShardError, KeyError, ValueError) as error:
-            raise ShardUnavailable(f"{sentinel} says {error}") from error
+            return f"{sentinel} says {error}"
 
     async def _link(self, sentinel: Server) -> Connection:
         known = self._links.get(sentinel)
