@@ -73,7 +73,8 @@ async def test_a_shard_is_added_and_gets_its_part(database: str, shards: dict[st
         added = await first.ring.AddShard(pb.AddShardRequest(shard=asked))
         assert added.share == pytest.approx(1 / 3, rel=0.05)
         # It can take its part at once, also where nobody has heard of the version.
-        early = await system.dispatcher(first).many(30)
+        dispatcher = system.dispatcher(first)
+        early = await dispatcher.many(30)
         assert second.execution.shards.ring.version == 1
         early += await system.dispatcher(second).many(30)
         assert second.execution.shards.ring.version == 2
@@ -90,6 +91,11 @@ async def test_a_shard_is_added_and_gets_its_part(database: str, shards: dict[st
         assert figures.state == pb.SHARD_STATE_ACTIVE
         assert figures.primary_address == shards["shard-3"]
         assert len(await polled(first, 10, max_tasks=100)) == len(early)
+        # Nothing can be missing on a new shard, so that nothing is compared.
+        compares = dispatcher.compares
+        await wait_until(lambda: all(shard.state.name == "OPEN" for shard in first.execution.shards.all()))
+        await dispatcher.many(1)
+        assert dispatcher.compares == compares
 
 
 async def test_who_has_not_heard_of_a_version_leases_all_the_same(

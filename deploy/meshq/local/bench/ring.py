@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from meshq.client import Client, Ring
+from meshq.client import Client
 from meshq.contract.errors import PreconditionFailed
 from meshq.local.bench.stage import (
     FRAME,
@@ -111,26 +111,24 @@ async def _steady(name: str) -> Phase:
 
 
 async def _added(client: Client, address: str) -> Phase:
-    before = await client.shards()
     begin = time.time()
-    await client.add_shard(NEW, address)
-    after = await client.shards()
+    added = await client.add_shard(NEW, address)
     await asyncio.sleep(SECONDS)
-    return Phase("3 to 4 shards", begin, time.time(), _moved(before, after))
+    # All that moved went to the new one.
+    return Phase("3 to 4 shards", begin, time.time(), added.share)
 
 
 async def _removed(client: Client) -> Phase:
-    before = await client.shards()
+    moved = next(shard.share for shard in (await client.shards()).shards if shard.shard == NEW)
     begin = time.time()
     drained = await client.drain_shard(NEW)
-    after = await client.shards()
     async with asyncio.timeout(REMOVED_WITHIN):
         while not await _is_removed(client):  # noqa: ASYNC110 - it asks a server
             await asyncio.sleep(_PAUSE)
     gone = time.time()
     await asyncio.sleep(max(0.0, begin + SECONDS - gone))
     name = f"4 to 3 shards, removed after {gone - begin:.1f} s"
-    return Phase(name, begin, time.time(), _moved(before, after), drained.tasks_to_move)
+    return Phase(name, begin, time.time(), moved, drained.tasks_to_move)
 
 
 async def _is_removed(client: Client) -> bool:
@@ -139,12 +137,6 @@ async def _is_removed(client: Client) -> bool:
     except PreconditionFailed:
         return False
     return True
-
-
-def _moved(before: Ring, after: Ring) -> float:
-    """The part of the keys that got another shard: what the shards have gained together."""
-    had = {shard.shard: shard.share for shard in before.shards}
-    return sum(max(0.0, shard.share - had.get(shard.shard, 0.0)) for shard in after.shards)
 
 
 async def _outcome(client: Client, ids: list[str], phases: Sequence[Phase]) -> Outcome:

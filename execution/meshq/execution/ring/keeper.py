@@ -102,6 +102,9 @@ class Keeper:
         doorbell: Gets the shard's news.
         around: The rest of the instance.
         passwords: Of the server, and of who knows where it is.
+
+    Attributes:
+        added: Set where the shard has just come into the ring, so that nothing can be missing there.
     """
 
     def __init__(
@@ -114,6 +117,7 @@ class Keeper:
         self._passwords = passwords
         self._primary: Primary | None = None
         self._connection: Connection | None = None
+        self.added = False
         self._compare_due = False
         self._complaint = ""
         self._repeater = Repeater(f"shard {shard.name}", self.run_once, _LOOK_SECONDS)
@@ -247,7 +251,8 @@ class Keeper:
             if recovering:
                 held += await self._around.others(shard.name)
             await self._adopt(aside, held)
-        self._compare_due = self._compare_due or recovering or shard.epoch not in {0, epoch}
+        missing = shard.epoch not in {0, epoch} or (recovering and not self.added)
+        self._compare_due, self.added = self._compare_due or missing, False
         shard.attach(connection, epoch)
         connection.send("SUBSCRIBE", keys.bell(self._instance_id))
         self._doorbell.ring_all(shard.name)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Final, Protocol
 
+from meshq.contract.errors import MeshqError
 from meshq.execution.ring.errors import ShardError, ShardUnavailable
 from meshq.execution.ring.hashring import Ring, RingShard
 from meshq.execution.ring.servers import Servers
@@ -97,6 +98,12 @@ class Outages:
 
     async def run_once(self) -> None:
         """Look at all shards once."""
+        try:
+            await self._look()
+        except MeshqError as error:
+            _log.info("the ring stays as it is", reason=error.message)
+
+    async def _look(self) -> None:
         unusable = [shard.name for shard in self._shards.all() if not shard.usable]
         await self._say(unusable)
         for name in unusable:

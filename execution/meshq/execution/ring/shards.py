@@ -79,7 +79,7 @@ class Shards:
         for member in wanted:
             await self._keep(member, ring.version)
         _log.info("ring in use", version=ring.version, shards=[member.name for member in wanted])
-        self._lose(left)
+        self._lose(ring, left)
         self.on_change()
 
     async def start(self) -> None:
@@ -115,6 +115,7 @@ class Shards:
         ring.build()
         for member in added:
             await self._keep(member, ring.version)
+            self._keepers[member.name].added = self.ring.version > 0
         if added and self.ring.version:
             attached = [self._keepers[member.name].shard.attached.wait() for member in added]
             with suppress(TimeoutError):
@@ -141,15 +142,16 @@ class Shards:
         shard.catch_up = self.catch_up
         return Keeper(shard, self._instance_id, self._doorbell, self._around, self._passwords)
 
-    def _lose(self, names: Collection[str]) -> None:
-        """Shards have left: what sessions hold there is lost, and what waited is to be dispatched again."""
-        if not names or self._around is None:
+    def _lose(self, ring: Ring, names: Collection[str]) -> None:
+        """Shards have left: what sessions hold there is lost, and what waited is to be found missing."""
+        if self._around is None:
             return
-        holders = self._around.holders
         for name in names:
-            for held in holders.held_on(name):
-                holders.lost(held.session, held.lease)
-        self._around.compare()
+            for held in self._around.holders.held_on(name):
+                self._around.holders.lost(held.session, held.lease)
+        # Those that are not even out were empty.
+        if any(ring.member(name) for name in names):
+            self._around.compare()
 
     async def _let_go(self, name: str) -> None:
         await self._keepers.pop(name).stop()
