@@ -14,6 +14,7 @@ from faults.table import HEALED
 from faults.workload import Kind
 
 BEGAN, OVER = "the fault begins", "the fault is over"
+MEASURED = "measured:"
 _HEADINGS = (
     ("fault", "name"),
     ("accepted", "accepted"),
@@ -51,6 +52,7 @@ class Line:
         recovery: From the end of the fault to the end of the last task that was accepted by then.
         kept: Whether all promises were kept.
         problems: Those that were not.
+        notes: What else was measured: the marks of the run that begin with "measured".
     """
 
     name: str
@@ -68,6 +70,7 @@ class Line:
     recovery: float
     kept: bool
     problems: str
+    notes: tuple[str, ...] = ()
 
 
 def line(
@@ -94,6 +97,7 @@ def line(
         recovery=round(max([0.0, *(end - healed for begin, end in spans if begin <= healed)]), 1),
         kept=verdict.kept,
         problems="" if verdict.kept else str(verdict),
+        notes=tuple(mark.what for mark in history.of(Mark) if mark.what.startswith(MEASURED)),
     )
 
 
@@ -110,7 +114,8 @@ def printed(lines: Sequence[Line]) -> str:
     widths = [max(len(row[column]) for row in cells) for column in range(len(_HEADINGS))]
     rows = ["  ".join(_padded(row, widths)).rstrip() for row in cells]
     broken = [f"\n{one.name} (seed {one.seed}):\n{one.problems}" for one in lines if not one.kept]
-    return "\n".join([*rows, *broken])
+    notes = [f"\n{one.name}: {note.removeprefix(MEASURED).strip()}" for one in lines for note in one.notes]
+    return "\n".join([*rows, *notes, *broken])
 
 
 def write(lines: Sequence[Line], path: Path) -> None:
