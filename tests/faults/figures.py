@@ -1,4 +1,4 @@
-"""Puts what was measured into a page: `python -m faults.figures docs/reliability.md .meshq/faults/report.json`.
+"""Puts what was measured into a page: `python -m faults.figures PAGE REPORT`, both of them files.
 
 The last column of a row says what came out of the fault that the column before names, if it names one.
 """
