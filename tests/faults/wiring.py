@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 import psutil
@@ -29,10 +29,13 @@ class Wired(Setup):
 
     Attributes:
         links: The links of the system that runs, by the name of the process that they lead to.
+        running: That system.
+        callers: Who has which port, as found since trouble was made last: looking takes a while.
     """
 
     links: dict[str, Link] = field(default_factory=dict, compare=False)
     running: list[System] = field(default_factory=list, compare=False)
+    callers: dict[int, str] = field(default_factory=dict, compare=False)
 
     def shape(self, plan: SystemPlan) -> SystemPlan:
         """Lead everything through links."""
@@ -70,6 +73,7 @@ class Wired(Setup):
 
     def impose(self, trouble: Trouble, servers: Collection[str]) -> None:
         """Have trouble on the way to some servers."""
+        self.callers.clear()
         for name in servers:
             self.links[name].impose(trouble)
 
@@ -86,11 +90,10 @@ class Wired(Setup):
 
     def _caller(self, port: int) -> str:
         """The process that has a connection with this port of its own; empty for the test itself."""
-        for system in self.running:
-            for name, process in system.processes.items():
-                if process.pid is not None and port in _ports(process.pid):
-                    return name
-        return ""
+        if port not in self.callers:
+            for system in self.running:
+                self.callers.update(_callers(system))
+        return self.callers.setdefault(port, "")
 
 
 def _led(environment: Mapping[str, str], ways: Mapping[str, str]) -> dict[str, str]:
@@ -102,11 +105,15 @@ def _led(environment: Mapping[str, str], ways: Mapping[str, str]) -> dict[str, s
     }
 
 
-def _ports(pid: int) -> set[int]:
-    """The ports of the connections that a process and its children have made."""
-    try:
-        process = psutil.Process(pid)
-        family = [process, *process.children(recursive=True)]
-        return {one.laddr.port for member in family for one in member.net_connections("tcp") if one.raddr}
-    except psutil.Error:
-        return set()
+def _callers(system: System) -> dict[int, str]:
+    """Who has which port, of the processes of a system and of those that they have started."""
+    names = {process.pid: name for name, process in system.processes.items() if process.pid is not None}
+    for process in psutil.process_iter(["ppid"]):  # in the order of their ids: parents come first
+        if process.info["ppid"] in names:
+            names.setdefault(process.pid, names[process.info["ppid"]])
+    found: dict[int, str] = {}
+    for pid, name in names.items():
+        with suppress(psutil.Error):
+            connections = psutil.Process(pid).net_connections("tcp")
+            found.update((one.laddr.port, name) for one in connections if one.raddr)
+    return found
