@@ -12,7 +12,7 @@ from faults.evidence import Execution, read_executions
 from faults.stage import executions_of
 from faults.table import Fault, Scene, add
 
-WITHIN = 60.0
+WITHIN, AGAIN = 60.0, 5.0
 SEVERAL = {"long": 12, "long-crunched": 4}
 """Enough for each worker to get some; each has one process for what is crunched."""
 
@@ -20,6 +20,7 @@ SEVERAL = {"long": 12, "long-crunched": 4}
 async def running(scene: Scene, kind: str, chosen: Callable[[Execution], bool]) -> list[Execution]:
     """Send some long tasks of a kind, and wait until some that are chosen run."""
     serials = {scene.load.send(kind) for _ in range(SEVERAL[kind])}
+    sent = asyncio.get_running_loop().time()
     path = executions_of(scene.system.data)
     offset = path.stat().st_size
     async with asyncio.timeout(WITHIN):
@@ -28,6 +29,9 @@ async def running(scene: Scene, kind: str, chosen: Callable[[Execution], bool]) 
             begun = read_executions(path, offset)
             if found := [one for one in begun if one.end is None and one.task_id in ids and chosen(one)]:
                 return found
+            if asyncio.get_running_loop().time() - sent > AGAIN:  # all went to the other worker
+                serials |= {scene.load.send(kind) for _ in range(SEVERAL[kind])}
+                sent = asyncio.get_running_loop().time()
             await asyncio.sleep(0.02)
 
 
@@ -46,6 +50,7 @@ def pids(processes: Iterable[psutil.Process]) -> set[int]:
 
 async def kill_in_mid_task(scene: Scene) -> None:
     """The worker goes with everything that it has started, and comes back under another name."""
+    await scene.system.wait_ready()
     members = family(scene, "worker-2")
     await running(scene, "long", lambda one: one.pid in pids(members))
     scene.history.mark("tasks run there")
@@ -54,6 +59,7 @@ async def kill_in_mid_task(scene: Scene) -> None:
 
 async def kill_the_handler(scene: Scene) -> None:
     """The process that runs one handler dies, the worker lives."""
+    await scene.system.wait_ready()
     members = family(scene, "worker-1")
     found = await running(scene, "long-crunched", lambda one: one.pid in pids(members))
     os.kill(found[0].pid, signal.SIGKILL)
@@ -61,6 +67,7 @@ async def kill_the_handler(scene: Scene) -> None:
 
 async def kill_the_session(scene: Scene) -> None:
     """The process that keeps the session dies in the midst of tasks, the handlers go on."""
+    await scene.system.wait_ready()
     members = family(scene, "worker-1")
     await running(scene, "long", lambda one: one.pid in pids(members))
     sessions = [one for one in members if "meshq.worker.session" in one.cmdline()]
