@@ -65,7 +65,7 @@ class Fault:
         rate: Tasks per second, as a multiple of the usual rate.
         calls_fail: Whether calls may fail in spite of the client's retries.
         exempt: Promises of the checker (its words, such as "limit") that documentation exempts; rather none.
-        short: Whether it belongs to the short form.
+        often: Whether it is one of the few that are played for every change.
         alone: Whether it leaves a system that others should not be played in.
         settle: Seconds in which everything has to have ended when the load is over.
         least_accepted: Tasks that must have been accepted.
@@ -80,7 +80,7 @@ class Fault:
     rate: float = 1.0
     calls_fail: bool = False
     exempt: frozenset[str] = frozenset()
-    short: bool = True
+    often: bool = False
     alone: bool = False
     settle: float = 180.0
     least_accepted: int = 0

@@ -8,7 +8,7 @@ from faults import cases, report
 from faults.play import play
 from faults.systems import Systems
 from faults.table import Fault
-from faults.workload import SHORT
+from faults.workload import FEW
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="session")]
 
@@ -17,8 +17,8 @@ REPORT = FOLDER / "report.json"
 
 
 def wanted() -> list[Fault]:
-    """All faults, those with equal setups side by side, because they share a system in the short form."""
-    faults = [fault for fault in cases.load().values() if fault.short or not SHORT]
+    """The faults to play. Those with equal setups come together: they share a system in the short form."""
+    faults = [fault for fault in cases.load().values() if fault.often or not FEW]
     setups = [fault.setup for fault in faults]
     return sorted(faults, key=lambda fault: (setups.index(fault.setup), fault.alone))
 

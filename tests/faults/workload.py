@@ -16,7 +16,10 @@ from faults.history import Answered, CallFailed, CancelAsked, History, Seen, Sen
 from meshq.client import Client, RetryPolicy, TaskSpec, TaskState
 from meshq.contract.errors import MeshqError, Reason
 
-SHORT = os.environ.get("MESHQ_FAULTS_SHORT", "") not in {"", "0"}
+_FORM = os.environ.get("MESHQ_FAULTS_SHORT", "")
+SHORT = _FORM not in {"", "0"}
+FEW = SHORT and _FORM != "all"
+"""Whether to play only those faults that are played for every change."""
 TASKS = int(os.environ.get("MESHQ_FAULT_TASKS", "400" if SHORT else "3000"))
 RATE = float(os.environ.get("MESHQ_FAULT_RATE", "400"))
 CALL_TIMEOUT = 180.0

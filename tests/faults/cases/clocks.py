@@ -41,6 +41,7 @@ if COMPILER is not None:
     for _name in ("management-1", "execution-1", "shard-1"):
         # What waits on a shard for its time has only the shard's clock.
         _early = frozenset({"too early"}) if _name == "shard-1" else frozenset[str]()
-        add(Fault(f"clock-ahead-{_name}", Jump(_HOUR, (_name,)), CLOCKS, exempt=_early))
+        _often = _name == "management-1"
+        add(Fault(f"clock-ahead-{_name}", Jump(_HOUR, (_name,)), CLOCKS, exempt=_early, often=_often))
         add(Fault(f"clock-back-{_name}", Jump(-_HOUR, (_name,)), CLOCKS))
     add(Fault("clock-ahead-all-shards", Jump(_HOUR, SHARDS), CLOCKS, exempt=frozenset({"too early"})))

@@ -99,8 +99,8 @@ async def kill_one_of_two(scene: Scene) -> None:
     await scene.system.start_process("registry")
 
 
-add(Fault("restart-etcd", restart_etcd, short=False))
-add(Fault("empty-etcd", empty_etcd))
-add(Fault("etcd-away", etcd_away, short=False))
-add(Fault("registries-away", registries_away, TwoRegistries(), short=False))
-add(Fault("kill-one-registry-of-two", kill_one_of_two, TwoRegistries(), short=False))
+add(Fault("restart-etcd", restart_etcd))
+add(Fault("empty-etcd", empty_etcd, often=True))
+add(Fault("etcd-away", etcd_away))
+add(Fault("registries-away", registries_away, TwoRegistries()))
+add(Fault("kill-one-registry-of-two", kill_one_of_two, TwoRegistries()))

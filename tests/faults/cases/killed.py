@@ -7,7 +7,7 @@ from faults.table import Act, Fault, Scene, add
 
 COMPONENTS = ("management-1", "execution-1", "worker-1", "worker-2", "registry", "gateway")
 SERVERS = ("shard-1", "etcd", "postgres")
-SHORT = frozenset({"management-1", "execution-1", "registry", "gateway", "shard-1", "postgres"})
+OFTEN = frozenset({"management-1", "execution-1", "registry", "gateway", "shard-1", "postgres"})
 LOOPS = ("management-1", "execution-1", "gateway", "worker-1")
 ROUNDS, SHORT_ROUNDS = 6, 3
 
@@ -50,9 +50,9 @@ async def wipe_shard(scene: Scene) -> None:
 
 
 for _name in (*COMPONENTS, *SERVERS):
-    add(Fault(f"kill-{_name}", kill(_name), short=_name in SHORT))
+    add(Fault(f"kill-{_name}", kill(_name), often=_name in OFTEN))
 for _name in COMPONENTS[:-3] + COMPONENTS[-2:]:
-    add(Fault(f"terminate-{_name}", terminate(_name), short=False))
+    add(Fault(f"terminate-{_name}", terminate(_name)))
 for _name in LOOPS:
-    add(Fault(f"crash-loop-{_name}", crash_loop(_name), short=False))
-add(Fault("wipe-shard", wipe_shard))
+    add(Fault(f"crash-loop-{_name}", crash_loop(_name)))
+add(Fault("wipe-shard", wipe_shard, often=True))

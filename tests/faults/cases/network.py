@@ -41,8 +41,8 @@ class Break:
         scene.heal()
 
 
-def _add(name: str, act: Break, *, short: bool = False, calls_fail: bool = False) -> None:
-    add(Fault(f"net-{name}", act, WIRED, short=short, calls_fail=calls_fail))
+def _add(name: str, act: Break, *, often: bool = False, calls_fail: bool = False) -> None:
+    add(Fault(f"net-{name}", act, WIRED, often=often, calls_fail=calls_fail))
 
 
 def _between(caller: str, server: str) -> None:
@@ -52,11 +52,11 @@ def _between(caller: str, server: str) -> None:
 
 
 for _server in (*STORES, *COMPONENTS, EDGE, "registry"):
-    _add(f"cut-{_server}", Break(CUT, (_server,), 10.0, 2.0), short=_server == "postgres")
-    _add(f"half-open-{_server}", Break(HALF_OPEN, (_server,)), short=_server == "execution-1")
+    _add(f"cut-{_server}", Break(CUT, (_server,), 10.0, 2.0))
+    _add(f"half-open-{_server}", Break(HALF_OPEN, (_server,)), often=_server == "execution-1")
 for _server in (*STORES, *COMPONENTS):
     _add(f"silent-{_server}", Break(SILENT, (_server,)))
-    _add(f"slow-{_server}", Break(SLOW, (_server,), 15.0, 3.0), short=_server == "shard-1")
+    _add(f"slow-{_server}", Break(SLOW, (_server,), 15.0, 3.0))
     _add(f"one-way-to-{_server}", Break(ONE_WAY_THERE, (_server,)))
     _add(f"one-way-from-{_server}", Break(ONE_WAY_BACK, (_server,)))
 for _pair in (

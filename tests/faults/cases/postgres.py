@@ -192,7 +192,7 @@ async def fail_over(scene: Scene) -> None:
 
 
 add(Fault("postgres-restart", restart))
-add(Fault("postgres-connections-ended", end_connections))
-add(Fault("postgres-unreachable", Break(HALF_OPEN, (POSTGRES,), 30.0, 4.0), WIRED, short=False))
-add(Fault("postgres-disk-full", fill_disk, SMALL_DISK, alone=True, short=False))
-add(Fault("postgres-failover", fail_over, Replicated(), alone=True))
+add(Fault("postgres-connections-ended", end_connections, often=True))
+add(Fault("postgres-unreachable", Break(HALF_OPEN, (POSTGRES,), 30.0, 4.0), WIRED))
+add(Fault("postgres-disk-full", fill_disk, SMALL_DISK, alone=True))
+add(Fault("postgres-failover", fail_over, Replicated(), alone=True, often=True))

@@ -71,4 +71,4 @@ async def restart_everything(scene: Scene) -> None:
     )
 
 
-add(Fault("rolling-restart-twice", restart_everything, short=False, alone=True))
+add(Fault("rolling-restart-twice", restart_everything, alone=True))

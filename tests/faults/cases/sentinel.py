@@ -99,5 +99,5 @@ async def fail_over(scene: Scene) -> None:
     await scene.accepted(100)
 
 
-add(Fault("sentinel-kill-primary", kill_primary, _WATCHED))
-add(Fault("sentinel-fail-over", fail_over, _WATCHED, short=False))
+add(Fault("sentinel-kill-primary", kill_primary, _WATCHED, often=True))
+add(Fault("sentinel-fail-over", fail_over, _WATCHED))

@@ -27,12 +27,12 @@ def stop(name: str, full: float, short: float) -> Act:
 
 
 for _name in ("worker-1", "execution-1", "management-1"):
-    add(Fault(f"stop-5s-{_name}", stop(_name, 5.0, 2.0), short=False))
+    add(Fault(f"stop-5s-{_name}", stop(_name, 5.0, 2.0)))
     add(
         Fault(
             f"stop-60s-{_name}",
             stop(_name, 60.0, 6.0),  # longer than a lease in both forms
-            short=_name != "management-1",
+            often=_name == "execution-1",
             least_again=1 if _name.startswith("worker") else 0,
         )
     )

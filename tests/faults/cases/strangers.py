@@ -181,8 +181,8 @@ def _forged(token: bytes, scene: Scene) -> bytes:
 
 
 add(Fault("worker-answers-twice", answer_twice))
-add(Fault("worker-answers-late", answer_late, short=False, soak=False))
+add(Fault("worker-answers-late", answer_late, soak=False))
 add(Fault("worker-answers-for-others", answer_for_others))
-add(Fault("worker-talks-garbage", talk_garbage))
+add(Fault("worker-talks-garbage", talk_garbage, often=True))
 add(Fault("worker-never-acknowledges", never_acknowledge))
 add(Fault("clients-vanish", vanish))

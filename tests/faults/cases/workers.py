@@ -87,7 +87,7 @@ async def poison(scene: Scene) -> None:
     assert task.error.type == "POISON", task.error
 
 
-add(Fault("kill-worker-in-mid-task", kill_in_mid_task, least_again=1))
+add(Fault("kill-worker-in-mid-task", kill_in_mid_task, least_again=1, often=True))
 add(Fault("kill-handler-process", kill_the_handler, least_again=1))
-add(Fault("kill-session-process", kill_the_session, short=False))
-add(Fault("poison", poison, short=False, least_again=1))
+add(Fault("kill-session-process", kill_the_session))
+add(Fault("poison", poison, least_again=1))
