@@ -45,10 +45,11 @@ format: $(STAMP) ## Put the code into its style
 	$(BIN)/ruff format .
 
 test: $(STAMP) ## Run the unit, integration and end-to-end tests on real servers
-	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadgroup
+	$(BIN)/pytest -m 'not slow' -n $(TEST_PROCESSES) --dist loadgroup
 
 faults: $(STAMP) ## Break everything that can break, under load, and check that nothing is lost
 	$(BIN)/pytest tests/faults $(FAULTS)
+	$(if $(FAULTS)$(MESHQ_FAULTS_SHORT),,$(BIN)/pytest -m slow)
 
 soak: $(STAMP) ## Break things at random for ten minutes under 200,000 tasks, and check that nothing is lost
 	PYTHONPATH=tests $(BIN)/python -m faults.soak $(SOAK)

@@ -24,6 +24,8 @@ from meshq.mesh.channels import open_channel
 from meshq.v1 import worker_service_pb2 as pb
 from meshq.v1.worker_service_pb2_grpc import WorkerServiceStub
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 180.0
 NO_SYSTEM = LocalSettings()
 ACCEPTED, LEASE_LOST = 1, 2
@@ -99,7 +101,6 @@ async def complete(worker: Any, token: bytes, **outcome: Any) -> int:
     return int(answer.acks[0].status)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_what_the_backup_knew_goes_on_and_what_came_later_never_resurfaces(
     server_folder: Path, tmp_path: Path, shards: dict[str, str]

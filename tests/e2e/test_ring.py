@@ -18,6 +18,8 @@ from meshq.local.ports import free_port
 from meshq.local.servers import Valkey
 from meshq.local.system import System
 
+pytestmark = pytest.mark.slow
+
 MESHQ = str(Path(sysconfig.get_path("scripts")) / "meshq")
 NEW = "shard-4"
 

@@ -24,6 +24,8 @@ from meshq.local.plan import Kind, ProcessPlan, Size, SystemPlan, make_plan
 from meshq.local.settings import LocalSettings
 from meshq.local.system import System
 
+pytestmark = pytest.mark.slow
+
 PREVIOUS = "f67e5c4"
 """The last commit before the ring could change while everything runs."""
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -113,7 +115,6 @@ async def connected(system: System, *names: str) -> None:
         await asyncio.sleep(0.1)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_two_versions_work_side_by_side(previous: str) -> None:
     size = Size(management=2, execution=2, workers=2)

@@ -375,7 +375,7 @@ def test_no_key_exceeds_its_limit_whatever_happens_to_the_ring(shards: dict[str,
     run_state_machine_as_test(
         KeysMachine,
         settings=settings(
-            max_examples=25,
+            max_examples=12,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -20,7 +20,7 @@ from meshq.internal.v1 import dispatch_service_pb2 as dispatch_pb
 from meshq.local.ports import free_port
 from meshq.v1 import ring_service_pb2 as ring_pb
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
 
 SUCCEEDED = 1
 PRESENT, MISSING = 1, 2

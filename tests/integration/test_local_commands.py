@@ -112,7 +112,6 @@ def test_interrupt_during_start_leaves_nothing(data: Path, moment: str, detach: 
     refused("down", "--data", str(data))
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 class TestWholeSystem:
     """The real components, too."""

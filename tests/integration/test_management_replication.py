@@ -19,6 +19,8 @@ from meshq.management.model.task import NewTask
 from meshq.management.postgres.database import Database
 from meshq.management.postgres.ledger import PostgresLedger
 
+pytestmark = pytest.mark.slow
+
 NOW = 1_800_000_000_000
 WITHIN = 60.0
 WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"

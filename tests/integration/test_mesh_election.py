@@ -21,7 +21,7 @@ from meshq.contract.errors import Aborted
 from meshq.local.servers import Etcd
 from meshq.mesh.postgres.terms import OfficeRow, under_term
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
 
 DEADLINE = 60.0
 TAKEN_OVER = 10.0

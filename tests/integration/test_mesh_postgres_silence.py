@@ -14,6 +14,8 @@ from meshq.execution.postgres.database import Database
 from meshq.mesh.postgres import connection
 from meshq.mesh.postgres.connection import OPTIONS, Connection
 
+pytestmark = pytest.mark.slow
+
 SOON = 30.0
 
 

@@ -14,6 +14,8 @@ from meshq.client.channel import CHANNEL_OPTIONS
 from meshq.mesh.channels import MeshChannel, open_channel
 from meshq.mesh.server import start_server
 
+pytestmark = pytest.mark.slow
+
 LEASE_SECONDS = 15.0
 REQUEST = health_pb2.HealthCheckRequest()
 

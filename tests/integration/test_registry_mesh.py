@@ -156,7 +156,6 @@ def test_traffic_goes_on_without_the_registry(mesh: Mesh) -> None:
     assert again.problems == []
 
 
-@pytest.mark.slow
 def test_traffic_goes_on_without_etcd(mesh: Mesh, etcd_server: Etcd) -> None:
     registry = mesh.registry()
     mesh.component("a")
