@@ -7,13 +7,16 @@ from typing import Any, cast
 import pytest
 from fixtures.execution import Cluster, Dispatcher, FrameWorker, Instance, cluster, wait_until
 
+from meshq.execution.postgres.attempts import AttemptStore
 from meshq.execution.postgres.database import Database
+from meshq.execution.postgres.generation import GenerationTable
 from meshq.execution.postgres.ring import RingTable
 from meshq.execution.ring.connection import open_connection
 from meshq.execution.ring.doorbell import Doorbell
 from meshq.execution.ring.follower import ANNOUNCED_AT, RingFollower, announced_version, announcement
+from meshq.execution.ring.generations import Generations
 from meshq.execution.ring.hashring import RingShard
-from meshq.execution.ring.keeper import Surroundings
+from meshq.execution.ring.keeper import Holders, Surroundings
 from meshq.execution.ring.shard import ShardState
 from meshq.execution.ring.shards import Shards
 from meshq.internal.v1 import attempt_service_pb2 as attempt_pb
@@ -402,15 +405,28 @@ async def test_the_ring_is_announced_in_a_real_etcd(etcd: str, database: str, sh
     await store.start()
     client = EtcdClient([etcd])
     known = Shards("e-1", Doorbell())
-    known.surround(cast("Surroundings", None))
-    follower = RingFollower(RingTable(store), client, known, [])
+    table = RingTable(store)
+    known.surround(
+        Surroundings(
+            next_epoch=table.next_epoch,
+            generations=Generations(GenerationTable(store)),
+            ended=AttemptStore(store).ended,
+            live=lambda: ["e-1"],
+            holders=cast("Holders", None),
+            compare=lambda: None,
+            lease_ms=1_000,
+            poll_ms=1_000,
+        )
+    )
+    follower = RingFollower(table, client, known, [])
     try:
         await follower.start()
         assert known.ring.version == 0
         # Another program adds a shard that nobody listens on, and says so in etcd.
-        ring = await RingTable(store).ensure_shards([RingShard("later", "127.0.0.1:1", 2)])
+        ring = await table.ensure_shards([RingShard("later", "127.0.0.1:1", 2)])
         await client.put(ANNOUNCED_AT, announcement(ring))
         await wait_until(lambda: known.ring.version == 1)
+        assert known.get("later")
         await client.delete(ANNOUNCED_AT)
 
         async def announced() -> bool:
