@@ -157,7 +157,11 @@ class Finisher:
         return directives
 
     async def _decide_rest(self, reports: Sequence[Report], directives: list[Directive | None]) -> None:
-        """Look at the rows, decide, write where the rows still are what they were, and look again."""
+        """Look at the rows, decide, write where the rows still are what they were, and look again.
+
+        A task that another of these reports changes is answered for only after that: an earlier answer would
+        be outdated, and let a task that ends here run again.
+        """
         for _ in range(_ROUNDS):
             rest = [i for i, report in enumerate(reports) if directives[i] is None and not is_start(report)]
             if not rest:
@@ -165,15 +169,20 @@ class Finisher:
             rows = await self._ledger.get_tasks(list({reports[i].task_id for i in rest}), full=False)
             finishes: dict[TaskId, Finish] = {}
             retries: dict[TaskId, Retry] = {}
+            answers: dict[int, Directive] = {}
             for index in rest:
                 report = reports[index]
                 decision = decide(report, rows.get(report.task_id), self._now_ms(), self._rules)
                 if isinstance(decision, Directive):
-                    directives[index] = decision
+                    answers[index] = decision
                 elif isinstance(decision, Finish):
                     finishes.setdefault(report.task_id, decision)
                 else:
                     retries.setdefault(report.task_id, decision)
+            changed = finishes.keys() | retries.keys()
+            for index, answer in answers.items():
+                if reports[index].task_id not in changed:
+                    directives[index] = answer
             await self._apply(finishes, retries)
 
     async def _apply(self, finishes: dict[TaskId, Finish], retries: dict[TaskId, Retry]) -> None:
