@@ -23,6 +23,7 @@ from meshq.client import (
 )
 from meshq.contract.errors import (
     Aborted,
+    CallCancelled,
     DeadlineExceeded,
     InvalidRequest,
     MeshqError,
@@ -64,6 +65,25 @@ async def test_a_creation_is_repeated_with_the_same_request_id(service: Service,
     assert len({request.request_id for request in service.requests}) == 1
     assert len(service.requests) == 3
     assert service.requests[0].task.data == b"\x00"
+
+
+@pytest.mark.parametrize("method", ["get", "watch"])
+async def test_a_client_that_is_closed_between_two_tries_makes_no_other(
+    service: Service, client: Any, method: str
+) -> None:
+    later = Unavailable("down", retry_delay=0.3)
+    service.script += [later, task()]
+    service.watches += [[later], [task_service_pb2.WatchTaskResponse(task=task("SUCCEEDED"))]]
+    made = client.get("id") if method == "get" else collected(client.watch("id"))
+    call = asyncio.ensure_future(made)
+    async with asyncio.timeout(5):
+        while not service.requests:  # noqa: ASYNC110 - there is nothing to be told by
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    await client.close()
+    with pytest.raises((CallCancelled, asyncio.CancelledError)):
+        await call
+    assert len(service.requests) == 1
 
 
 async def test_errors_have_class_reason_and_fields(service: Service, client: Any) -> None:
@@ -342,6 +362,23 @@ async def test_an_error_of_the_source_comes_after_what_was_created(service: Serv
     with pytest.raises(RuntimeError, match="the source broke"):
         await collected(client.create_many(source()))
     assert len(store.tasks) <= 1
+
+
+async def test_what_closing_a_client_cancels_is_not_repeated(service: Service, client: Any) -> None:
+    streams = asyncio.Semaphore(0)
+
+    async def unanswered(_: Any) -> AsyncIterator[Message]:
+        streams.release()
+        await asyncio.Event().wait()
+        yield task_service_pb2.IngestTasksResponse()
+
+    service.ingest = unanswered
+    creation = asyncio.ensure_future(collected(client.create_many([TaskSpec(type="t")])))
+    await asyncio.wait_for(streams.acquire(), 5)
+    await client.close()
+    with pytest.raises((CallCancelled, asyncio.CancelledError)):
+        await creation
+    assert streams.locked()
 
 
 async def test_leaving_a_bulk_creation_early_leaves_nothing_running(service: Service) -> None:

@@ -18,7 +18,7 @@ from meshq.client.models import Page
 from meshq.client.operations import INGEST_TASKS, Operation, Steps
 from meshq.client.retries import Attempts, CallRetries, never
 from meshq.client.watching import Watch
-from meshq.contract.errors import MeshqError, Unavailable
+from meshq.contract.errors import CallCancelled, MeshqError, Unavailable
 from meshq.contract.status import from_rpc_error
 from meshq.v1.task_service_pb2 import IngestTasksResponse
 
@@ -43,6 +43,7 @@ class AsyncCalls:
         self._given_channel = channel
         self._channel = channel
         self._methods: dict[str, Any] = {}
+        self._closings = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -53,16 +54,21 @@ class AsyncCalls:
         await self.close()
 
     async def close(self) -> None:
-        """Close the channel; calls under way are cancelled. A closed client opens again when used."""
+        """Close the channel; calls under way are cancelled, and not repeated.
+
+        A closed client opens again when used.
+        """
         channel, self._channel = self._channel, self._given_channel
         self._methods.clear()
         if channel is not None and channel is not self._given_channel:
+            self._closings += 1
             await channel.close()
 
     async def _perform(self, operation: Operation[Result], timeout: float | None = None) -> Result:
         limit = (self._timeout if timeout is None else timeout) + operation.wait
         attempts = Attempts(self._retry, limit, mends=None if operation.safe else never)
         call = self._method("unary_unary", operation.method, operation.answer)
+        closings = self._closings
         while True:
             try:
                 return operation.convert(await call(operation.request, timeout=attempts.remaining()))
@@ -70,7 +76,7 @@ class AsyncCalls:
                 failure = from_rpc_error(error)
             except MeshqError as error:
                 failure = error
-            await asyncio.sleep(attempts.delay_after(failure))
+            await self._pause(attempts, failure, closings)
 
     async def _follow(self, steps: Steps[Result], timeout: float | None = None) -> Result:
         """Make one call after the other; the timeout is that of each."""
@@ -97,6 +103,7 @@ class AsyncCalls:
 
     async def _watched(self, watch: Watch[Item], timeout: float | None) -> AsyncIterator[Item]:
         attempts = self._attempts(timeout, watch.mends)
+        closings = self._closings
         while not watch.ended:
             try:
                 async for message in self._stream(watch):
@@ -104,7 +111,7 @@ class AsyncCalls:
                     for event in watch.read(message):
                         yield event
             except MeshqError as error:
-                await asyncio.sleep(attempts.delay_after(error))
+                await self._pause(attempts, error, closings)
 
     async def _stream(self, watch: Watch[Any]) -> AsyncIterator[Message]:
         open_stream = self._method("unary_stream", watch.method, watch.answer)
@@ -123,6 +130,23 @@ class AsyncCalls:
         open_stream = self._method("stream_stream", INGEST_TASKS, IngestTasksResponse)
         call: IngestCall = open_stream()
         return call
+
+    async def _pause(self, attempts: Attempts, failure: MeshqError, closings: int) -> None:
+        """Wait for the next try.
+
+        Args:
+            attempts: The tries of the call.
+            failure: How the last one ended.
+            closings: How often the client had been closed when the call began.
+
+        Raises:
+            MeshqError: There is none: the failure is final, or the client was closed meanwhile.
+        """
+        delay = attempts.delay_after(failure)
+        if self._closings == closings:
+            await asyncio.sleep(delay)
+        if self._closings != closings:
+            raise CallCancelled("the client was closed") from failure
 
     def _attempts(self, timeout: float | None, mends: Callable[[MeshqError], bool] | None = None) -> Attempts:
         return Attempts(self._retry, self._timeout if timeout is None else timeout, mends=mends)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Unpack
 
@@ -88,6 +87,7 @@ class AsyncTasks(AsyncCalls):
         ingest = Ingest(window)
         bulk = Bulk(ingest, specs)
         attempts = self._attempts(timeout)
+        closings = self._closings
         async with bulk:
             while not bulk.finished:
                 try:
@@ -97,7 +97,7 @@ class AsyncTasks(AsyncCalls):
                             yield created
                         bulk.made_room()
                 except MeshqError as error:
-                    await asyncio.sleep(attempts.delay_after(error))
+                    await self._pause(attempts, error, closings)
             for created in ingest.leftover():
                 yield created
 

@@ -100,7 +100,8 @@ class Attempts:
 def is_transient(error: MeshqError) -> bool:
     """Whether repeating the call may mend it: UNAVAILABLE, RESOURCE_EXHAUSTED with a delay, or CANCELLED.
 
-    Who cancels a call of its own gets no answer to it: CANCELLED comes from a server that stops.
+    A server that stops says CANCELLED. So does a channel that the client closes, and the error does not tell
+    which: it is the clients that repeat nothing once they are closed.
     """
     if isinstance(error, Overloaded):
         return error.retry_delay is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -15,7 +15,7 @@ from meshq.client.models import Page
 from meshq.client.operations import INGEST_TASKS, Operation, Steps
 from meshq.client.retries import Attempts, CallRetries, never
 from meshq.client.watching import Watch
-from meshq.contract.errors import MeshqError, Unavailable
+from meshq.contract.errors import CallCancelled, MeshqError, Unavailable
 from meshq.contract.status import from_rpc_error
 from meshq.v1.task_service_pb2 import IngestTasksRequest, IngestTasksResponse
 
@@ -40,6 +40,7 @@ class SyncCalls:
         self._owned = channel is None
         self._channel = channel or grpc.insecure_channel(self.target, options=CHANNEL_OPTIONS)
         self._methods: dict[str, Any] = {}
+        self._closed = threading.Event()
 
     def __enter__(self) -> Self:
         return self
@@ -50,8 +51,10 @@ class SyncCalls:
         self.close()
 
     def close(self) -> None:
-        """Close the channel; calls under way are cancelled."""
+        """Close the channel; calls under way are cancelled, and not repeated."""
         if self._owned:
+            # First, for whoever hears of the cancellation.
+            self._closed.set()
             self._channel.close()
 
     def _perform(self, operation: Operation[Result], timeout: float | None = None) -> Result:
@@ -65,7 +68,7 @@ class SyncCalls:
                 failure = from_rpc_error(error)
             except MeshqError as error:
                 failure = error
-            time.sleep(attempts.delay_after(failure))
+            self._pause(attempts, failure)
 
     def _follow(self, steps: Steps[Result], timeout: float | None = None) -> Result:
         """Make one call after the other; the timeout is that of each."""
@@ -97,7 +100,7 @@ class SyncCalls:
                     attempts.progressed()
                     yield from watch.read(message)
             except MeshqError as error:
-                time.sleep(attempts.delay_after(error))
+                self._pause(attempts, error)
 
     def _stream(self, watch: Watch[Any]) -> Iterator[Message]:
         call = self._method("unary_stream", watch.method, watch.answer)(watch.request())
@@ -112,6 +115,15 @@ class SyncCalls:
 
     def _open_ingest(self, frames: Iterator[IngestTasksRequest]) -> Any:
         return self._method("stream_stream", INGEST_TASKS, IngestTasksResponse)(frames)
+
+    def _pause(self, attempts: Attempts, failure: MeshqError) -> None:
+        """Wait for the next try.
+
+        Raises:
+            MeshqError: There is none: the failure is final, or the client was closed.
+        """
+        if self._closed.wait(attempts.delay_after(failure)):
+            raise CallCancelled("the client was closed") from failure
 
     def _attempts(self, timeout: float | None, mends: Callable[[MeshqError], bool] | None = None) -> Attempts:
         return Attempts(self._retry, self._timeout if timeout is None else timeout, mends=mends)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from typing import Unpack
 
@@ -68,7 +67,7 @@ class SyncTasks(SyncCalls):
                     attempts.progressed()
                     yield from ingest.answered(answer)
             except MeshqError as error:
-                time.sleep(attempts.delay_after(error))
+                self._pause(attempts, error)
         yield from ingest.leftover()
 
     def run(
