@@ -134,8 +134,19 @@ class Homes:
         """Look no more."""
         await self._repeater.stop()
 
-    def of_shard(self, name: str) -> list[ShardQueueConfig]:
-        """What a shard has to know before anything is leased from it. Its leases are to be counted anew."""
+    async def of_shard(self, name: str, *, anew: bool) -> list[ShardQueueConfig]:
+        """What a shard has to know before anything is leased from it. Its leases are to be counted anew.
+
+        Args:
+            name: The shard.
+            anew: Whether it has forgotten what it was told, so that no limit holds of which it is not told
+                now. Who has told it before may be gone, and this instance may not have heard of that.
+
+        Raises:
+            MeshqError: The database does not answer, and the shard begins anew.
+        """
+        if anew:
+            self._unsettled.update(await self._configs.reload())
         self._look_at_all()
         self._handover.wake()
         return [self._for(config, name) for config in self._configs.all()]

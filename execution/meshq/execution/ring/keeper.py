@@ -54,7 +54,18 @@ class Holders(Protocol):
         """A lease of the session is gone."""
 
 
+class Configs(Protocol):
+    """How queues are set."""
+
+    async def __call__(self, shard: str, /, *, anew: bool) -> Sequence[ShardQueueConfig]:
+        """What a shard has to know; all that anybody has set of queues where it begins anew."""
+
+
 async def _nothing(_shard: str) -> Sequence[Held]:
+    return ()
+
+
+async def _no_configs(_shard: str, /, *, anew: bool) -> Sequence[ShardQueueConfig]:  # noqa: ARG001
     return ()
 
 
@@ -82,7 +93,7 @@ class Surroundings(NamedTuple):
     compare: Callable[[], None]
     lease_ms: int
     poll_ms: int
-    configs: Callable[[str], Sequence[ShardQueueConfig]] = lambda _shard: ()
+    configs: Configs = _no_configs
     others: Callable[[str], Awaitable[Sequence[Held]]] = _nothing
 
 
@@ -243,7 +254,7 @@ class Keeper:
         aside = Shard(shard.member, self._instance_id, self._doorbell)
         aside.ring_version, aside.first_epoch = shard.ring_version, shard.first_epoch
         aside.attach(connection, epoch)
-        configs = self._around.configs(shard.name)
+        configs = await self._around.configs(shard.name, anew=recovering)
         for at in range(0, len(configs), MAX_FRAME_ITEMS):
             await aside.configure(configs[at : at + MAX_FRAME_ITEMS])
         if shard.epoch != epoch:
