@@ -88,6 +88,9 @@ local function write(at, scope, keys)
   end
   write_spread(scope, conf, spread)
   limits().confs[scope] = nil
+  if spread > 0 and LIMITED ~= '1' and limits().conf_of(scope).foreign > 0 then
+    limits().unsettle()
+  end
   if counted and (conf.foreign > 0 or keys > 0) then
     write_foreign(scope, at + WRITTEN + 2, at + WRITTEN + 1 + 2 * keys)
   end

@@ -12,7 +12,9 @@ local ring = ARGV[2]
 local meta = call('HMGET', KEY.META, 'slots', 'confirmed', 'changes')
 local settled = meta[1] == ring and meta[2] == ring and (tonumber(meta[3]) or 0) == tonumber(ARGV[3])
 for _, scope in ipairs(settled and call('SMEMBERS', KEY.SPREAD) or {}) do
-  settled = settled and limits().conf_of(scope).spread == 2
+  local conf = limits().conf_of(scope)
+  -- While others lease keys of this shard somebody has to go on looking, until it was told that they do not.
+  settled = settled and conf.spread == 2 and conf.foreign == 0
 end
 if settled and LIMITED then
   call('HSET', KEY.META, 'limited', 'r' .. ring)
