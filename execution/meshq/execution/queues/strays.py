@@ -90,7 +90,7 @@ class Strays:
         except _Busy:
             return False
         if look.last:
-            await shard.slots.settle(standing.changes)
+            await shard.slots.settle(standing.changes, scopes)
         return False
 
     async def _any_waiting(self, shard: Shard, scopes: Sequence[str]) -> bool:

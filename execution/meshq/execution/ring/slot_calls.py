@@ -55,9 +55,14 @@ class SlotCalls:
         self._note_due(due)
         return bool(complete)
 
-    async def settle(self, changes: int) -> bool:
-        """Say that there are no strays here; False when there may be some again since `changes`."""
-        return bool(await self._run(scripts.SETTLE, changes))
+    async def settle(self, changes: int, scopes: Sequence[str]) -> bool:
+        """Say that there are no strays of these queues here.
+
+        Returns:
+            Whether nobody has to look any more; False when there may be some again since `changes`, or when
+            the shard has queues with limits per key that are not among these.
+        """
+        return bool(await self._run(scripts.SETTLE, changes, *scopes))
 
     async def stray_leases(
         self, scope: str, cursor: bytes, known: Sequence[str] = ()
