@@ -113,12 +113,16 @@ async def test_two_look_through_the_chains(database: str) -> None:
             node.management.chains.release = lambda keys: None  # type: ignore[method-assign]
         chains = [[await both[0].create(ordering_key=f"k{n}") for _ in range(3)] for n in range(3)]
         for at in range(3):
-            heads = [chain[at] for chain in chains]
-            await until(lambda heads=heads: {raw(task) for task in heads} <= system.execution.shard.keys())  # type: ignore[misc]
-            await asyncio.gather(*(node.management.chains.run_once() for node in both))
+            heads = {raw(chain[at]) for chain in chains}
             behind = {raw(task) for chain in chains for task in chain[at + 1 :]}
+
+            async def gone(heads: set[bytes] = heads) -> bool:
+                await asyncio.gather(*(node.management.chains.run_once() for node in both))
+                return heads <= system.execution.shard.keys()
+
+            await until(gone, "the release of the heads")
             assert not behind & system.execution.shard.keys()
-            await both[1].report(*(report(raw(task), 1, SUCCEEDED) for task in heads))
+            await both[1].report(*(report(task_id, 1, SUCCEEDED) for task_id in heads))
         assert query(system, "SELECT count(*) FROM finished_tasks WHERE state = 7") == 9
 
 
