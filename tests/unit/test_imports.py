@@ -25,7 +25,7 @@ ROOTS = [
 
 GENERATED = {"v1", "internal"}
 SHARED = {"contract", *GENERATED}
-CLIENT_SIDE = {"client", "worker", "cli", "tasks"}
+CLIENT_SIDE = {"client", "worker", "cli", "tasks", "bench"}
 COMPONENTS = {"registry", "management", "execution", "gateway"}
 
 MAY_IMPORT: Mapping[str, set[str]] = {

@@ -24,6 +24,7 @@ PARTS = {
     "meshq/worker",
     "meshq/cli",
     "meshq/tasks",
+    "meshq/bench",
     "meshq/local",
 }
 

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from meshq.bench.figures import Figures
 from meshq.client import Client, Task, TaskSpec, TaskState, TaskView
 from meshq.local.errors import LocalError
-from meshq.local.figures import Figures
 from meshq.local.ports import is_free
 from meshq.local.settings import EDGE_PORT
 from meshq.local.system import System

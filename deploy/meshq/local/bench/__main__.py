@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from meshq.bench.load import plain
 from meshq.client import Client
 from meshq.local.bench.bulk import bulk, single
 from meshq.local.bench.delay import QUEUE as DELAY_QUEUE
@@ -26,7 +27,7 @@ from meshq.local.bench.limits import limits
 from meshq.local.bench.overtaking import fairness, priority
 from meshq.local.bench.ring import QUEUE as RING_QUEUE
 from meshq.local.bench.ring import ring
-from meshq.local.bench.stage import Outcome, Scenario, Stage, bulk_run, plain
+from meshq.local.bench.stage import Outcome, Scenario, Stage, bulk_run
 from meshq.local.errors import LocalError
 from meshq.local.plan import Kind, Size, SystemPlan, make_plan
 from meshq.local.settings import LocalSettings

@@ -7,7 +7,9 @@ import time
 
 from rich.table import Table
 
-from meshq.local.bench.stage import PAYLOAD, TYPE, BulkRun, Outcome, Stage, bulk_run, plain, spread, table
+from meshq.bench.figures import spread
+from meshq.bench.load import PAYLOAD, TYPE, plain
+from meshq.local.bench.stage import BulkRun, Outcome, Stage, bulk_run, table
 
 SINGLE_CALLS = 200
 

@@ -7,18 +7,10 @@ import datetime as dt
 import time
 from collections.abc import Iterator
 
+from meshq.bench.figures import spread
+from meshq.bench.load import PAYLOAD, TYPE, all_tasks, submit, until_ended
 from meshq.client import Task, TaskSpec
-from meshq.local.bench.stage import (
-    PAYLOAD,
-    TYPE,
-    Outcome,
-    Stage,
-    all_tasks,
-    spread,
-    submit,
-    table,
-    until_ended,
-)
+from meshq.local.bench.stage import Outcome, Stage, table
 
 QUEUE = "bench-delay"
 CREATED_PER_SECOND = 2_000

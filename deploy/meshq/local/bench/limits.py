@@ -10,8 +10,9 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
+from meshq.bench.load import PAYLOAD, TYPE
 from meshq.client import QueueSettings, RateLimit, TaskSpec
-from meshq.local.bench.stage import PAYLOAD, TYPE, Outcome, Stage, bulk_run, table
+from meshq.local.bench.stage import Outcome, Stage, bulk_run, table
 
 QUEUES: dict[str, QueueSettings] = {
     "bench-unlimited": {},

@@ -6,8 +6,10 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from meshq.bench.figures import spread
+from meshq.bench.load import PAYLOAD, TYPE, submit
 from meshq.client import TaskOptions, TaskSpec
-from meshq.local.bench.stage import PAYLOAD, TYPE, Outcome, Stage, spread, submit, table
+from meshq.local.bench.stage import Outcome, Stage, table
 
 PROBES = 30
 PAUSE = 0.1

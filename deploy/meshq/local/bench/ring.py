@@ -13,19 +13,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from meshq.bench.load import FRAME, all_tasks, ended_so_far, plain, submit, until_ended
 from meshq.client import Client
 from meshq.contract.errors import PreconditionFailed
-from meshq.local.bench.stage import (
-    FRAME,
-    Outcome,
-    Stage,
-    all_tasks,
-    ended_so_far,
-    plain,
-    submit,
-    table,
-    until_ended,
-)
+from meshq.local.bench.stage import Outcome, Stage, table
 from meshq.local.ports import free_port
 from meshq.local.servers import Valkey
 

@@ -1,10 +1,13 @@
-"""What a run of many tasks amounts to: throughput, latency, what was lost; and its last line."""
+"""What runs amount to: throughput, latency, what was lost; medians, ranges and percentiles."""
+
+from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from meshq.client import Task
 
@@ -70,3 +73,21 @@ def percentile(ascending: Sequence[float], percent: float) -> float:
     if not ascending:
         return 0.0
     return ascending[max(0, math.ceil(len(ascending) * percent / 100) - 1)]
+
+
+def spread(values: Iterable[float]) -> dict[str, float]:
+    """What many values in milliseconds amount to."""
+    ascending = sorted(values)
+    return {
+        "p50": round(percentile(ascending, 50), 2),
+        "p99": round(percentile(ascending, 99), 2),
+        "max": round(percentile(ascending, 100), 2),
+    }
+
+
+def ranged(values: Sequence[float], digits: int = 1) -> dict[str, Any]:
+    """What the same figure of several runs amounts to: the median and the range."""
+    return {
+        "median": round(statistics.median(values), digits),
+        "range": [round(min(values), digits), round(max(values), digits)],
+    }
