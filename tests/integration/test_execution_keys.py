@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +11,10 @@ from fixtures.execution import Cluster, Instance, cluster, polled, traits, wait_
 from fixtures.queues import KEYS, configured, ended, finished, keyed, of_keys, settle
 from fixtures.shards import item, lease, now_ms, shard
 
-from meshq.execution.model import Bucket, ShardQueueConfig, Spread, Traits
+from meshq.execution.model import Bucket, QueueItem, ShardQueueConfig, Spread, Traits
 from meshq.execution.postgres.ring import RingTable
+from meshq.execution.queues.strays import Strays
+from meshq.execution.ring.carrier import Carrier
 from meshq.execution.ring.hashring import Ring, RingShard
 from meshq.execution.ring.shard import Shard
 from meshq.execution.ring.slots import SLOTS, slot_of
@@ -221,11 +224,31 @@ async def test_a_shard_serves_slots_that_are_its_own_and_confirmed(shard: Shard)
     await shard.slots.own(NONE)
     assert (await lease(shard, 10)).tasks == []
     assert await shard.slots.stray_leases("default/q", b"0") == (b"0", {"k": 3})
-    assert await shard.slots.hand_over_strays([], 1_000) is None
+    assert await shard.departures.hand_over([], 1_000, strays_only=True) is None
     assert await shard.slots.confirm(NONE, ["default/q"])
     _, parked = await shard.slots.parked_strays("default/q", b"0", 10)
-    looked_at, (moved,) = await shard.slots.hand_over_strays(parked, 1_000) or (0, [])
+    looked_at, (moved,) = await shard.departures.hand_over(parked, 1_000, strays_only=True) or (0, [])
     assert (looked_at, moved.traits) == (1, Traits("k"))
+
+
+async def test_what_cannot_be_queued_elsewhere_goes_back_and_waits(shard: Shard) -> None:
+    """Who is asked again at once for what a full shard refuses would keep the machine busy with that."""
+    await spread(shard, max_running_per_key=5)
+    await shard.slots.own(NONE)
+    assert await shard.slots.confirm(NONE, ["default/q"])
+    tasks = [item(traits=Traits(key)) for key in "abc"]
+    await shard.enqueue(tasks)
+    offered: list[bytes] = []
+
+    async def take_only_b(items: Sequence[QueueItem]) -> list[int]:
+        offered.extend(found.task_id for found in items)
+        return [index for index, found in enumerate(items) if found.traits != Traits("b")]
+
+    strays = Strays(Carrier(take_only_b))
+    assert not await strays.move(shard, await shard.slots.own(), ["default/q"], leased=False)
+    assert sorted(offered) == sorted(task.task_id for task in tasks)
+    _, known = await shard.compare([(task.task_id, task.attempt) for task in tasks])
+    assert known == [True, False, True]
 
 
 async def test_a_shard_is_settled_only_if_nothing_has_changed_since(shard: Shard) -> None:

@@ -28,6 +28,7 @@ from meshq.execution.queues.configs import Configured, QueueConfigs
 from meshq.execution.queues.handover import Handover
 from meshq.execution.queues.strays import Strays
 from meshq.execution.ring import scripts
+from meshq.execution.ring.carrier import Carrier
 from meshq.execution.ring.connection import Connection, open_connection
 from meshq.execution.ring.doorbell import Doorbell
 from meshq.execution.ring.errors import ShardError
@@ -94,8 +95,9 @@ class Instance:
         self.fleet = Fleet(name, addresses)
         self.configs = QueueConfigs(NoStore(), lambda _: None)  # type: ignore[arg-type, return-value]
         shards: Any = self.fleet
-        self.handover = Handover(self.configs, shards, Strays(self.requeue), patience=HOUR)
-        self.mover = Mover(shards, self.requeue)
+        carrier = Carrier(self.requeue)
+        self.handover = Handover(self.configs, shards, Strays(carrier), patience=HOUR)
+        self.mover = Mover(shards, carrier)
 
     async def look(self) -> None:
         await self.handover.run_once()

@@ -305,7 +305,7 @@ async def test_a_queue_that_lives_elsewhere_is_moved_there(shard: Shard) -> None
 
     async def all_moved() -> bool:
         await shard.expire(1_000)
-        part = await shard.move_away(SCOPE, 2)
+        part = await shard.departures.move_away(SCOPE, 2)
         assert len(part) <= 2
         moved.update({found.task_id: found for found in part})
         return len(moved) == 7
@@ -327,7 +327,7 @@ async def test_a_queue_that_lives_elsewhere_is_moved_there(shard: Shard) -> None
     # What lives here stays.
     await configured(shard, version=3)
     await queued(shard, 1)
-    assert await shard.move_away(SCOPE, 10) == []
+    assert await shard.departures.move_away(SCOPE, 10) == []
 
 
 async def test_tasks_say_what_they_wait_for(shard: Shard) -> None:

@@ -40,6 +40,7 @@ from meshq.execution.queues.handover import Handover
 from meshq.execution.queues.homes import Homes, Queues
 from meshq.execution.queues.strays import Strays
 from meshq.execution.results import Results
+from meshq.execution.ring.carrier import Carrier
 from meshq.execution.ring.changes import RingChanges
 from meshq.execution.ring.doorbell import Doorbell
 from meshq.execution.ring.follower import RingFollower
@@ -172,10 +173,10 @@ class Execution:
             record=self.recorder.record,
             lost=lost,
         )
-        self.handover = Handover(
-            self.queues, self.shards, Strays(intake.requeue), patience=times.lease_ms / 1000
-        )
-        self.homes = Homes(self.queues, self.shards, times.lease_ms / 1000, self.handover, intake.requeue)
+        carrier = Carrier(intake.requeue)
+        patience = times.lease_ms / 1000
+        self.handover = Handover(self.queues, self.shards, Strays(carrier), patience=patience)
+        self.homes = Homes(self.queues, self.shards, patience, self.handover, carrier)
         news = NewsRoom()
         self.board = board = ProgressBoard()
         workers = Workers(kit.instance_id, self.sessions, self.polls, self._others, kit.direct)
@@ -204,7 +205,7 @@ class Execution:
         self._ring = ring.RingServicer(
             self.shards, RingChanges(ring_table, self.shards, self.follower, servers)
         )
-        self.mover = Mover(self.shards, intake.requeue)
+        self.mover = Mover(self.shards, carrier)
         self.gauges = Gauges(self.shards)
         self.outages = Outages(
             kit.instance_id,

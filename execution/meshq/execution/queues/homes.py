@@ -23,7 +23,7 @@ from meshq.contract.limits import MAX_FRAME_ITEMS
 from meshq.execution.model import Depth, ShardQueueConfig, Spread
 from meshq.execution.queues.configs import Configured, QueueConfigs
 from meshq.execution.queues.handover import Handover
-from meshq.execution.queues.strays import Requeue
+from meshq.execution.ring.carrier import Carrier
 from meshq.execution.ring.errors import ShardError
 from meshq.execution.ring.shard import Shard, ShardState
 from meshq.execution.ring.shards import Shards
@@ -104,17 +104,17 @@ class Homes:
         shards: Who is told.
         patience: Seconds for which a home waits for silent shards.
         handover: Looks after the limits of keys.
-        requeue: Queues tasks where they belong; returns the positions of those that were not.
+        carrier: Carries tasks where they belong.
     """
 
     def __init__(
-        self, configs: QueueConfigs, shards: Shards, patience: float, handover: Handover, requeue: Requeue
+        self, configs: QueueConfigs, shards: Shards, patience: float, handover: Handover, carrier: Carrier
     ) -> None:
         self._configs = configs
         self._shards = shards
         self._patience = patience
         self._handover = handover
-        self._requeue = requeue
+        self._carrier = carrier
         self._unsettled: set[str] = set()
         self._told: dict[tuple[str, str], tuple[int, ShardQueueConfig]] = {}
         # Of queues that live at their homes: leases elsewhere, as far as they are known.
@@ -131,8 +131,9 @@ class Homes:
         await self._repeater.start()
 
     async def stop(self) -> None:
-        """Look no more."""
+        """Look no more; return when what was taken off its shard is queued."""
         await self._repeater.stop()
+        await self._carrier.stop()
 
     async def of_shard(self, name: str, *, anew: bool) -> list[ShardQueueConfig]:
         """What a shard has to know before anything is leased from it. Its leases are to be counted anew.
@@ -339,12 +340,8 @@ class Homes:
 
     async def _move_from(self, shard: Shard, scope: str) -> None:
         for _ in range(_MOVES_AT_ONCE):
-            items = await shard.move_away(scope, _MOVED_AT_ONCE)
-            if not items:
-                return
-            refused = await self._requeue(items)
-            if refused:
-                _log.warning("tasks not moved; the ledger will ask for them", queue=scope, count=len(refused))
+            items = await shard.departures.move_away(scope, _MOVED_AT_ONCE)
+            if not items or not await self._carrier.pass_on(shard, items):
                 return
 
     def _note_settled(

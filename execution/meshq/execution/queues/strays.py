@@ -7,27 +7,18 @@ no such key is leased any more, all tasks are looked at once again, for what has
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
-from meshq.execution.model import QueueItem
+from meshq.execution.ring.carrier import Carrier, NotNow
 from meshq.execution.ring.shard import Shard
 from meshq.execution.ring.slot_calls import Standing
 
-_RESERVE_MS: Final = 5_000
-"""Another instance goes on when one has not for so long."""
 _SLICE_SECONDS: Final = 0.2
 _AT_ONCE: Final = 500
 _START: Final = b"0"
-
-Requeue = Callable[[Sequence[QueueItem]], Awaitable[list[int]]]
-
-
-class _Busy(Exception):
-    """Another instance is moving the tasks of the shard."""
 
 
 @dataclass
@@ -49,18 +40,13 @@ class Strays:
     """See the module. All methods raise `ShardError`.
 
     Args:
-        requeue: Queues tasks where they belong; returns the positions of those that were not.
+        carrier: Carries tasks where they belong.
     """
 
-    def __init__(self, requeue: Requeue) -> None:
-        self._requeue = requeue
+    def __init__(self, carrier: Carrier) -> None:
+        self._carrier = carrier
         self._looks: dict[str, _Look] = {}
-        self._passing: set[asyncio.Task[None]] = set()
-
-    async def stop(self) -> None:
-        """Return when what was taken off its shard is queued."""
-        if self._passing:
-            await asyncio.wait(self._passing)
+        self.stop = carrier.stop
 
     async def move(self, shard: Shard, standing: Standing, scopes: Sequence[str], *, leased: bool) -> bool:
         """Move some of what waits on a shard.
@@ -87,7 +73,7 @@ class Strays:
                     shard, look, until
                 )
                 return not look.over or look.last
-        except _Busy:
+        except NotNow:
             return False
         if look.last:
             await shard.slots.settle(standing.changes, scopes)
@@ -103,7 +89,7 @@ class Strays:
         """Look at some tasks; says whether these were the last."""
         while True:
             cursor, task_ids = await shard.scan(look.cursor)
-            await self._hand_over(shard, task_ids)
+            await self._carrier.carry(shard, task_ids, strays_only=True)
             look.cursor = cursor
             if cursor == _START or monotonic() > until:
                 return cursor == _START
@@ -114,28 +100,9 @@ class Strays:
             cursor = _START
             while True:
                 cursor, task_ids = await shard.slots.parked_strays(scope, cursor, _AT_ONCE)
-                await self._hand_over(shard, task_ids)
+                await self._carrier.carry(shard, task_ids, strays_only=True)
                 if cursor == _START and not task_ids:
                     break
                 if monotonic() > until:
                     return False
         return True
-
-    async def _hand_over(self, shard: Shard, task_ids: list[bytes]) -> None:
-        while task_ids:
-            taken = await shard.slots.hand_over_strays(task_ids[:_AT_ONCE], _RESERVE_MS)
-            if taken is None:
-                raise _Busy
-            looked_at, items = taken
-            if items:
-                passing = asyncio.create_task(self._pass_on(shard, items), name="tasks on their way")
-                self._passing.add(passing)
-                passing.add_done_callback(self._passing.discard)
-                await asyncio.shield(passing)
-            task_ids = task_ids[looked_at:]
-
-    async def _pass_on(self, shard: Shard, items: Sequence[QueueItem]) -> None:
-        """Queue tasks where they belong. What cannot be queued there goes back, and is parked."""
-        refused = await self._requeue(items)
-        if refused:
-            await shard.enqueue([items[index] for index in refused])

@@ -71,8 +71,8 @@ LEAVE: Final = _load("leave")
 RENEW_POLLED: Final = _load("renew_polled", "limits")
 RECALL: Final = _load("recall", "limits")
 CONFIGURE: Final = _load("configure", *_QUEUED)
-MOVE_AWAY: Final = _load("move_away", *_DETACH)
-HAND_OVER: Final = _load("hand_over", *_DETACH)
+MOVE_AWAY: Final = _load("move_away", *_DETACH, "pack")
+HAND_OVER: Final = _load("hand_over", *_DETACH, "pack")
 CLOSE: Final = _load("close")
 SHUT: Final = _load("shut")
 OWN: Final = _load("own", *_QUEUED)
@@ -80,7 +80,6 @@ CONFIRM: Final = _load("confirm", *_QUEUED)
 SETTLE: Final = _load("settle", "limits")
 STRAY_LEASES: Final = _load("stray_leases", "limits")
 PARKED_STRAYS: Final = _load("parked_strays", "limits")
-HAND_OVER_STRAYS: Final = _load("hand_over_strays", *_DETACH)
 DESCRIBE: Final = _load("describe", "limits")
 RUNNING: Final = _load("running")
 TOTALS: Final = _load("totals")
@@ -98,5 +97,5 @@ ALL: Final = (
     ENQUEUE, LEASE, RECEIVED, RELEASE, DEFER, BEAT, EXPIRE, APPLY, WITHDRAW, COMPARE, EXPLAIN, ADOPT, GREET,
     RENEW, LEAVE, RENEW_POLLED, RECALL, CONFIGURE, MOVE_AWAY, DESCRIBE, RUNNING, TOTALS, OUTCOMES, OPEN_EPOCH,
     RECOVERED, HAND_OVER, CLOSE, SHUT,
-    OWN, CONFIRM, SETTLE, STRAY_LEASES, PARKED_STRAYS, HAND_OVER_STRAYS,
+    OWN, CONFIRM, SETTLE, STRAY_LEASES, PARKED_STRAYS,
 )  # fmt: skip

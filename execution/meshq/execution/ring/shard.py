@@ -7,15 +7,14 @@ import enum
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-from meshq.contract.limits import SOFT_FRAME_BYTES
 from meshq.execution.model import Depth, Explained, Lease, Over, QueueItem, ShardQueueConfig
 from meshq.execution.ring import errors, keys, scripts
 from meshq.execution.ring.connection import Argument, Connection
+from meshq.execution.ring.departures import Departures
 from meshq.execution.ring.doorbell import Doorbell, Due
 from meshq.execution.ring.extras import encode_extras
 from meshq.execution.ring.hashring import RingShard
 from meshq.execution.ring.load import Load
-from meshq.execution.ring.moved import moved_items
 from meshq.execution.ring.replies import counts, explained
 from meshq.execution.ring.scripts import Script
 from meshq.execution.ring.slot_calls import SlotCalls
@@ -143,6 +142,7 @@ class Shard:
         catch_up: Waits until this instance knows it, too.
         attached: Set while the shard is usable.
         slots: What concerns the slots of limit keys.
+        departures: Takes tasks off that are to be queued elsewhere.
     """
 
     def __init__(self, member: RingShard, instance_id: str, doorbell: Doorbell) -> None:
@@ -163,7 +163,8 @@ class Shard:
         self._instance_id = instance_id
         self._doorbell = doorbell
         self._connection: Connection | None = None
-        self.slots = SlotCalls(self._run, self._note_due, instance_id)
+        self.slots = SlotCalls(self._run, self._note_due)
+        self.departures = Departures(self._run, instance_id)
 
     @property
     def usable(self) -> bool:
@@ -311,15 +312,6 @@ class Shard:
         reply = await self._run(scripts.RUNNING, most, *scopes)
         return [counts(found) if isinstance(found, list) else None for found in reply]
 
-    async def move_away(self, scope: str, limit: int) -> list[QueueItem]:
-        """Take ready tasks off the shard whose queue lives on another one, to be queued there as repeats.
-
-        Returns:
-            At most `limit` tasks, and about a frame's bytes; empty when none is left or the queue lives here.
-        """
-        reply = await self._run(scripts.MOVE_AWAY, scope, limit, SOFT_FRAME_BYTES)
-        return moved_items(reply)
-
     # -- leaving the ring ------------------------------------------------------------------------------
 
     async def scan(self, cursor: bytes) -> tuple[bytes, list[bytes]]:
@@ -329,21 +321,6 @@ class Shard:
         prefix = keys.task(b"")
         found = await self._connection.call("SCAN", cursor, "MATCH", prefix + b"*", "COUNT", _SCANNED)
         return found[0], [name[len(prefix) :] for name in found[1]]
-
-    async def hand_over(self, task_ids: Sequence[bytes], reserve_ms: int) -> list[QueueItem] | None:
-        """Take waiting tasks off the shard, to be queued elsewhere as repeats.
-
-        Args:
-            task_ids: Which, at most 1,000; those that are leased or not here stay out of it.
-            reserve_ms: For how long no other instance may do this.
-
-        Returns:
-            The first of them, about a frame's bytes; None while another instance is at it.
-        """
-        mine, *reply = await self._run(
-            scripts.HAND_OVER, self._instance_id, reserve_ms, SOFT_FRAME_BYTES, *task_ids
-        )
-        return moved_items(reply) if mine else None
 
     async def close(self) -> Depth:
         """Close the shard if it holds nothing; returns what it holds."""

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
-from meshq.contract.limits import SOFT_FRAME_BYTES
-from meshq.execution.model import QueueItem
 from meshq.execution.ring import scripts
-from meshq.execution.ring.moved import moved_items
 
 
 class Standing(NamedTuple):
@@ -33,15 +30,11 @@ class SlotCalls:
     Args:
         run: Runs a script on the shard.
         note_due: Told in how many milliseconds the shard has something to do; -1 for never.
-        instance_id: This instance.
     """
 
-    def __init__(
-        self, run: Callable[..., Awaitable[Any]], note_due: Callable[[int], None], instance_id: str
-    ) -> None:
+    def __init__(self, run: Callable[..., Awaitable[Any]], note_due: Callable[[int], None]) -> None:
         self._run = run
         self._note_due = note_due
-        self._instance_id = instance_id
 
     async def own(self, slots: bytes = b"") -> Standing:
         """Say which slots of limit keys the shard has (see `slots.maps`); nothing to ask how things stand."""
@@ -87,21 +80,3 @@ class SlotCalls:
         """Parked tasks of such keys, with the next cursor, which is the same if there are more behind it."""
         following, *task_ids = await self._run(scripts.PARKED_STRAYS, scope, cursor, most)
         return following, task_ids
-
-    async def hand_over_strays(
-        self, task_ids: Sequence[bytes], reserve_ms: int
-    ) -> tuple[int, list[QueueItem]] | None:
-        """Take those of some tasks off the shard that wait and have such keys, to be queued elsewhere.
-
-        Args:
-            task_ids: Which, at most 1,000.
-            reserve_ms: For how long no other instance may do this.
-
-        Returns:
-            How many were looked at, and what was taken, about a frame's bytes; None while another
-            instance does this, or the shard does not serve its own slots.
-        """
-        mine, looked_at, *reply = await self._run(
-            scripts.HAND_OVER_STRAYS, self._instance_id, reserve_ms, SOFT_FRAME_BYTES, *task_ids
-        )
-        return (looked_at, moved_items(reply)) if mine else None

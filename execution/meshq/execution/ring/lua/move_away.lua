@@ -8,29 +8,25 @@ local bad = guard()
 if bad then
   return bad
 end
-local scope, left, budget = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local scope, left = ARGV[3], tonumber(ARGV[4])
 local moved = {}
+local pack = packer(moved, tonumber(ARGV[5]))
 
--- Takes the first members of a lane or a parked set off it; false when there is no room for more.
+-- Takes the first members of a lane or a parked set off it; as many as there is room for.
 local function take_from(key)
   local members = call('ZRANGE', key, 0, left - 1)
   local taken = 0
   for _, member in ipairs(members) do
     local id = id_of(member)
-    local task, spec = fetch_all(id), call('GET', KEY.SPEC .. id) or ''
-    if #moved > 0 and #spec > budget then
+    local task = fetch_all(id)
+    if not pack(id, task) then
       left = 0
       break
     end
-    budget, left, taken = budget - #spec, left - 1, taken + 1
-    local at = #moved
-    moved[at + 1], moved[at + 2], moved[at + 3] = id, tonumber(task[AT.ATTEMPT]), task[AT.LANE]
-    moved[at + 4], moved[at + 5] = task[AT.READY], task[AT.SCORE]
-    moved[at + 6], moved[at + 7] = task[AT.EXTRAS] or '', spec
+    left, taken = left - 1, taken + 1
     if task[AT.EXTRAS] and limits().traits_of(task[AT.EXTRAS]).start_by > 0 then
       slots().end_deadline('s' .. id)
     end
-    forget(id)
     count(scope, 'ready', -1)
   end
   if taken > 0 then
