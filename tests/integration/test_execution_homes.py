@@ -67,6 +67,30 @@ async def only_at(instance: Instance, home: str, count: int) -> bool:
     return {name: ready for name, ready in (await where(instance)).items() if ready} == {home: count}
 
 
+async def test_tasks_stay_where_they_are_while_the_home_of_their_queue_is_full(
+    database: str, shards: dict[str, str]
+) -> None:
+    async with cluster(database, shards) as system:
+        instance = await system.start()
+        await system.dispatcher(instance).many(30)
+        home = instance.execution.shards.get(home_of(instance))
+        assert home
+        assert home._connection
+        away = sum(count for name, count in (await where(instance)).items() if name != home.name)
+        assert away
+        await home._connection.call("CONFIG", "SET", "maxmemory", "1000000")
+
+        async def is_full() -> bool:
+            return home.full
+
+        await wait_until(is_full)
+        assert await configured(instance, 1, max_running=100)
+        await instance.execution.homes.run_once()
+        assert sum((await where(instance)).values()) == 30
+        await home._connection.call("CONFIG", "SET", "maxmemory", "0")
+        await wait_until(lambda: only_at(instance, home.name, 30), seconds=20)
+
+
 async def test_an_instance_that_has_missed_a_change_finds_out(database: str, shards: dict[str, str]) -> None:
     async with cluster(database, shards) as system:
         first, second = await system.start(), await system.start()

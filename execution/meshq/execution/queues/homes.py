@@ -327,7 +327,7 @@ class Homes:
     async def _move(self, scope: str, index: int, depths: dict[str, list[Depth] | None]) -> None:
         """Bring home what waits elsewhere."""
         home = self._shards.owner(scope.encode())
-        if home is None or home.state is not ShardState.OPEN:
+        if home is None or home.state is not ShardState.OPEN or home.full:
             return
         for name, answer in depths.items():
             shard = self._shards.get(name)
