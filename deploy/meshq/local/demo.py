@@ -38,11 +38,12 @@ class Run:
         self.ended: dict[str, Task] = {}
         self.states: Counter[str] = Counter()
         self.wrong: list[str] = []
-        self.begun = 0.0
+        self._begun = 0.0
+        self._seconds = 0.0
 
     async def submit(self, client: Client) -> None:
         """Send all texts as tasks, in frames."""
-        self.begun = time.time()
+        self._begun = time.monotonic()
         specs = [TaskSpec(type="word_count", payload=text.content) for text in self.texts]
         async for created in client.create_many(specs):
             if created.task_id is None:
@@ -60,6 +61,7 @@ class Run:
             self.states.update(task.state.value for task in found.tasks)
             news += [task for task in found.tasks if task.done]
         self.ended.update({task.task_id: task for task in news})
+        self._seconds = time.monotonic() - self._begun
         self.wrong += [problem for task in news if (problem := self.problem(task))]
         return news
 
@@ -79,7 +81,7 @@ class Run:
 
     def figures(self) -> Figures:
         """What the run amounts to."""
-        return Figures.of(len(self.text_of), list(self.ended.values()), self.begun)
+        return Figures.of(len(self.text_of), list(self.ended.values()), self._seconds)
 
 
 class Screen:

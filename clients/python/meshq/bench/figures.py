@@ -19,8 +19,8 @@ class Figures:
     Attributes:
         tasks: How many tasks were accepted.
         lost: How many of them did not succeed, or are not known any more.
-        seconds: From the first submission to the last recorded end.
-        p50: The median of the time from acceptance to the recorded end, in milliseconds.
+        seconds: From the first submission to the last end.
+        p50: The median of the time from acceptance to the end at the worker, in milliseconds.
         p99: Its 99th percentile, in milliseconds.
     """
 
@@ -31,22 +31,21 @@ class Figures:
     p99: float
 
     @classmethod
-    def of(cls, accepted: int, ended: Sequence[Task], begun: float) -> Self:
+    def of(cls, accepted: int, ended: Sequence[Task], seconds: float) -> Self:
         """Make the figures of a run.
 
         Args:
             accepted: How many tasks were accepted.
             ended: Those that were found in the ledger.
-            begun: When the first was submitted, in seconds since the epoch.
+            seconds: From the first submission until all were known to have ended.
         """
         good = [task for task in ended if task.succeeded]
-        last = max((task.end_time.timestamp() for task in good if task.end_time), default=begun)
         waits = sorted(latency_ms(task) for task in good)
-        return cls(accepted, accepted - len(good), last - begun, percentile(waits, 50), percentile(waits, 99))
+        return cls(accepted, accepted - len(good), seconds, percentile(waits, 50), percentile(waits, 99))
 
     @property
     def throughput(self) -> float:
-        """Tasks per second from the first submission to the last recorded end."""
+        """Tasks per second from the first submission to the last end."""
         return (self.tasks - self.lost) / self.seconds if self.seconds > 0 else 0.0
 
     def line(self) -> str:
@@ -62,7 +61,7 @@ class Figures:
 
 
 def latency_ms(task: Task) -> float:
-    """Milliseconds from a task's acceptance to its recorded end, by the servers' clocks."""
+    """Milliseconds from a task's acceptance until execution had its result, by the servers' clocks."""
     if task.create_time is None or task.end_time is None:
         return 0.0
     return (task.end_time - task.create_time).total_seconds() * 1000
@@ -85,9 +84,15 @@ def spread(values: Iterable[float]) -> dict[str, float]:
     }
 
 
-def ranged(values: Sequence[float], digits: int = 1) -> dict[str, Any]:
-    """What the same figure of several runs amounts to: the median and the range."""
+def ranged(name: str, values: Sequence[float], digits: int = 1) -> dict[str, Any]:
+    """What the same figure of several runs amounts to: the median by its name, and the range.
+
+    Args:
+        name: What it is called, such as `throughput_per_s`; its range is then `throughput_range`.
+        values: One of each run.
+        digits: Places behind the decimal point.
+    """
     return {
-        "median": round(statistics.median(values), digits),
-        "range": [round(min(values), digits), round(max(values), digits)],
+        name: round(statistics.median(values), digits),
+        f"{name.removesuffix('_per_s')}_range": [round(min(values), digits), round(max(values), digits)],
     }
