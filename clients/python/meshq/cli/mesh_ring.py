@@ -66,7 +66,9 @@ def add(
     """Take an empty server into the ring. It gets its part of the keys at once; nothing stops."""
     with session.client() as client, doing(f"add shard {name}", names=_NAMES):
         found = client.add_shard(name, address, weight)
-    _tell(session, found, f"Shard {name} is in the ring and takes {found.share:.1%} of the keys.")
+    session.output.tell(
+        shapes.record(found), f"Shard {name} is in the ring and takes {found.share:.1%} of the keys."
+    )
 
 
 @app.command("set")
@@ -88,7 +90,7 @@ def set_(
     names = _NAMES | {"shard.address": "--address"}
     with session.client() as client, doing(f"set shard {name}", names=names):
         found = client.update_shard(name, address=address, weight=weight)
-    _tell(session, found, f"Shard {name} is set and takes {found.share:.1%} of the keys.")
+    session.output.tell(shapes.record(found), f"Shard {name} is set and takes {found.share:.1%} of the keys.")
 
 
 @app.command("drain")
@@ -108,9 +110,9 @@ def drain(
             found = _emptied(session, client, name)
     if found.tasks_to_move + found.leased:
         left = f"{found.tasks_to_move:,} tasks are still to be moved, {found.leased:,} are at workers."
-        _tell(session, found, f"Shard {name} takes no new tasks; {left}")
+        session.output.tell(shapes.record(found), f"Shard {name} takes no new tasks; {left}")
     else:
-        _tell(session, found, f"Shard {name} is drained and empty.")
+        session.output.tell(shapes.record(found), f"Shard {name} is drained and empty.")
 
 
 @app.command("activate")
@@ -119,7 +121,7 @@ def activate(session: Session, name: NameArgument) -> None:
     """End what `drain` began."""
     with session.client() as client, doing(f"activate shard {name}", names=_NAMES):
         found = client.activate_shard(name)
-    _tell(session, found, f"Shard {name} takes {found.share:.1%} of the keys.")
+    session.output.tell(shapes.record(found), f"Shard {name} takes {found.share:.1%} of the keys.")
 
 
 @app.command("remove")
@@ -136,7 +138,7 @@ def remove(
     """Take a drained, empty shard out of the ring. Its server can be stopped then."""
     with session.client() as client, doing(f"remove shard {name}", names=_NAMES):
         found = client.remove_shard(name, force=force)
-    _tell(session, found, f"Shard {name} has left the ring.")
+    session.output.tell(shapes.record(found), f"Shard {name} has left the ring.")
 
 
 def _emptied(session: Session, client: SyncClient, name: str) -> Shard:
@@ -151,10 +153,3 @@ def _emptied(session: Session, client: SyncClient, name: str) -> Shard:
         if time.monotonic() > end:
             raise Trouble(f"Shard {name} is not empty in time", ExitCode.UNAVAILABLE, _HINT)
         time.sleep(_LOOK_SECONDS)
-
-
-def _tell(session: Session, found: Shard, sentence: str) -> None:
-    if session.json:
-        session.output.write_json(shapes.record(found))
-    else:
-        session.output.write(sentence)

@@ -43,6 +43,13 @@ class Output:
         sys.stdout.write((printable(text) if sys.stdout.isatty() else text) + "\n")
         sys.stdout.flush()
 
+    def tell(self, shape: Any, sentence: str) -> None:
+        """Print what a command has done: its shape as JSON, or for people a sentence."""
+        if self.json:
+            self.write_json(shape)
+        else:
+            self.write(sentence)
+
     def write_bytes(self, data: bytes) -> None:
         """Print bytes as they are."""
         sys.stdout.flush()

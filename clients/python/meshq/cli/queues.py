@@ -23,7 +23,7 @@ from meshq.cli.tasks.following import PATIENCE, limited
 
 if TYPE_CHECKING:  # imports grpc
     from meshq.client import SyncClient
-    from meshq.client.models import Queue, QueueNews, TaskDefaults
+    from meshq.client.models import QueueNews, TaskDefaults
 
 app = typer.Typer(help="Show, set, stop and clear the queues.")
 
@@ -70,7 +70,7 @@ def create(
     given = settings(limits, defaults, retries, {})
     with session.client() as client, doing(f"create queue {name}", names=_NAMES):
         found = client.create_queue(name, **given)
-    _tell(session, found, f"Queue {name} is created.")
+    session.output.tell(shapes.record(found), f"Queue {name} is created.")
 
 
 @app.command("set")
@@ -94,7 +94,7 @@ def set_(
         before = _type_defaults(client, name, missing_ok=declare) if defaults.type else {}
         given = settings(limits, defaults, retries, before)
         found = client.update_queue(name, allow_missing=declare, **given)
-    _tell(session, found, f"Queue {name} is set.")
+    session.output.tell(shapes.record(found), f"Queue {name} is set.")
 
 
 def _type_defaults(client: SyncClient, name: str, *, missing_ok: bool) -> Mapping[str, TaskDefaults]:
@@ -117,7 +117,7 @@ def pause(
     """Keep the tasks of a queue from workers until it is resumed; running ones go on, new ones are taken."""
     with session.client() as client, doing(f"pause queue {name}", names=_NAMES):
         found = client.pause_queue(name, reason, actor=_actor(actor))
-    _tell(session, found, f"Queue {name} is paused.")
+    session.output.tell(shapes.record(found), f"Queue {name} is paused.")
 
 
 @app.command("drain")
@@ -128,7 +128,7 @@ def drain(
     """Refuse new tasks for a queue until it is resumed; those it has are worked off."""
     with session.client() as client, doing(f"drain queue {name}", names=_NAMES):
         found = client.drain_queue(name, reason, actor=_actor(actor))
-    _tell(session, found, f"Queue {name} takes no new tasks.")
+    session.output.tell(shapes.record(found), f"Queue {name} takes no new tasks.")
 
 
 @app.command("resume")
@@ -137,7 +137,7 @@ def resume(session: Session, name: NameArgument) -> None:
     """End what `pause` and `drain` began."""
     with session.client() as client, doing(f"resume queue {name}", names=_NAMES):
         found = client.resume_queue(name)
-    _tell(session, found, f"Queue {name} goes on.")
+    session.output.tell(shapes.record(found), f"Queue {name} goes on.")
 
 
 @app.command("purge")
@@ -152,10 +152,10 @@ def purge(session: Session, name: NameArgument, *, reason: ReasonOption = "", ye
             confirm(session, f"Cancel about {waiting:,} tasks that wait in queue {name}?")
         with doing(f"purge queue {name}", names=_NAMES):
             count = client.purge_queue(name, reason)
-    if session.json:
-        session.output.write_json({"queue": name, "cancelled_count": count})
-    else:
-        session.output.write(f"{count:,} tasks of queue {name} are cancelled or being cancelled.")
+    session.output.tell(
+        {"queue": name, "cancelled_count": count},
+        f"{count:,} tasks of queue {name} are cancelled or being cancelled.",
+    )
 
 
 @app.command("delete")
@@ -164,7 +164,7 @@ def delete(session: Session, name: NameArgument) -> None:
     """Forget a queue without open tasks, with its settings and figures."""
     with session.client() as client, doing(f"delete queue {name}", names=_NAMES):
         found = client.delete_queue(name)
-    _tell(session, found, f"Queue {name} is deleted.")
+    session.output.tell(shapes.record(found), f"Queue {name} is deleted.")
 
 
 @app.command("watch")
@@ -212,10 +212,3 @@ def _actor(given: str | None) -> str:
         return f"{getpass.getuser()}@{socket.gethostname()}"[:128]
     except (OSError, KeyError):  # an account without a name
         return socket.gethostname()[:128]
-
-
-def _tell(session: Session, found: Queue, sentence: str) -> None:
-    if session.json:
-        session.output.write_json(shapes.record(found))
-    else:
-        session.output.write(sentence)

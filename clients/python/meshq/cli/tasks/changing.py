@@ -18,7 +18,7 @@ from meshq.cli.tasks.arguments import IdArgument, IdsArgument, PayloadArgument, 
 
 if TYPE_CHECKING:  # imports grpc
     from meshq.client import SyncClient
-    from meshq.client.models import Task, TaskFilter
+    from meshq.client.models import TaskFilter
 
 # A running handler has some seconds to stop.
 _FORCE_TIMEOUT = 60.0
@@ -60,7 +60,7 @@ def update(
         raise typer.BadParameter("say what is to change: --priority, --at, --in, --label or an input")
     with session.client() as client, doing(f"update task {task_id}"):
         task = client.update(task_id, **given)
-    _tell(session, task, f"Task {task_id} is changed; it is {task.state}.")
+    session.output.tell(shapes.task(task, full=True), f"Task {task_id} is changed; it is {task.state}.")
 
 
 @with_session
@@ -78,13 +78,13 @@ def cancel(
         if len(ids) == 1:
             with doing(f"cancel task {ids[0]}"):
                 task = client.cancel(ids[0], reason)
-            _tell(session, task, f"Task {ids[0]} is {task.state}.")
+            session.output.tell(shapes.task(task, full=True), f"Task {ids[0]} is {task.state}.")
             return
         wanted = _confirmed(session, client, "Cancel", chosen, _OPEN, yes=yes)
         with doing("cancel the tasks"):
             done = client.cancel_many(ids or None, reason=reason, **wanted)
     shape = {"cancelled_count": done.count, "missing_task_ids": list(done.missing)}
-    _tell_count(session, shape, f"{_tasks(done.count)} cancelled or being cancelled.")
+    session.output.tell(shape, f"{_tasks(done.count)} cancelled or being cancelled.")
     _check_missing(done.missing)
 
 
@@ -122,13 +122,13 @@ def redrive(
         for task_id in ids:
             with doing(f"redrive task {task_id}"):
                 task = client.redrive(task_id)
-            _tell(session, task, task.task_id)
+            session.output.tell(shapes.task(task, full=True), task.task_id)
         if ids:
             return
         wanted = _confirmed(session, client, "Redrive", chosen, _FAILED, yes=yes)
         with doing("redrive the tasks"):
             count = client.redrive_many(rate=rate, max_tasks=most, **wanted)
-    _tell_count(session, {"redriven_count": count}, f"{_tasks(count)} redriven.")
+    session.output.tell({"redriven_count": count}, f"{_tasks(count)} redriven.")
 
 
 @with_session
@@ -151,13 +151,13 @@ def delete(
             with doing(f"delete task {task_id}"):
                 patience = session.timeout or (_FORCE_TIMEOUT if force else None)
                 task = client.delete(task_id, force=force, timeout=patience)
-            _tell(session, task, f"Task {task_id} is deleted.")
+            session.output.tell(shapes.task(task, full=True), f"Task {task_id} is deleted.")
         if ids:
             return
         wanted = _confirmed(session, client, "Delete", chosen, _ENDED, yes=yes)
         with doing("delete the tasks"):
             count = client.delete_many(**wanted)
-    _tell_count(session, {"deleted_count": count}, f"{_tasks(count)} deleted.")
+    session.output.tell({"deleted_count": count}, f"{_tasks(count)} deleted.")
 
 
 def _ids_or_filter(task_ids: list[str] | None, chosen: FilterOptions) -> list[str]:
@@ -217,17 +217,3 @@ def _check_missing(missing: tuple[str, ...]) -> None:
             ExitCode.NOT_FOUND,
             "the others were taken care of",
         )
-
-
-def _tell(session: Session, task: Task, sentence: str) -> None:
-    if session.json:
-        session.output.write_json(shapes.task(task, full=True))
-    else:
-        session.output.write(sentence)
-
-
-def _tell_count(session: Session, shape: dict[str, Any], sentence: str) -> None:
-    if session.json:
-        session.output.write_json(shape)
-    else:
-        session.output.write(sentence)
