@@ -3,7 +3,8 @@
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -24,48 +25,41 @@ def find(name: str, contents: Contents) -> Path:
 
 def dump(program: Path, contents: Contents, snapshot: str, take: Callable[[IO[bytes]], None]) -> None:
     """Dump a database as it was in a snapshot; `take` reads the dump. Raises ProgramFailed."""
-    words = [
-        str(program),
-        "--format=custom",
-        "--no-owner",
-        "--no-privileges",
-        "--lock-wait-timeout=60s",
-        f"--snapshot={snapshot}",
-        f"--dbname={contents.conninfo}",
-    ]
-    with tempfile.TemporaryFile() as said:
-        with subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, env=_environment(contents)
-        ) as process:
-            assert process.stdout is not None
-            try:
-                take(process.stdout)
-            except BaseException:
-                process.kill()
-                raise
-        _check(process.returncode, said)
+    options = ["--format=custom", "--lock-wait-timeout=60s", f"--snapshot={snapshot}"]
+    with _running(program, options, contents, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        take(process.stdout)
 
 
 def restore(program: Path, contents: Contents, give: Callable[[IO[bytes]], None]) -> None:
     """Fill an empty database, wholly or not at all; `give` writes the dump. Raises ProgramFailed."""
-    words: Sequence[str] = [
-        str(program),
-        "--single-transaction",
-        "--exit-on-error",
-        "--no-owner",
-        "--no-privileges",
-        f"--dbname={contents.conninfo}",
-    ]
+    options = ["--single-transaction", "--exit-on-error"]
+    with _running(program, options, contents, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        # Where the pipe breaks the program says why.
+        with suppress(BrokenPipeError):
+            give(process.stdin)
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+
+
+@contextmanager
+def _running(
+    program: Path,
+    options: Sequence[str],
+    contents: Contents,
+    *,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int = subprocess.DEVNULL,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program on a database; it is killed when the body fails. Raises ProgramFailed when it does."""
+    words = [str(program), *options, "--no-owner", "--no-privileges", f"--dbname={contents.conninfo}"]
     with tempfile.TemporaryFile() as said:
         with subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, env=_environment(contents)
+            words, stdin=stdin, stdout=stdout, stderr=said, env=_environment(contents)
         ) as process:
-            assert process.stdin is not None
             try:
-                give(process.stdin)
-                process.stdin.close()
-            except BrokenPipeError:
-                pass  # it says why
+                yield process
             except BaseException:
                 process.kill()
                 raise
