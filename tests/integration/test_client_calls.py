@@ -5,6 +5,7 @@ import itertools
 from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc
 import pytest
 from fixtures.scripted import DOWN, QUICK, Service, client, collected, service, task
 from google.protobuf.message import Message
@@ -84,6 +85,26 @@ async def test_a_client_that_is_closed_between_two_tries_makes_no_other(
     with pytest.raises((CallCancelled, asyncio.CancelledError)):
         await call
     assert len(service.requests) == 1
+
+
+async def test_a_channel_that_its_owner_has_closed_is_said_to_be(service: Service) -> None:
+    channel = grpc.insecure_channel(service.target)
+    with SyncClient(channel=channel) as client:
+        channel.close()
+        for call in (lambda: client.get("id"), lambda: list(client.watch("id"))):
+            with pytest.raises(CallCancelled):
+                call()
+        with pytest.raises(CallCancelled):
+            list(client.create_many([TaskSpec(type="t")]))
+    own = grpc.aio.insecure_channel(service.target)
+    async with Client(channel=own) as other:
+        await own.close()
+        for made in (other.get("id"), collected(other.watch("id"))):
+            with pytest.raises(CallCancelled):
+                await made
+        with pytest.raises(CallCancelled):
+            await collected(other.create_many([TaskSpec(type="t")]))
+    assert service.requests == []
 
 
 async def test_errors_have_class_reason_and_fields(service: Service, client: Any) -> None:

@@ -71,7 +71,8 @@ class AsyncCalls:
         closings = self._closings
         while True:
             try:
-                return operation.convert(await call(operation.request, timeout=attempts.remaining()))
+                pending = self._begun(call, operation.request, timeout=attempts.remaining())
+                return operation.convert(await pending)
             except grpc.RpcError as error:
                 failure = from_rpc_error(error)
             except MeshqError as error:
@@ -115,7 +116,7 @@ class AsyncCalls:
 
     async def _stream(self, watch: Watch[Any]) -> AsyncIterator[Message]:
         open_stream = self._method("unary_stream", watch.method, watch.answer)
-        call: grpc.aio.UnaryStreamCall[Message, Message] = open_stream(watch.request())
+        call: grpc.aio.UnaryStreamCall[Message, Message] = self._begun(open_stream, watch.request())
         try:
             async for message in call:
                 yield message
@@ -128,8 +129,16 @@ class AsyncCalls:
 
     def _open_ingest(self) -> IngestCall:
         open_stream = self._method("stream_stream", INGEST_TASKS, IngestTasksResponse)
-        call: IngestCall = open_stream()
+        call: IngestCall = self._begun(open_stream)
         return call
+
+    def _begun(self, call: Any, *arguments: Any, **named: Any) -> Any:
+        """A call under way; raises `MeshqError` where the channel is closed, perhaps by its owner."""
+        try:
+            return call(*arguments, **named)
+        except grpc.aio.UsageError as error:
+            self._closings += 1
+            raise CallCancelled("the channel is closed") from error
 
     async def _pause(self, attempts: Attempts, failure: MeshqError, closings: int) -> None:
         """Wait for the next try.

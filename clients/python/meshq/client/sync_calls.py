@@ -63,7 +63,7 @@ class SyncCalls:
         call = self._method("unary_unary", operation.method, operation.answer)
         while True:
             try:
-                return operation.convert(call(operation.request, timeout=attempts.remaining()))
+                return operation.convert(self._begun(call, operation.request, timeout=attempts.remaining()))
             except grpc.RpcError as error:
                 failure = from_rpc_error(error)
             except MeshqError as error:
@@ -103,7 +103,7 @@ class SyncCalls:
                 self._pause(attempts, error)
 
     def _stream(self, watch: Watch[Any]) -> Iterator[Message]:
-        call = self._method("unary_stream", watch.method, watch.answer)(watch.request())
+        call = self._begun(self._method("unary_stream", watch.method, watch.answer), watch.request())
         try:
             yield from call
         except grpc.RpcError as error:
@@ -114,7 +114,15 @@ class SyncCalls:
             raise Unavailable("the stream ended before the watch did")
 
     def _open_ingest(self, frames: Iterator[IngestTasksRequest]) -> Any:
-        return self._method("stream_stream", INGEST_TASKS, IngestTasksResponse)(frames)
+        return self._begun(self._method("stream_stream", INGEST_TASKS, IngestTasksResponse), frames)
+
+    def _begun(self, call: Any, *arguments: Any, **named: Any) -> Any:
+        """What a call gives; raises `MeshqError` where the channel is closed, perhaps by its owner."""
+        try:
+            return call(*arguments, **named)
+        except ValueError as error:
+            self._closed.set()
+            raise CallCancelled("the channel is closed") from error
 
     def _pause(self, attempts: Attempts, failure: MeshqError) -> None:
         """Wait for the next try.
