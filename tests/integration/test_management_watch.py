@@ -7,14 +7,16 @@ from typing import Any
 import grpc
 import pytest
 from fixtures.management import Cluster, Node, cluster, report, until
+from google.protobuf import struct_pb2
 from google.protobuf.duration_pb2 import Duration
 
 from meshq.contract.errors import InvalidRequest, MeshqError, NotFound, Reason
 from meshq.contract.status import from_rpc_error
 from meshq.internal.v1 import progress_service_pb2
-from meshq.v1 import task_pb2, task_service_pb2
+from meshq.v1 import task_pb2, task_service_pb2, worker_service_pb2
 
 SUCCEEDED = task_pb2.ATTEMPT_OUTCOME_SUCCEEDED
+FAILED = task_pb2.ATTEMPT_OUTCOME_FAILED
 LOST = task_pb2.ATTEMPT_OUTCOME_LOST
 STARTED = task_pb2.ATTEMPT_OUTCOME_UNSPECIFIED
 
@@ -167,6 +169,38 @@ async def test_run_waits_for_the_outcome(database: str) -> None:
         assert not system.execution.watched
         again = task_service_pb2.RunTaskRequest(task_id=str(uuid.UUID(bytes=task_id)))
         assert (await second.tasks.RunTask(again)).result.string_value == "out"
+
+
+@pytest.mark.parametrize("reported_to", [0, 1])
+async def test_run_needs_nobody_where_the_result_comes_along(database: str, reported_to: int) -> None:
+    async with cluster(database, nodes=2) as system:
+        request = task_service_pb2.RunTaskRequest(
+            task=task_pb2.Task(type="t", payload=struct_pb2.Value(string_value="in"))
+        )
+        running = asyncio.ensure_future(system.nodes[0].tasks.RunTask(request))
+        await until(lambda: system.execution.shard)
+        (task_id,) = system.execution.shard
+        # From here on nobody answers for results but who reports them.
+        system.execution.away = True
+        success = worker_service_pb2.Success(result=struct_pb2.Value(string_value="out")).SerializeToString()
+        await system.nodes[reported_to].report(report(task_id, 1, SUCCEEDED, success=success))
+        task = await asyncio.wait_for(running, 5)
+        assert (task.result.string_value, task.payload.string_value) == ("out", "in")
+        assert (task.state, task.worker_id) == (task_pb2.TASK_STATE_SUCCEEDED, "w-1")
+
+
+async def test_an_error_that_comes_along_is_the_whole_one(database: str) -> None:
+    async with cluster(database, nodes=2) as system:
+        request = task_service_pb2.RunTaskRequest(task=task_pb2.Task(type="t", max_attempts=1))
+        running = asyncio.ensure_future(system.nodes[0].tasks.RunTask(request))
+        await until(lambda: system.execution.shard)
+        (task_id,) = system.execution.shard
+        system.execution.away = True
+        error = task_pb2.TaskError(type="E", message="no", traceback="line 1").SerializeToString()
+        failed = report(task_id, 1, FAILED, error_type="E", error_message="no", error=error)
+        await system.nodes[1].report(failed)
+        task = await asyncio.wait_for(running, 5)
+        assert (task.error.type, task.error.traceback) == ("E", "line 1")
 
 
 async def test_run_returns_the_task_as_it_stands_when_the_time_is_over(database: str) -> None:

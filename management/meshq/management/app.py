@@ -61,6 +61,7 @@ from meshq.management.update import Updater
 from meshq.management.watch.bus import Bus
 from meshq.management.watch.commits import CommitLog
 from meshq.management.watch.feed import Feed
+from meshq.management.watch.fresh import FreshContent
 from meshq.management.watch.watchers import Watchers
 from meshq.mesh.directory import Instance, InstanceDirectory
 from meshq.mesh.election import Election, Office
@@ -144,6 +145,7 @@ class Management:
         self.book = QueueBook(self.queue_store)
         self.bus = Bus()
         self.commits = CommitLog(self.bus)
+        self.fresh = FreshContent()
         self.outbox = Outbox()
         self._build_use_cases()
         self._build_streams()
@@ -258,7 +260,7 @@ class Management:
 
     def services(self) -> list[ServedService]:
         """What is served."""
-        views = Views(self._attempts, self.now_ms)
+        views = Views(self._attempts, self.fresh, self.now_ms)
         parts = TaskParts(
             ledger=self.ledger,
             creator=self.creator,
@@ -279,8 +281,8 @@ class Management:
         queues = QueueServicer(
             self.queue_figures, self.queue_changes, self.purger, self.queue_watches, self.now_ms
         )
-        reports = LedgerServicer(self.finisher, self.ledger)
-        commits = CommitServicer(self.commits)
+        reports = LedgerServicer(self.finisher, self.ledger, self.commits, self.fresh)
+        commits = CommitServicer(self.commits, self.fresh)
         return [
             ServedService(
                 "meshq.v1.TaskService",
@@ -355,6 +357,7 @@ class Management:
             gap=self._missed,
             now_ms=self.now_ms,
             queues_changed=self.book.wake,
+            fresh=self.fresh,
         )
 
     def _missed(self) -> None:

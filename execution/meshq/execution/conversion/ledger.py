@@ -10,12 +10,15 @@ import grpc
 from meshq.contract.errors import InternalError
 from meshq.contract.ids import ID_BYTES
 from meshq.contract.status import from_rpc_error
-from meshq.execution.model import Directive, Ended
+from meshq.execution.model import Directive, Ended, Outcome
+from meshq.execution.ring.tombstones import small_content
 from meshq.internal.v1 import ledger_service_pb2 as pb
 from meshq.internal.v1.ledger_service_pb2_grpc import LedgerServiceStub
 from meshq.v1.task_pb2 import AttemptOutcome
 
 _CALL_SECONDS: Final = 15.0
+_FEW: Final = 32
+"""So many reports carry their results: somebody may wait for just these. Of more nobody looks at each."""
 
 
 class GrpcLedger:
@@ -35,7 +38,10 @@ class GrpcLedger:
         Raises:
             MeshqError: Management does not answer, or refuses.
         """
-        request = pb.ReportAttemptsRequest(reports=[_report(ended) for ended in reports])
+        messages = [_report(ended) for ended in reports]
+        if len(reports) <= _FEW:
+            _add_content(messages, reports)
+        request = pb.ReportAttemptsRequest(reports=messages)
         try:
             response = await self._report(request, timeout=_CALL_SECONDS)
         except grpc.RpcError as error:
@@ -91,3 +97,14 @@ def _report(ended: Ended) -> pb.AttemptReport:
         retry_delay_ms=ended.retry_ms,
         non_retryable=ended.non_retryable,
     )
+
+
+def _add_content(messages: Sequence[pb.AttemptReport], reports: Sequence[Ended]) -> None:
+    for message, ended in zip(messages, reports, strict=True):
+        content = small_content(ended) if ended.outcome else None
+        if content is None:
+            continue
+        if ended.outcome == Outcome.SUCCEEDED:
+            message.success = content
+        else:
+            message.error = content

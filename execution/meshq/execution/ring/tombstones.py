@@ -12,8 +12,14 @@ _BURIED_BYTES: Final = 256
 
 def tombstone(ended: Ended) -> bytes:
     """What a tombstone keeps of an end: its outcome, and the result where it is small."""
+    content = small_content(ended)
+    return b"0 " if content is None else b"%d %s" % (ended.outcome, content)
+
+
+def small_content(ended: Ended) -> bytes | None:
+    """The encoded result or error of an end, if it is small."""
     content = (ended.success if ended.outcome == 1 else ended.error) or b""
-    return b"%d %s" % (ended.outcome, content) if len(content) <= _BURIED_BYTES else b"0 "
+    return content if len(content) <= _BURIED_BYTES else None
 
 
 def light(ended: Ended) -> Ended:

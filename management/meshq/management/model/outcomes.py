@@ -29,3 +29,10 @@ class Sought(NamedTuple):
     def key(self) -> Key:
         """What is asked for."""
         return self.task_id, self.attempt
+
+
+class Content(NamedTuple):
+    """What an attempt left: an encoded `meshq.v1.Success` or `meshq.v1.TaskError`."""
+
+    success: bytes | None
+    error: bytes | None

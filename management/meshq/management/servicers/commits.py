@@ -11,7 +11,10 @@ import grpc
 from meshq.contract.limits import MAX_FRAME_ITEMS, STREAM_KEEPALIVE_SECONDS
 from meshq.internal.v1 import commit_service_pb2, commit_service_pb2_grpc
 from meshq.management.conversion.commits import commit_message
+from meshq.management.conversion.contents import add_content
+from meshq.management.model.task import TaskRow
 from meshq.management.watch.commits import CommitListener, CommitLog
+from meshq.management.watch.fresh import FreshContent
 
 _PACE_SECONDS: Final = 1.0
 
@@ -21,8 +24,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class CommitServicer(commit_service_pb2_grpc.CommitServiceServicer):
     """See the protocol."""
 
-    def __init__(self, log: CommitLog) -> None:
+    def __init__(self, log: CommitLog, fresh: FreshContent) -> None:
         self._log = log
+        self._fresh = fresh
 
     async def StreamCommits(  # noqa: N802
         self, request_iterator: AsyncIterator[commit_service_pb2.StreamCommitsRequest], context: Context
@@ -41,7 +45,7 @@ class CommitServicer(commit_service_pb2_grpc.CommitServiceServicer):
                 for start in range(0, len(batch.rows) or 1, MAX_FRAME_ITEMS):
                     rows = batch.rows[start : start + MAX_FRAME_ITEMS]
                     yield commit_service_pb2.StreamCommitsResponse(
-                        commits=[commit_message(row) for row in rows],
+                        commits=[self._message(row) for row in rows],
                         sequence=first + start + len(rows),
                         changed_queues=[] if start else ["/".join(key) for key in batch.changed_queues],
                     )
@@ -49,6 +53,11 @@ class CommitServicer(commit_service_pb2_grpc.CommitServiceServicer):
             self._log.leave(listener)
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
+
+    def _message(self, row: TaskRow) -> commit_service_pb2.Commit:
+        commit = commit_message(row)
+        add_content(commit, self._fresh.get((row.task_id, row.attempt)) if row.ended else None)
+        return commit
 
 
 async def _read(

@@ -9,7 +9,7 @@ from meshq.contract.ids import parse_task_id
 from meshq.management.conversion.tasks import accepted_task
 from meshq.management.ledger import one_task
 from meshq.management.model.claims import ClaimKind
-from meshq.management.model.task import NewTask, TaskId
+from meshq.management.model.task import NewTask, TaskId, TaskRow, created_row
 from meshq.management.servicers.ingest import ingest
 from meshq.management.servicers.parts import Context, TaskMethods, wait_seconds
 from meshq.management.servicers.requests import created, frame, results, single, submit
@@ -61,10 +61,20 @@ class CreatingMethods(TaskMethods):
         if request.HasField("task") == bool(request.task_id):
             raise InvalidRequest.field("task_id", "exactly one of task_id and task must be set")
         if request.task_id:
-            task_id = parse_task_id(request.task_id).bytes
+            row = await self._parts.watchers.ended(parse_task_id(request.task_id).bytes, seconds)
         else:
-            _, task_id = await self._create(request.task, request.request_id)
-        return await self._parts.views.one(await self._parts.watchers.ended(task_id, seconds))
+            row = await self._run(request.task, request.request_id, seconds)
+        return await self._parts.views.one(row)
+
+    async def _run(self, task: task_pb2.Task, request_id: str, seconds: float) -> TaskRow:
+        checked = single(task, request_id, self._parts.admission)
+        watchers = self._parts.watchers
+        with watchers.expect(*(new.task_id for new in checked.submission.tasks)) as subscription:
+            new, task_id = created(checked, await submit(self._parts.creator, checked))
+            if new is not None:
+                row = created_row(new)._replace(spec=new.spec)
+                return await watchers.end_of(subscription, row, seconds)
+        return await watchers.ended(task_id, seconds)
 
     async def _create(self, task: task_pb2.Task, request_id: str) -> tuple[NewTask | None, TaskId]:
         """Store a task; returns it if it is new, and the id of the task that stands for the request."""

@@ -10,20 +10,32 @@ from meshq.contract.errors import InvalidRequest
 from meshq.contract.ids import ID_BYTES
 from meshq.contract.limits import MAX_FRAME_ITEMS
 from meshq.internal.v1 import ledger_service_pb2, ledger_service_pb2_grpc
+from meshq.management.conversion.contents import content_of
 from meshq.management.conversion.reports import directive_messages, read_reports
 from meshq.management.finish import Finisher
 from meshq.management.ledger import Ledger
 from meshq.management.model.task import TaskId
+from meshq.management.watch.commits import CommitLog
+from meshq.management.watch.fresh import FreshContent
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class LedgerServicer(ledger_service_pb2_grpc.LedgerServiceServicer):
-    """See the protocol."""
+    """See the protocol.
 
-    def __init__(self, finisher: Finisher, ledger: Ledger) -> None:
+    Args:
+        finisher: Takes reports.
+        ledger: Is asked.
+        commits: Say whether anybody wants to know what ends.
+        fresh: Keeps results for those.
+    """
+
+    def __init__(self, finisher: Finisher, ledger: Ledger, commits: CommitLog, fresh: FreshContent) -> None:
         self._finisher = finisher
         self._ledger = ledger
+        self._commits = commits
+        self._fresh = fresh
 
     async def ReportAttempts(  # noqa: N802
         self, request: ledger_service_pb2.ReportAttemptsRequest, context: Context
@@ -34,7 +46,12 @@ class LedgerServicer(ledger_service_pb2_grpc.LedgerServiceServicer):
             raise InvalidRequest.field("reports", f"must have at most {MAX_FRAME_ITEMS} entries")
         if not request.reports:
             return ledger_service_pb2.ReportAttemptsResponse()
-        return directive_messages(await self._finisher.submit(read_reports(request.reports)))
+        reports = read_reports(request.reports)
+        if self._commits.wanted:
+            for report in request.reports:
+                if content := content_of(report):
+                    self._fresh.add((report.task_id, report.attempt), content)
+        return directive_messages(await self._finisher.submit(reports))
 
     async def FindOpenTasks(  # noqa: N802
         self, request: ledger_service_pb2.FindOpenTasksRequest, context: Context

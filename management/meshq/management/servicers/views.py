@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from meshq.internal.v1 import attempt_service_pb2
+from meshq.management.conversion.contents import outcome_of
 from meshq.management.conversion.tasks import add_outcome, public_task
 from meshq.management.model.outcomes import Key, Sought
 from meshq.management.model.states import State
 from meshq.management.model.task import TaskRow
+from meshq.management.watch.fresh import FreshContent
 from meshq.v1 import task_pb2
 
 _LOOKS: Final = 4
@@ -27,10 +29,17 @@ class Outcomes(Protocol):
 
 
 class Views:
-    """Makes messages of rows."""
+    """Makes messages of rows.
 
-    def __init__(self, outcomes: Outcomes, now_ms: Callable[[], int]) -> None:
+    Args:
+        outcomes: Is asked for results.
+        fresh: Has those that came along with their reports.
+        now_ms: The clock.
+    """
+
+    def __init__(self, outcomes: Outcomes, fresh: FreshContent, now_ms: Callable[[], int]) -> None:
         self._outcomes = outcomes
+        self._fresh = fresh
         self._now_ms = now_ms
 
     def basic(self, row: TaskRow) -> task_pb2.Task:
@@ -57,6 +66,17 @@ class Views:
         return (await self.full([row]))[0]
 
     async def _find(
+        self, wanted: dict[int, Sought], rows: Sequence[TaskRow]
+    ) -> dict[Key, attempt_service_pb2.RecordedOutcome]:
+        found = {
+            item.key: outcome_of(item.key, content)
+            for item in wanted.values()
+            if (content := self._fresh.get(item.key))
+        }
+        rest = {index: item for index, item in wanted.items() if item.key not in found}
+        return found | await self._ask(rest, rows) if rest else found
+
+    async def _ask(
         self, wanted: dict[int, Sought], rows: Sequence[TaskRow]
     ) -> dict[Key, attempt_service_pb2.RecordedOutcome]:
         # An outcome is recorded before it is reported, but perhaps on a replica that lags: look again for

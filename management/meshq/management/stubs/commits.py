@@ -12,8 +12,10 @@ import grpc
 from meshq.contract.limits import STREAM_KEEPALIVE_SECONDS
 from meshq.internal.v1 import commit_service_pb2, commit_service_pb2_grpc
 from meshq.management.conversion.commits import committed_row
+from meshq.management.conversion.contents import content_of
 from meshq.management.stubs.fleet import StreamLost, together
 from meshq.management.watch.bus import Bus
+from meshq.management.watch.fresh import FreshContent
 
 _SILENCE_SECONDS: Final = 2.5 * STREAM_KEEPALIVE_SECONDS
 _LINGER_SECONDS: Final = 30.0
@@ -30,6 +32,7 @@ class CommitLink:
         gap: Called when commits may have been missed.
         now_ms: The clock.
         queues_changed: Called when settings of queues have changed, or may have unheard.
+        fresh: Gets the results that come along.
 
     Attributes:
         heard_ms: Until when all commits of the instance have arrived; 0 while creations are not wanted.
@@ -44,6 +47,7 @@ class CommitLink:
         gap: Callable[[], None],
         now_ms: Callable[[], int],
         queues_changed: Callable[[], None],
+        fresh: FreshContent,
     ) -> None:
         self._stub = commit_service_pb2_grpc.CommitServiceStub(channel)
         self._own_id = own_id
@@ -51,6 +55,7 @@ class CommitLink:
         self._gap = gap
         self._now_ms = now_ms
         self._queues_changed = queues_changed
+        self._fresh = fresh
         self._changed = asyncio.Event()
         self._expected: int | None = None
         self._creations = False
@@ -116,6 +121,9 @@ class CommitLink:
         if response.sequence - len(response.commits) + 1 != self._expected:
             self._gap()
         self._expected = response.sequence + 1
+        for commit in response.commits:
+            if content := content_of(commit):
+                self._fresh.add((commit.task_id, commit.attempt), content)
         self._bus.publish_rows([committed_row(commit) for commit in response.commits])
         if self._creations:
             self.heard_ms = self._now_ms()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Final, TypeAlias
 
 from meshq.contract.errors import MeshqError
@@ -90,7 +91,11 @@ class Watchers:
         """
         with self._bus.subscribe(task_id, news=False) as subscription:
             row = await one_task(self._ledger, task_id, full=True)
-            return await self._await_end(subscription, row, seconds)
+            return await self.end_of(subscription, row, seconds)
+
+    def expect(self, *task_ids: TaskId) -> AbstractContextManager[Subscription]:
+        """Hear of tasks that are about to be created, so that what becomes of them need not be read."""
+        return self._bus.subscribe(*task_ids, news=False)
 
     async def some_ended(
         self, task_ids: Sequence[TaskId], *, any_is_enough: bool, seconds: float
@@ -118,14 +123,21 @@ class Watchers:
                         enough = any_is_enough
         return rows
 
-    async def _await_end(self, subscription: Subscription, row: TaskRow, seconds: float) -> TaskRow:
+    async def end_of(self, subscription: Subscription, row: TaskRow, seconds: float) -> TaskRow:
+        """As `ended`, of a task whose subscription is older than the row.
+
+        Raises:
+            NotFound: It was deleted meanwhile.
+        """
         clock = asyncio.get_running_loop().time
         deadline = clock() + seconds
         while not row.ended and (left := deadline - clock()) > 0:
             event = await subscription.next(left)
             if isinstance(event, TaskRow) and newer(event.attempt, event.state, row.attempt, row.state):
                 row = completed(event, row)
-            _still_there(event)
+            elif isinstance(event, Gone):
+                # Somebody has deleted it, or it was looked for when it was not stored yet.
+                row = await one_task(self._ledger, event.task_id, full=True)
         return row
 
 

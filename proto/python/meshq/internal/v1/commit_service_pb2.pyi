@@ -101,6 +101,8 @@ class Commit(_message.Message):
     QUEUE_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    SUCCESS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     task_id: _builtins.bytes
     """The task's id, 16 bytes."""
     tenant: _builtins.str
@@ -117,6 +119,10 @@ class Commit(_message.Message):
     """The queue."""
     type: _builtins.str
     """The task type."""
+    success: _builtins.bytes
+    """The result of the attempt, an encoded `meshq.v1.Success`, where it came along with its report."""
+    error: _builtins.bytes
+    """Its error, an encoded `meshq.v1.TaskError`; likewise."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The labels, each as `key=value`."""
@@ -132,11 +138,20 @@ class Commit(_message.Message):
         queue: _builtins.str = ...,
         type: _builtins.str = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
+        success: _builtins.bytes | None = ...,
+        error: _builtins.bytes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_success", b"_success", "error", b"error", "success", b"success"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "labels", b"labels", "queue", b"queue", "state", b"state", "task", b"task", "task_id", b"task_id", "tenant", b"tenant", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_success", b"_success", "attempt", b"attempt", "error", b"error", "labels", b"labels", "queue", b"queue", "state", b"state", "success", b"success", "task", b"task", "task_id", b"task_id", "tenant", b"tenant", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
+    _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
+    _WhichOneofReturnType__success: _TypeAlias = _typing.Literal["success"]  # noqa: Y015
+    _WhichOneofArgType__success: _TypeAlias = _typing.Literal["_success", b"_success"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__error) -> _WhichOneofReturnType__error | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__success) -> _WhichOneofReturnType__success | None: ...
 
 Global___Commit: _TypeAlias = Commit  # noqa: Y015

@@ -101,6 +101,8 @@ class AttemptReport(_message.Message):
     ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
     RETRY_DELAY_MS_FIELD_NUMBER: _builtins.int
     NON_RETRYABLE_FIELD_NUMBER: _builtins.int
+    SUCCESS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     task_id: _builtins.bytes
     """The task's id, 16 bytes."""
     attempt: _builtins.int
@@ -123,6 +125,12 @@ class AttemptReport(_message.Message):
     """With SNOOZED: the delay. With FAILED: the delay that the worker asked for, if it did."""
     non_retryable: _builtins.bool
     """Whether the worker said that another attempt is useless."""
+    success: _builtins.bytes
+    """The result of an attempt that succeeded, an encoded `meshq.v1.Success`: only where it is small and few
+    reports go together, so that whoever waits for this task need not ask for it. The ledger does not keep it.
+    """
+    error: _builtins.bytes
+    """The error of one that did not, an encoded `meshq.v1.TaskError`; likewise."""
     def __init__(
         self,
         *,
@@ -137,14 +145,25 @@ class AttemptReport(_message.Message):
         error_message: _builtins.str = ...,
         retry_delay_ms: _builtins.int | None = ...,
         non_retryable: _builtins.bool = ...,
+        success: _builtins.bytes | None = ...,
+        error: _builtins.bytes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms", "retry_delay_ms", b"retry_delay_ms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_retry_delay_ms", b"_retry_delay_ms", "_success", b"_success", "error", b"error", "retry_delay_ms", b"retry_delay_ms", "success", b"success"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms", "attempt", b"attempt", "end_time_ms", b"end_time_ms", "error_message", b"error_message", "error_type", b"error_type", "non_retryable", b"non_retryable", "outcome", b"outcome", "retry_delay_ms", b"retry_delay_ms", "start_time_ms", b"start_time_ms", "task_id", b"task_id", "tenant", b"tenant", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_retry_delay_ms", b"_retry_delay_ms", "_success", b"_success", "attempt", b"attempt", "end_time_ms", b"end_time_ms", "error", b"error", "error_message", b"error_message", "error_type", b"error_type", "non_retryable", b"non_retryable", "outcome", b"outcome", "retry_delay_ms", b"retry_delay_ms", "start_time_ms", b"start_time_ms", "success", b"success", "task_id", b"task_id", "tenant", b"tenant", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
+    _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
     _WhichOneofReturnType__retry_delay_ms: _TypeAlias = _typing.Literal["retry_delay_ms"]  # noqa: Y015
     _WhichOneofArgType__retry_delay_ms: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms"]  # noqa: Y015
+    _WhichOneofReturnType__success: _TypeAlias = _typing.Literal["success"]  # noqa: Y015
+    _WhichOneofArgType__success: _TypeAlias = _typing.Literal["_success", b"_success"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__error) -> _WhichOneofReturnType__error | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_delay_ms) -> _WhichOneofReturnType__retry_delay_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__success) -> _WhichOneofReturnType__success | None: ...
 
 Global___AttemptReport: _TypeAlias = AttemptReport  # noqa: Y015
 
