@@ -14,7 +14,7 @@ FAULTS ?=
 SOAK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup generate verify lint format test faults soak demo up bench clean
+.PHONY: help setup generate verify lint format test faults soak demo up bench bench-report clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,10 @@ up: $(STAMP) ## Start the whole system and leave it running; Ctrl-C stops it
 
 bench: $(STAMP) ## Measure throughput and latency end to end
 	$(BIN)/python -m meshq.local.bench $(BENCH)
+
+bench-report: $(STAMP) ## Measure everything for an hour or so, and write docs/performance.md
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	$(BIN)/python -m meshq.local.bench all --tasks 100000 --report docs/performance.md $(BENCH)
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .meshq dist build

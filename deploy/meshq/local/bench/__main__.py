@@ -16,19 +16,30 @@ from rich.console import Console
 from meshq.bench import handlers
 from meshq.bench.load import plain
 from meshq.client import Client
+from meshq.contract.errors import MeshqError
 from meshq.local.bench.bulk import bulk
 from meshq.local.bench.creating import accepted, calls
 from meshq.local.bench.database import timed
 from meshq.local.bench.delay import QUEUE as DELAY_QUEUE
 from meshq.local.bench.delay import delay
 from meshq.local.bench.latency import HALF_QUEUE, SINGLE_QUEUE, half, single
+from meshq.local.bench.limit.costs import costs
+from meshq.local.bench.limit.scenario import limit
 from meshq.local.bench.limits import QUEUES as LIMITED_QUEUES
 from meshq.local.bench.limits import limits
+from meshq.local.bench.machine import machine
 from meshq.local.bench.options import SIZES, parse
 from meshq.local.bench.overtaking import fairness, priority
+from meshq.local.bench.report.page import written
+from meshq.local.bench.resting import idle, memory
 from meshq.local.bench.ring import QUEUE as RING_QUEUE
 from meshq.local.bench.ring import ring
+from meshq.local.bench.scaling import scaling
 from meshq.local.bench.stage import Outcome, Scenario, Stage, bulk_run
+from meshq.local.bench.starting import start
+from meshq.local.bench.waiting import BACKLOG_QUEUE, backlog
+from meshq.local.bench.watching import EVENTS_QUEUE, events
+from meshq.local.bench.working import worker
 from meshq.local.errors import LocalError
 from meshq.local.plan import Kind, ProcessPlan, Size, SystemPlan, make_plan
 from meshq.local.settings import LocalSettings
@@ -40,17 +51,28 @@ SCENARIOS: dict[str, Scenario] = {
     "calls": calls,
     "single": single,
     "half": half,
+    "events": events,
+    "backlog": backlog,
+    "idle": idle,
+    "memory": memory,
+    "start": start,
+    "worker": worker,
     "delay": delay,
     "limits": limits,
     "fairness": fairness,
     "priority": priority,
     "ring": ring,
+    "limit": limit,
+    "costs": costs,
+    "scaling": scaling,
 }
 USUAL = ("bulk", "single")
 QUEUES = (
     "default",
     SINGLE_QUEUE,
     HALF_QUEUE,
+    EVENTS_QUEUE,
+    BACKLOG_QUEUE,
     DELAY_QUEUE,
     *LIMITED_QUEUES,
     RING_QUEUE,
@@ -88,7 +110,12 @@ async def bench(console: Console, options: argparse.Namespace) -> dict[str, Outc
             stage = Stage(client, system, **{name: getattr(options, name) for name in SIZES})
             await bulk_run(stage, plain(min(options.tasks, WARM_UP)))
             for name in options.scenarios:
-                outcomes[name] = await SCENARIOS[name](stage)
+                try:
+                    outcomes[name] = await SCENARIOS[name](stage)
+                except (LocalError, MeshqError, TimeoutError) as error:
+                    # What the others took an hour to measure is not to be lost with it.
+                    console.print(f"{name} failed: {type(error).__name__}: {error}", markup=False)
+                    continue
                 for table in outcomes[name].tables:
                     console.print(table)
     return outcomes
@@ -104,11 +131,16 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    line = json.dumps({name: outcome.figures for name, outcome in outcomes.items()})
+    found = {name: outcome.figures for name, outcome in outcomes.items()} | {"machine": machine()}
+    line = json.dumps(found)
     if options.json:
         options.json.write_text(line + "\n", encoding="utf-8")
+    if options.report:
+        for said in written(options.report, found):
+            print(said)  # noqa: T201
     print(line, flush=True)  # noqa: T201 - the line for programs
-    return 1 if any(outcome.lost for outcome in outcomes.values()) else 0
+    failed = len(outcomes) < len(set(options.scenarios))
+    return 1 if failed or any(outcome.lost for outcome in outcomes.values()) else 0
 
 
 if __name__ == "__main__":

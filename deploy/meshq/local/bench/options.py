@@ -43,6 +43,12 @@ def parse(
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{about} (%(default)s)")
     parser.add_argument("--via", choices=("edge", "mesh"), default="edge", help="how the client comes in")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON object to a file as well")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="PAGE",
+        help="fill a page with it, such as docs/performance.md",
+    )
     options = parser.parse_args(words)
     if "all" in options.scenarios:
         options.scenarios = list(scenarios)

@@ -74,13 +74,21 @@ class ShardClock:
             connection.close()
 
     def times(self) -> dict[str, dict[str, float]]:
-        """When each task was first queued and leased, and when its lease went; by its id, once left."""
-        found: dict[str, dict[str, float]] = {}
-        for said in self._said:
-            for line in b"".join(said).splitlines():
-                if (step := _STEP.match(line)) is not None and (point := _NAMES.get(step[3] or b"")):
-                    found.setdefault(step[2].decode(), {}).setdefault(point, float(step[1]))
-        return found
+        """When which task came by what, as `steps` tells it; once left."""
+        return {name: times for said in self._said for name, times in steps(b"".join(said)).items()}
+
+
+def steps(said: bytes) -> dict[str, dict[str, float]]:
+    """When each task was first queued and leased, and when its lease went, by its escaped id.
+
+    Args:
+        said: What MONITOR said of one shard.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for line in said.splitlines():
+        if (step := _STEP.match(line)) is not None and (point := _NAMES.get(step[3] or b"")):
+            found.setdefault(step[2].decode(), {}).setdefault(point, float(step[1]))
+    return found
 
 
 def times_of(task_id: str, times: Mapping[str, dict[str, float]]) -> dict[str, float]:

@@ -1,0 +1,1 @@
+"""Puts what was measured into a page: its machine, its table of targets, and pictures."""
