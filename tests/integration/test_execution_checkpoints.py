@@ -135,6 +135,23 @@ async def test_an_earlier_attempt_does_not_replace_the_checkpoint_of_a_later_one
         assert (await stored(database))[task_id][0] == 2
 
 
+async def test_a_lost_lease_does_not_replace_the_checkpoint_of_the_one_that_holds(
+    database: str, shards: dict[str, str]
+) -> None:
+    async with cluster(database, shards) as system:
+        instance = await system.start()
+        task_id = await system.dispatcher(instance).one()
+        (former,) = await polled(instance)
+        back = pb.TaskResult(lease_token=former.lease_token, release=pb.Release())
+        assert await completed(instance, back) == [ACCEPTED]
+        (holder,) = await polled(instance, 10)
+        assert holder.attempt == former.attempt
+        await say(instance, holder, "of the holder")
+        await say(instance, former, "stale")
+        assert await is_stored(database, task_id, "of the holder")
+        assert not instance.execution.checkpoints._waiting
+
+
 async def say(instance: Instance, item: pb.Assignment, content: Any) -> None:
     said = pb.LeaseProgress(lease_token=item.lease_token, checkpoint=value(content))
     await instance.worker.HeartbeatTasks(pb.HeartbeatTasksRequest(worker_id="p", progress=[said]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from meshq.execution.attempts.checkpoints import Checkpoints
 from meshq.execution.conversion.news import checkpoint_of, is_news, output_news, progress_news
@@ -43,13 +43,22 @@ class Handlers:
         if living:
             self._beats.add(living)
 
-    def progress(self, progress: Sequence[pb.LeaseProgress], field: str) -> list[bytes]:
+    def progress(
+        self, progress: Sequence[pb.LeaseProgress], field: str, lost: Collection[bytes]
+    ) -> list[bytes]:
         """Take the progress of handlers whose leases are renewed one by one.
+
+        Args:
+            progress: What they say.
+            field: Where that stands in the request.
+            lost: The tokens of leases that are lost: another worker may run the same attempt by now.
 
         Returns:
             The tasks with checkpoints, which are to be kept before the answer.
         """
-        named = self._named(progress, field)
+        named = [
+            (lease, item) for lease, item in self._named(progress, field) if item.lease_token not in lost
+        ]
         for lease, item in named:
             self._take(lease, item)
         return [lease.task_id for lease, item in named if item.HasField("checkpoint")]

@@ -207,9 +207,9 @@ class WorkerServicer:
         leases = self._named(request)
         if not leases:
             raise InvalidRequest.field("lease_tokens", "must have at least one token")
-        with_checkpoints = self._handlers.progress(request.progress, "progress")
-        self._handlers.output(request.outputs, "outputs")
         renewed = await self._polls.renew(facts, leases)
+        with_checkpoints = self._handlers.progress(request.progress, "progress", frozenset(renewed.lost))
+        self._handlers.output(request.outputs, "outputs")
         if with_checkpoints:
             await self._handlers.keep(with_checkpoints)
         grace = self._sessions.times.cancel_grace
