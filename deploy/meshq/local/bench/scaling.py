@@ -19,7 +19,7 @@ from rich.table import Table
 
 from meshq.bench.load import ended_so_far, plain, submit, until_ended
 from meshq.client import Client
-from meshq.local.bench.limit.scenario import by_kind
+from meshq.local.bench.report.page import by_kind
 from meshq.local.bench.stage import Outcome, Stage, cpu_seconds, table
 from meshq.local.plan import Kind, ProcessPlan, Size, SystemPlan, make_plan
 from meshq.local.settings import LocalSettings
@@ -133,7 +133,7 @@ async def _run(system: System, tasks: int) -> Cost:
         counts = (await client.queue("default")).counts
     rest = {name: (used - resting.get(name, 0.0)) / _REST_SECONDS for name, used in before.items()}
     own = {name: used - before.get(name, 0.0) - rest.get(name, 0.0) * seconds for name, used in after.items()}
-    cpu = by_kind(system, {name: max(0.0, used) * 1e6 / count for name, used in own.items()})
+    cpu = by_kind({name: max(0.0, used) * 1e6 / count for name, used in own.items()})
     lost = counts.failed + counts.cancelled + counts.expired
     return Cost(count / seconds, cpu, 100 * sum(rest.values()), lost)
 

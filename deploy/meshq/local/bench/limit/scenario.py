@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import statistics
 import time
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,6 +18,7 @@ from meshq.local.bench.limit.calls import FrameCalls, calls_of
 from meshq.local.bench.limit.play import Player
 from meshq.local.bench.limit.rows import make_frames
 from meshq.local.bench.limit.stores import Stores, now_ms, open_stores
+from meshq.local.bench.report.page import by_kind
 from meshq.local.bench.stage import BulkRun, Outcome, Stage, bulk_run, costs, cpu_seconds, table
 from meshq.local.errors import LocalError
 from meshq.local.plan import Kind
@@ -123,18 +123,9 @@ async def measure(stage: Stage) -> Measured:
             bulk = await bulk_run(stage, plain(count * size))
             chosen = frames[begin : begin + count]
             played = await _played(stage.system, chosen, player.together(chosen))
-            rounds.append(Round(bulk, played, by_kind(stage.system, bulk.cpu)))
+            rounds.append(Round(bulk, played, by_kind(bulk.cpu)))
         await _check(stores)
     return Measured(rounds, stages)
-
-
-def by_kind(system: System, cpu: Mapping[str, float]) -> dict[str, float]:
-    """Sum up what processes of a kind took."""
-    kinds = {name: str(process.kind) for name, process in system.processes.items()}
-    summed: dict[str, float] = defaultdict(float)
-    for name, cost in cpu.items():
-        summed[kinds.get(name, name)] += cost
-    return dict(summed)
 
 
 async def _played(system: System, frames: Sequence[FrameCalls], playing: Awaitable[None]) -> Played:
@@ -146,7 +137,7 @@ async def _played(system: System, frames: Sequence[FrameCalls], playing: Awaitab
     after = {**cpu_seconds(system), DRIVER: before[DRIVER] + own}
     tasks = sum(frame.tasks for frame in frames)
     cpu = {name: (used - before.get(name, 0.0)) * 1e6 / tasks for name, used in after.items()}
-    kinds = by_kind(system, cpu)
+    kinds = by_kind(cpu)
     return Played(tasks, seconds, {str(kind): kinds.get(kind, 0.0) for kind in PLAYING})
 
 
