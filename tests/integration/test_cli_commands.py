@@ -290,8 +290,9 @@ def test_errors(meshq: Meshq, error: errors.MeshqError, code: int, says: str) ->
     assert shape["error"]["reason"] == error.reason
 
 
-def test_nobody_answers(meshq: Meshq) -> None:
-    run = meshq("task", "get", ID, "--target", "127.0.0.1:1", "--timeout", "0.3", code=4)
+@pytest.mark.parametrize("command", [["task", "get", ID], ["bench"]], ids=["get", "bench"])
+def test_nobody_answers(meshq: Meshq, command: list[str]) -> None:
+    run = meshq(*command, "--target", "127.0.0.1:1", "--timeout", "0.3", code=4)
     assert "no gRPC server answers at 127.0.0.1:1 (connection refused); check the address" in run.stderr
 
 

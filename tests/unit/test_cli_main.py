@@ -143,6 +143,8 @@ def test_sentences_hold_nothing_that_a_terminal_obeys() -> None:
         (["task", "list", "--limit", "0"], "--limit"),
         (["task", "get", "x", "--timeout", "0"], "above 0"),
         (["task", "get", "x", "--timeout", "soon"], "--timeout"),
+        (["bench", "--tasks", "0"], "--tasks"),
+        (["bench", "--concurrency", "many"], "--concurrency"),
         (["--timeout", "nan", "task", "get", "x"], "above 0"),
     ],
 )

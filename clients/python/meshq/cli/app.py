@@ -7,7 +7,7 @@ from typing import Final
 
 import typer
 
-from meshq.cli import exits, mesh, mesh_ring, queues, tasks, workers
+from meshq.cli import bench, exits, mesh, mesh_ring, queues, tasks, workers
 from meshq.cli.errors import missing_extra
 from meshq.cli.options import remember
 
@@ -25,7 +25,7 @@ COMMANDS_OF_EXTRA: Final = {
 }
 """The commands by entry point, so that they are known where their extra is not installed."""
 
-BUILT_IN: Final = {"task", "queue", "worker", "service", "instance", "ring", "shard", "version"}
+BUILT_IN: Final = {"task", "queue", "worker", "service", "instance", "ring", "shard", "bench", "version"}
 
 
 def application(words: Sequence[str]) -> typer.Typer:
@@ -49,6 +49,7 @@ def application(words: Sequence[str]) -> typer.Typer:
     app.add_typer(mesh.instances, name="instance")
     app.add_typer(mesh_ring.app, name="ring")
     app.add_typer(mesh_ring.shards, name="shard", hidden=True)
+    app.command("bench")(bench.bench)
     app.command("version")(mesh.version)
     if not BUILT_IN.intersection(words):
         _add_commands_of_others(app, words)
