@@ -20,6 +20,21 @@ from meshq.local.bench.shards import escaped, steps, times_of
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
 ROW = re.compile(r"^\|.*\| `([a-z0-9-]+)` \|", re.MULTILINE)
+
+
+def side(rate: float, ratio: float) -> dict[str, Any]:
+    """One side of the comparison, as `make bench-peers` tells it."""
+    values = {
+        "throughput_per_s": rate,
+        "meshq_ratio": ratio,
+        "p50_ms": 2.0,
+        "p99_ms": 5.0,
+        "cpu_s_per_1000": 0.5,
+    }
+    told = {name: {"median": value, "range": [value - 1, value + 1]} for name, value in values.items()}
+    return {"durable": "nothing", **told}
+
+
 FOUND: dict[str, Any] = {
     "bulk": {
         "throughput_per_s": 13_456.7,
@@ -29,6 +44,9 @@ FOUND: dict[str, Any] = {
     "idle": {"cpu_percent": 3.46},
     "single": {"points_ms": {"event": {"p50": 4.0, "p99": 9.0}, "queued": {"p50": 1.5, "p99": 2.0}}},
     "machine": {"Python": "3.11"},
+    "celery (redis)": side(790.0, 16.0),
+    "huey": side(3_050.0, 4.5),
+    "meshq": {name: value for name, value in side(13_000.0, 1.0).items() if name != "meshq_ratio"},
 }
 
 
@@ -97,6 +115,11 @@ def test_a_page_gets_what_was_measured_and_keeps_the_rest() -> None:
     )
     assert "| management | 0.050 |" in once
     assert "![cpu](pictures/cpu.svg)" in once
+    assert "`peers-celery` | 16.0 times (15.0 to 17.0) | yes |" in once
+    assert "`peers-fastest` | 4.5 times (3.5 to 5.5) | yes |" in once
+    assert once.index("| meshq | nothing | 13,000 ") < once.index(
+        "| huey | nothing | 3,050 (3,049 to 3,051) |"
+    )
     assert filled(once, FOUND, ["pictures/cpu.svg"]) == once
     assert filled(once, {}) == once
 
@@ -106,14 +129,14 @@ def test_every_target_has_a_row_and_every_row_a_target() -> None:
 
 
 def test_every_target_is_of_a_scenario() -> None:
-    assert {target.path.partition(".")[0] for target in TARGETS.values()} <= set(SCENARIOS)
+    assert {target.path.partition(".")[0] for target in TARGETS.values()} <= {*SCENARIOS, "peers"}
 
 
 def test_pictures_are_drawn_of_what_there_is(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from meshq.local.bench.report.pictures import draw
 
-    assert sorted(draw(tmp_path, FOUND)) == ["cpu.svg", "throughput.svg"]
+    assert sorted(draw(tmp_path, FOUND)) == ["cpu.svg", "peers.svg", "throughput.svg"]
     assert list(draw(tmp_path, {})) == []
     assert (tmp_path / "cpu.svg").read_text().count("management") == 1
 

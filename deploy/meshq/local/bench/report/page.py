@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from meshq.bench.single import POINTS
+from meshq.local.bench.report import peers
 from meshq.local.bench.report.targets import Figures, rows
 
 PICTURES = "pictures"
@@ -23,8 +24,10 @@ def filled(page: str, found: Figures, pictures: Sequence[str] = ()) -> str:
         found: Figures by scenario, and the machine.
         pictures: The files of the pictures that were drawn, relative to the page.
     """
+    found = peers.with_peers(found)
     cells = rows(found)
     blocks = {
+        "peers": peers.lines(found["peers"]),
         "machine": _machine(found.get("machine", {})),
         "way": _way(found.get("single", {})),
         "costs": _costs(found),

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from meshq.bench.single import POINTS
 from meshq.local.bench.report.page import costs_of
+from meshq.local.bench.report.peers import with_peers
 from meshq.local.bench.report.targets import Figures
 
 _SIZE = (8.0, 3.2)
@@ -95,11 +96,22 @@ def latency(axes: Axes, found: Figures) -> bool:
     return bool(known)
 
 
+def beside(axes: Axes, found: Figures) -> bool:
+    """Tasks per second of meshq and others on the same work, in the same run."""
+    sides = with_peers(found)["peers"].get("sides", {})
+    rates = {name: one["throughput_per_s"]["median"] for name, one in sides.items()}
+    ordered = sorted(rates, key=lambda name: rates[name])
+    axes.barh(ordered, [rates[name] for name in ordered], color="tab:blue")
+    axes.set_xlabel("tasks per second")
+    return bool(rates)
+
+
 _PICTURES: Mapping[str, Callable[[Axes, Figures], bool]] = {
     "throughput": throughput,
     "cpu": cpu,
     "way": way,
     "latency": latency,
+    "peers": beside,
 }
 
 

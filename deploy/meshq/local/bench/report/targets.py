@@ -57,6 +57,9 @@ def _rate(scenario: str, bound: float, path: str = "") -> Target:
 
 TARGETS: Mapping[str, Target] = {
     "bulk": _rate("bulk", 12_000),
+    "peers-celery": Target("peers.celery.median", 15, " times", at_least=True, spread="peers.celery.range"),
+    "peers-fastest": Target("peers.fastest.median", 4, " times", at_least=True, spread="peers.fastest.range"),
+    "limit": Target("limit.fraction.median", 0.5, "", at_least=True, digits=2),
     "accept": _rate("accept", 20_000),
     "calls": _rate("calls", 2_000),
     "calls-p99": Target("calls.latency_ms.p99", 50, " ms"),
@@ -78,6 +81,14 @@ TARGETS: Mapping[str, Target] = {
     "start": Target("start.seconds", 5, " s", spread="start.seconds_range"),
     "worker": _rate("worker", 15_000, "noop"),
     "worker-processes": Target("worker.process_scaling", None, " times", digits=2),
+    "instances": Target(
+        "scaling.two_against_one.ratio",
+        1,
+        "",
+        at_least=True,
+        digits=2,
+        spread="scaling.two_against_one.ratio_range",
+    ),
 }
 """By the name that a row of the page has."""
 
