@@ -11,6 +11,7 @@ from meshq.execution.postgres.attempts import AttemptStore
 from meshq.execution.postgres.database import Database
 from meshq.execution.postgres.generation import GenerationTable
 from meshq.execution.postgres.ring import RingTable
+from meshq.execution.ring import keys
 from meshq.execution.ring.connection import open_connection
 from meshq.execution.ring.doorbell import Doorbell
 from meshq.execution.ring.follower import ANNOUNCED_AT, RingFollower, announced_version, announcement
@@ -76,6 +77,20 @@ async def working(
     sessions = instance.execution.sessions.all()
     await wait_until(lambda: all(held.received for session in sessions for held in session.leases.values()))
     return worker, ids, tokens
+
+
+async def test_a_shard_that_nobody_can_look_after_is_not_used_meanwhile(
+    database: str, shards: dict[str, str]
+) -> None:
+    async with cluster(database, shards) as system:
+        instance = await system.start()
+        await instance.open()
+        shard, connection = instance.execution.shards.all()[0], await open_connection(shards["shard-1"], "t")
+        await connection.call("HDEL", keys.META, "state")
+        await wait_until(lambda: not shard.usable, "the shard is left alone")
+        await connection.call("HSET", keys.META, "state", "open")
+        await instance.open()
+        connection.close()
 
 
 async def test_running_work_survives_a_wiped_shard(database: str, shards: dict[str, str]) -> None:

@@ -23,10 +23,10 @@ from fixtures.shards import (
     task_of,
 )
 
-from meshq.execution.ring import keys
+from meshq.execution.ring import keys, scripts
 from meshq.execution.ring.doorbell import Doorbell
 from meshq.execution.ring.errors import EpochChanged, RingOutdated, ShardClosed, ShardFull
-from meshq.execution.ring.shard import Owner, Shard
+from meshq.execution.ring.shard import Owner, Shard, run_script
 
 __all__ = ["shard"]
 
@@ -243,6 +243,22 @@ async def test_repeats_wait_for_a_recovery_and_new_tasks_do_not(shard: Shard) ->
     assert (await shard.compare([(b"x" * 16, 1)]))[0] is True
     assert (await shard.recovered(60_000, ["e-1", "e-2"])).name == "RECOVERING"
     assert (await shard.recovered(0, ["e-1", "e-2"])).name == "OPEN"
+
+
+async def test_a_closed_shard_begins_anew_only_in_a_later_ring(shard: Shard) -> None:
+    """Who has not heard of the change may be in the midst of claiming it."""
+    connection = shard._connection
+    assert connection
+    await shard.close()
+
+    async def claimed(ring: int, generation: str) -> int:
+        claim = (shard.epoch + 1, ring, shard.epoch, "run", "replication", generation)
+        return int(await run_script(connection, scripts.OPEN_EPOCH, *claim))
+
+    assert await claimed(shard.ring_version, "generation") == shard.epoch
+    with pytest.raises(ShardClosed):
+        await shard.enqueue([item()])
+    assert await claimed(shard.ring_version + 1, "generation") == shard.epoch + 1
 
 
 async def test_a_full_shard_takes_nothing_and_gives_everything(shard: Shard) -> None:

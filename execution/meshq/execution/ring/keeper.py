@@ -151,9 +151,13 @@ class Keeper:
             await self._look()
         except (ShardError, MeshqError, TimeoutError) as error:
             self._complain(str(error) or "it does not answer")
-            self._drop()
-            return _LOOK_SECONDS
-        return _LOOK_SECONDS if self.shard.state is ShardState.OPEN else _RECOVERY_LOOK_SECONDS
+        except Exception as error:  # noqa: BLE001
+            # Nobody knows what the shard is, or how far it was made ready.
+            self._complain(f"{error!r}, which is a fault of this program; it is tried again", error)
+        else:
+            return _LOOK_SECONDS if self.shard.state is ShardState.OPEN else _RECOVERY_LOOK_SECONDS
+        self._drop()
+        return _LOOK_SECONDS
 
     async def _look(self) -> None:
         connection = await self._connected()
@@ -170,6 +174,8 @@ class Keeper:
             async with asyncio.timeout(_ADOPT_SECONDS):
                 await self._claim(connection, identity, meta)
                 meta = parse_hash(await connection.call("HGETALL", keys.META))
+            if self._is_closed(meta):
+                raise ShardClosed("it was taken out of the ring and comes back just now")
         async with asyncio.timeout(_ADOPT_SECONDS):
             await self._use(connection, int(meta["epoch"]), meta["state"])
 
@@ -208,7 +214,7 @@ class Keeper:
         """
         if meta.get("state") != "closed":
             return False
-        if self.shard.ring_version <= int(meta["ring"]):
+        if self._is_ours(meta) and self.shard.ring_version <= int(meta["ring"]):
             self.shard.on_outdated()
             raise ShardClosed("it was taken out of the ring")
         return True
@@ -299,10 +305,10 @@ class Keeper:
         if connection is not None:
             connection.close()
 
-    def _complain(self, text: str) -> None:
+    def _complain(self, text: str, fault: Exception | None = None) -> None:
         if text != self._complaint:
             self._complaint = text
-            _log.warning("shard cannot be used", shard=self.shard.name, reason=text)
+            _log.warning("shard cannot be used", shard=self.shard.name, reason=text, exc_info=fault)
 
 
 def _is_same(meta: dict[str, str], info: dict[str, str]) -> bool:
