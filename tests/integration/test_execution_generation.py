@@ -6,6 +6,7 @@ import psycopg
 from fixtures.execution import Cluster, Instance, cluster, completed, polled, seconds, wait_until
 
 from meshq.execution.ring import keys
+from meshq.execution.ring.connection import open_connection
 from meshq.execution.ring.follower import ANNOUNCED_AT, announced_version
 from meshq.execution.ring.generations import UNNAMED
 from meshq.execution.ring.shard import ShardState
@@ -97,6 +98,20 @@ async def test_an_instance_that_went_on_begins_anew_as_well(database: str, shard
         assert await completed(other, success(poll)) == [LEASE_LOST]
 
 
+async def test_a_shard_that_left_the_ring_of_another_history_begins_anew(
+    database: str, shards: dict[str, str]
+) -> None:
+    connection = await open_connection(shards["shard-1"], "somebody")
+    left = {"epoch": 5, "ring": 900, "state": "closed", "run_id": "1", "generation": "another"}
+    await connection.call("HSET", keys.META, *(part for field in left.items() for part in field))
+    connection.close()
+    async with cluster(database, shards) as system:
+        instance = await system.start()
+        shard = instance.execution.shards.get("shard-1")
+        assert shard
+        await wait_until(lambda: shard.state is ShardState.OPEN)
+
+
 async def test_the_ring_of_the_copy_counts_whatever_was_announced_since(
     database: str, shards: dict[str, str]
 ) -> None:
@@ -148,7 +163,7 @@ async def test_shards_go_on_when_the_database_learns_of_generations(
         async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
             await migrate(connection, PACKAGE)
             # As if it had given out epochs before there were generations.
-            await connection.execute("DROP FUNCTION begin_generation")
+            await connection.execute("DROP FUNCTION begin_generation, raise_epochs_and_ring")
             await connection.execute("DROP TABLE generations")
             await connection.execute("DELETE FROM migrations WHERE number = 7")
             await connection.execute("SELECT setval('shard_epochs', 41)")

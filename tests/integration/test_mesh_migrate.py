@@ -4,12 +4,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import psycopg
 import pytest
 
 from meshq.contract.errors import InternalError, Unavailable
 from meshq.mesh.postgres.migrate import migrate, migrations
+from meshq.mesh.postgres.terms import OfficeRow
 
 PACKAGES = ["meshq.management.postgres", "meshq.execution.postgres"]
 EXECUTION = PACKAGES[1]
@@ -50,12 +52,30 @@ async def test_older_code_goes_on_beside_newer_code_unless_that_shuts_it_out(dat
             await migrate(connection, EXECUTION)
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+async def test_terms_of_offices_go_on_above_all_others_in_a_database_that_came_back(
+    database: str, package: str
+) -> None:
+    async with connected(database) as connection:
+        await migrate(connection, package)
+
+        async def run(work: Any) -> Any:
+            return await work(connection)
+
+        former, other = (OfficeRow(run, "office", holder) for holder in ("former", "other"))
+        term = await former.take(60)
+        assert term
+        await connection.execute("SELECT begin_generation()")
+        assert not await former.hold(term, 60)
+        assert (await other.take(0) or 0) > term + 100_000
+
+
 async def test_databases_of_older_code_learn_what_steps_say(database: str) -> None:
     async with connected(database) as connection:
         await migrate(connection, EXECUTION)
         await connection.execute("ALTER TABLE migrations DROP COLUMN expands")
         await connection.execute("DELETE FROM migrations WHERE name = '0007_generation.sql'")
-        await connection.execute("DROP FUNCTION begin_generation")
+        await connection.execute("DROP FUNCTION begin_generation, raise_epochs_and_ring")
         await connection.execute("DROP TABLE generations")
         assert await migrate(connection, EXECUTION) == ["0007_generation.sql"]
         cursor = await connection.execute("SELECT number FROM migrations WHERE expands")
