@@ -223,6 +223,23 @@ async def test_changes_of_the_ring_take_turns(store: Database) -> None:
     assert (await table.load_ring()).version == 5
 
 
+async def test_changes_of_the_ring_that_wait_leave_connections_to_others(store: Database) -> None:
+    table = RingTable(store)
+    changing, may_end = asyncio.Event(), asyncio.Event()
+
+    async def edit(ring: Ring) -> list[RingShard]:
+        changing.set()
+        await may_end.wait()
+        return [*ring.shards, RingShard(f"shard-{len(ring.shards)}", "h:1")]
+
+    changes = [asyncio.create_task(table.change(edit)) for _ in range(8)]
+    await changing.wait()
+    assert await table.next_epoch()
+    may_end.set()
+    await asyncio.gather(*changes)
+    assert (await table.load_ring()).version == 8
+
+
 async def test_epochs_are_never_used_twice(store: Database) -> None:
     table = RingTable(store)
     epochs = await asyncio.gather(*(table.next_epoch() for _ in range(20)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -24,6 +25,8 @@ class RingTable:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # Who waits for the lock has a connection. One may, so that there are more for whoever has the lock.
+        self._turn = asyncio.Lock()
 
     async def load_ring(self) -> Ring:
         """The current version; version 0 without shards when there is none."""
@@ -56,7 +59,7 @@ class RingTable:
                 wanted = _merged(ring, [shard for shard in shards if shard.name not in known])
                 return await _changed(connection, ring, wanted)
 
-        return await self._database.run(work)
+        return await self._in_turn(work)
 
     async def change(self, edit: Edit) -> Ring:
         """Make a new version, while nobody else can.
@@ -74,7 +77,11 @@ class RingTable:
                 ring = await _locked(connection)
                 return await _changed(connection, ring, tuple(await edit(ring)))
 
-        return await self._database.run(work)
+        return await self._in_turn(work)
+
+    async def _in_turn(self, work: Callable[[Connection], Awaitable[Ring]]) -> Ring:
+        async with self._turn:
+            return await self._database.run(work)
 
     async def next_epoch(self) -> int:
         """A number that no shard's epoch ever had."""
