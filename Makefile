@@ -8,13 +8,15 @@ STAMP := $(VENV)/.stamp
 TEST_PROCESSES ?= 2
 # More for the benchmark, such as BENCH="limits delay --repeat 5"; BENCH=--help shows what there is.
 BENCH ?=
+# Whom to compare with and how, such as BENCH_PEERS="celery huey --repeat 5"; --help says more.
+BENCH_PEERS ?=
 # Which faults, such as FAULTS="-k kill-worker"; tests/faults/README.md says more.
 FAULTS ?=
 # How long and how much, such as SOAK="--seconds 120 --tasks 20000 --seed 7"; SOAK=--help says more.
 SOAK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup generate verify lint format test faults soak demo up bench bench-report clean
+.PHONY: help setup generate verify lint format test faults soak demo up bench bench-report bench-peers clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,5 +69,8 @@ bench-report: $(STAMP) ## Measure everything for an hour or so, and write docs/p
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
 	$(BIN)/python -m meshq.local.bench all --tasks 100000 --report docs/performance.md $(BENCH)
 
+bench-peers: $(STAMP) ## Measure meshq beside Celery, Dramatiq, Huey, Taskiq, SAQ, arq, RQ and Procrastinate
+	PYTHONPATH=tests $(BIN)/python -m bench.peers $(BENCH_PEERS)
+
 clean: ## Remove what the targets made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .meshq dist build
+	rm -rf $(VENV) .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .meshq dist build

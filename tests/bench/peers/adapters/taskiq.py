@@ -1,0 +1,41 @@
+"""Taskiq on Redis, with a stream, which acknowledges, or with a list, which does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+from bench.peers.adapters import shape
+from taskiq import AsyncTaskiqTask
+from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend, RedisStreamBroker
+
+CONNECTIONS = 64
+
+made = ListQueueBroker if shape.SETTING == "list" else RedisStreamBroker
+broker = made(shape.VALKEY, max_connection_pool_size=CONNECTIONS).with_result_backend(
+    RedisAsyncResultBackend(shape.VALKEY, max_connection_pool_size=CONNECTIONS)
+)
+
+
+@broker.task("word_count")
+async def word_count(text: str) -> dict[str, int]:
+    return shape.word_count(text)
+
+
+class Client:
+    async def __aenter__(self) -> Self:
+        await broker.startup()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await broker.shutdown()
+
+    async def bulk(self, texts: Sequence[str]) -> Sequence[Any]:
+        return await shape.concurrently(_result, await shape.concurrently(word_count.kiq, texts))
+
+    async def run(self, text: str) -> Any:
+        return await _result(await word_count.kiq(text))
+
+
+async def _result(task: AsyncTaskiqTask[dict[str, int]]) -> Any:
+    return (await task.wait_result(check_interval=shape.GLANCE)).return_value
