@@ -46,17 +46,15 @@ from meshq.local.settings import LocalSettings
 from meshq.local.system import System
 
 SCENARIOS: dict[str, Scenario] = {
-    "bulk": bulk,
-    "accept": accepted,
-    "calls": calls,
+    "idle": idle,
     "single": single,
+    "calls": calls,
     "half": half,
     "events": events,
-    "backlog": backlog,
-    "idle": idle,
-    "memory": memory,
-    "start": start,
+    "bulk": bulk,
+    "accept": accepted,
     "worker": worker,
+    "start": start,
     "delay": delay,
     "limits": limits,
     "fairness": fairness,
@@ -65,7 +63,10 @@ SCENARIOS: dict[str, Scenario] = {
     "limit": limit,
     "costs": costs,
     "scaling": scaling,
+    "memory": memory,
+    "backlog": backlog,
 }
+"""In the order in which `all` plays them: first what the remains of others would disturb."""
 USUAL = ("bulk", "single")
 QUEUES = (
     "default",

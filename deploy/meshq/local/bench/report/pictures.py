@@ -90,6 +90,7 @@ def latency(axes: Axes, found: Figures) -> bool:
     for name, color in (("p99", "tab:orange"), ("p50", "tab:blue")):
         axes.barh(list(known), [of[name] for of in known.values()], label=name, color=color)
     axes.set_xscale("log")
+    axes.set_xlim(left=1)
     axes.set_xlabel("milliseconds")
     if known:
         axes.legend(fontsize="small")
