@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from meshq.bench.figures import Figures, percentile, ranged, spread
+from meshq.bench.figures import Figures, percentile, ranged, spread, typical
 from meshq.bench.single import Track, hops, offsets
 from meshq.client import Task
 from meshq.local.bench.__main__ import SCENARIOS
@@ -58,6 +58,11 @@ def test_percentiles_are_values_that_were_measured(percent: float, value: float)
 
 def test_a_spread_takes_values_in_any_order() -> None:
     assert spread([3.0, 1.0, 2.0]) == {"p50": 2.0, "p99": 3.0, "max": 3.0}
+
+
+def test_several_spreads_are_told_by_the_median_of_each_percentile() -> None:
+    spreads = [{"p50": 1.0, "p99": 9.0}, {"p50": 3.0, "p99": 5.0}, {"p50": 2.0, "p99": 7.0}]
+    assert typical(spreads) == {"p50": 2.0, "p99": 7.0}
 
 
 def test_runs_are_told_by_their_median_and_range() -> None:

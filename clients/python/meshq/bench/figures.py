@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -82,6 +82,11 @@ def spread(values: Iterable[float]) -> dict[str, float]:
         "p99": round(percentile(ascending, 99), 2),
         "max": round(percentile(ascending, 100), 2),
     }
+
+
+def typical(spreads: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """What the spreads of several runs amount to: the median of each percentile."""
+    return {name: round(statistics.median(one[name] for one in spreads), 2) for name in spreads[0]}
 
 
 def ranged(name: str, values: Sequence[float], digits: int = 1) -> dict[str, Any]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Awaitable, Callable, Sequence
 
 from meshq.bench.calls import Creations, accept, concurrent_calls
-from meshq.bench.figures import ranged, spread
+from meshq.bench.figures import ranged, spread, typical
 from meshq.bench.load import plain
 from meshq.local.bench.stage import (
     Outcome,
@@ -17,7 +16,9 @@ from meshq.local.bench.stage import (
     cpu_per_task,
     cpu_seconds,
     only_one,
+    ready_on_shards,
     table,
+    until_ready,
 )
 from meshq.local.plan import Kind
 
@@ -48,11 +49,14 @@ async def calls(stage: Stage) -> Outcome:
 async def _creations(stage: Stage, title: str, create: Callable[[], Awaitable[Creations]]) -> Outcome:
     runs: list[Creations] = []
     used = []
+    others = await ready_on_shards(stage.client)
     for _ in range(stage.repeat):
         before = cpu_seconds(stage.system)
         runs.append(await create())
         used.append(cpu_per_task(stage.system, before, runs[-1].tasks))
         await stage.client.purge_queue(QUEUE, "measured")
+        # Shards are told of it later, which is not to disturb the next run.
+        await until_ready(stage.client, lambda ready: ready <= others)
     by_process = costs(used)
     figures = {
         "tasks": runs[0].tasks,
@@ -71,5 +75,4 @@ def _latency(runs: Sequence[Creations]) -> dict[str, dict[str, float]]:
     """The medians over the runs of what calls took."""
     if not runs[0].waits:
         return {}
-    found = [spread(run.waits) for run in runs]
-    return {"latency_ms": {name: statistics.median(one[name] for one in found) for name in found[0]}}
+    return {"latency_ms": typical([spread(run.waits) for run in runs])}

@@ -7,7 +7,7 @@ import time
 
 from rich.table import Table
 
-from meshq.bench.figures import spread
+from meshq.bench.figures import spread, typical
 from meshq.bench.load import ended_so_far, until_ended
 from meshq.bench.pacing import sampled, start_delays, submit_paced
 from meshq.bench.single import POINTS, hops, offsets, round_trips, tracks
@@ -45,7 +45,7 @@ async def single(stage: Stage) -> Outcome:
     points = offsets(found)
     figures = {
         "calls": calls,
-        "latency_ms": {name: statistics.median(run[name] for run in runs) for name in runs[0]},
+        "latency_ms": typical(runs),
         "latency_p50_range": [min(run["p50"] for run in runs), max(run["p50"] for run in runs)],
         "points_ms": points,
         "hops_ms": dict(hops(points)),
@@ -79,7 +79,7 @@ async def half(stage: Stage) -> Outcome:
     by_process = costs(used)
     figures = {
         "rate_per_s": round(statistics.median(rates), 1),
-        "start_ms": {name: statistics.median(run[name] for run in runs) for name in runs[0]},
+        "start_ms": typical(runs),
         "start_p99_range": [min(run["p99"] for run in runs), max(run["p99"] for run in runs)],
         **cost_figures(by_process),
         "lost": lost,

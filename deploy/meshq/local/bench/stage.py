@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import statistics
@@ -18,6 +19,9 @@ from meshq.bench.load import all_tasks, run_to_end
 from meshq.client import Client, TaskSpec
 from meshq.local.plan import Kind
 from meshq.local.system import System
+
+ON_SHARDS_WITHIN = 300.0
+_LOOK = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,18 @@ def cost_table(title: str, by_process: Mapping[str, float]) -> Table:
         shown.add_row(name, f"{cost:.0f}")
     shown.add_row("all", f"{sum(by_process.values()):.0f}")
     return shown
+
+
+async def ready_on_shards(client: Client) -> int:
+    """How many tasks are ready on the shards, of all queues."""
+    return sum(shard.ready for shard in (await client.shards()).shards)
+
+
+async def until_ready(client: Client, wanted: Callable[[int], bool]) -> None:
+    """Wait until as many tasks are ready on the shards as is wanted."""
+    async with asyncio.timeout(ON_SHARDS_WITHIN):
+        while not wanted(await ready_on_shards(client)):  # noqa: ASYNC110 - it asks a server
+            await asyncio.sleep(_LOOK)
 
 
 @contextlib.asynccontextmanager

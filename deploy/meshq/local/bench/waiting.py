@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import statistics
 import time
 from typing import Any
@@ -14,12 +13,10 @@ from meshq.bench.load import PAYLOAD, ended_so_far, plain, submit, until_ended
 from meshq.client import ListOptions
 from meshq.client.values import to_value
 from meshq.local.bench.shards import used_memory
-from meshq.local.bench.stage import Outcome, Stage, bulk_run, table
+from meshq.local.bench.stage import Outcome, Stage, bulk_run, table, until_ready
 
 BACKLOG_QUEUE = "bench-backlog"
 LISTS = 50
-ON_SHARDS_WITHIN = 300.0
-_LOOK = 0.2
 _LISTINGS: dict[str, ListOptions] = {
     "all": {"page_size": 100},
     "queue": {"page_size": 100, "queue": BACKLOG_QUEUE},
@@ -35,7 +32,8 @@ async def backlog(stage: Stage) -> Outcome:
     begun = time.perf_counter()
     count = len(await submit(stage.client, plain(stage.many, BACKLOG_QUEUE)))
     created = count / (time.perf_counter() - begun)
-    await _until_on_shards(stage, count)
+    # Being accepted does not wait for being dispatched.
+    await until_ready(stage.client, lambda ready: ready >= count)
     each = (used_memory(stage.system.shards.values()) - memory) / count
     lists = {name: spread(await _first_pages(stage, wanted)) for name, wanted in _LISTINGS.items()}
     beside = await _rates(stage)
@@ -58,13 +56,6 @@ async def backlog(stage: Stage) -> Outcome:
 
 async def _rates(stage: Stage) -> list[float]:
     return [(await bulk_run(stage, plain(stage.tasks))).figures.throughput for _ in range(stage.repeat)]
-
-
-async def _until_on_shards(stage: Stage, count: int) -> None:
-    """Wait until all are dispatched: being accepted does not wait for that."""
-    async with asyncio.timeout(ON_SHARDS_WITHIN):
-        while sum(shard.ready for shard in (await stage.client.shards()).shards) < count:  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK)
 
 
 async def _first_pages(stage: Stage, wanted: ListOptions) -> list[float]:
