@@ -16,7 +16,7 @@ FAULTS ?=
 SOAK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup generate verify lint format test faults soak demo up bench bench-report bench-peers clean
+.PHONY: help setup generate verify lint format test faults soak demo up bench bench-smoke bench-report bench-peers clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ up: $(STAMP) ## Start the whole system and leave it running; Ctrl-C stops it
 
 bench: $(STAMP) ## Measure throughput and latency end to end
 	$(BIN)/python -m meshq.local.bench $(BENCH)
+
+bench-smoke: $(STAMP) ## Fail when tasks cost much more than their stores alone, in one short run
+	$(BIN)/python -m meshq.local.bench.smoke
 
 bench-report: $(STAMP) ## Measure everything for an hour or so, and write docs/performance.md
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
