@@ -1,80 +1,26 @@
 """The ledger on a real PostgreSQL, below all use cases."""
 
 import asyncio
-import time
-import uuid
-from collections.abc import AsyncIterator
 
 import psycopg
 import pytest
+from fixtures.ledger import NOW, SPEC, connection, count, finish, ledger, of, queues, task
 from prometheus_client import REGISTRY
 
 from meshq.contract.errors import InternalError
-from meshq.contract.ids import lowest_id, new_task_id
-from meshq.management.conversion.queue_settings import decoded_settings, encoded_settings
+from meshq.contract.ids import lowest_id
 from meshq.management.ledger import Inserted, RowsRefused
-from meshq.management.model.claims import Claim, Submission
+from meshq.management.model.claims import Claim
 from meshq.management.model.reports import Finish, Retry, Start, Wish
-from meshq.management.model.retention import DAY_MS, leaving
 from meshq.management.model.states import State
-from meshq.management.model.task import NO_ID, PART_BYTES, NewTask, TaskFilter, is_cut
+from meshq.management.model.task import NO_ID, PART_BYTES, TaskFilter, is_cut
 from meshq.management.postgres.database import Database, durability
 from meshq.management.postgres.ledger import PostgresLedger
 from meshq.management.postgres.queues import PostgresQueues
-from meshq.management.postgres.sql import statement
-from meshq.management.queues.store import Codec
 from meshq.mesh.postgres.migrate import migrate, migrations
 
-NOW = int(time.time() * 1_000)
-TODAY = NOW // DAY_MS
+__all__ = ["connection", "ledger", "queues"]
 PACKAGE = "meshq.management.postgres"
-SPEC = b"\x00spec\xff"
-
-
-def task(*, queue: str = "q", type: str = "t", ready_ms: int = NOW, state: State = State.PENDING) -> NewTask:  # noqa: A002
-    return NewTask(new_task_id().bytes, "default", queue, type, state, 3, ready_ms, SPEC)
-
-
-def of(*tasks: NewTask, claim: str = "", fingerprint: int = 1) -> Submission:
-    ids = b"".join(item.task_id for item in tasks)
-    return Submission(list(tasks), Claim(claim, fingerprint, ids, len(tasks)) if claim else None, 0)
-
-
-def finish(item: NewTask, state: State = State.SUCCEEDED, attempt: int = 1) -> Finish:
-    return Finish(item.task_id, attempt, state, NOW, NOW, "w", "", "")
-
-
-@pytest.fixture
-async def ledger(database: str) -> AsyncIterator[PostgresLedger]:
-    pools = Database(database, writers=3, readers=2)
-    await pools.start()
-    yield PostgresLedger(pools)
-    await pools.stop()
-
-
-@pytest.fixture
-async def queues(database: str, ledger: PostgresLedger) -> AsyncIterator[PostgresQueues]:
-    del ledger  # which has migrated
-    pools = Database(database, writers=1, readers=1)
-    await pools.start()
-    yield PostgresQueues(pools, Codec(encoded_settings, decoded_settings))
-    await pools.stop()
-
-
-@pytest.fixture
-async def connection(
-    database: str, ledger: PostgresLedger
-) -> AsyncIterator[psycopg.AsyncConnection[tuple[object, ...]]]:
-    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
-        yield connection
-
-
-async def count(connection: psycopg.AsyncConnection[tuple[object, ...]], table: str) -> int:
-    cursor = await connection.execute(f"SELECT count(*) FROM {table}")
-    row = await cursor.fetchone()
-    assert row is not None
-    assert isinstance(row[0], int)
-    return row[0]
 
 
 async def test_migrations_are_applied_once(database: str) -> None:
@@ -350,80 +296,6 @@ async def test_the_promoter_sees_what_comes_near(ledger: PostgresLedger) -> None
     assert [item.task_id for item in rest] == [items[0].task_id]
 
 
-async def test_days_are_prepared_filled_and_dropped(
-    ledger: PostgresLedger, connection: psycopg.AsyncConnection[tuple[object, ...]]
-) -> None:
-    days = [TODAY - 1, TODAY, TODAY + 7]
-    assert len(await ledger.prepare_days(days)) == 3
-    assert await ledger.prepare_days(days) == []
-    items = [task(), task()]
-    await ledger.insert([of(*items)], NOW)
-    await ledger.finish([finish(items[0])._replace(end_ms=NOW - 8 * DAY_MS), finish(items[1])], NOW)
-    assert await count(connection, "finished_tasks_default") == 0
-    assert await ledger.strayed_days() == set()
-    assert await ledger.drop_days(NOW - DAY_MS) == []
-    assert len(await ledger.drop_days(NOW)) == 1
-    assert await count(connection, "finished_tasks") == 1
-
-
-async def test_what_ended_before_its_day_was_prepared_moves_into_it(
-    ledger: PostgresLedger, connection: psycopg.AsyncConnection[tuple[object, ...]]
-) -> None:
-    items = [task(), task()]
-    await ledger.insert([of(*items)], NOW)
-    await ledger.finish([finish(items[0]), finish(items[1])._replace(end_ms=NOW + DAY_MS)], NOW)
-    assert await count(connection, "finished_tasks_default") == 2
-    assert await ledger.strayed_days() == {TODAY + 7, TODAY + 8}
-    assert len(await ledger.prepare_days([TODAY + 6, TODAY + 7])) == 2
-    assert await ledger.strayed_days() == {TODAY + 8}
-    assert await count(connection, "finished_tasks_default") == 1
-    assert await count(connection, "finished_tasks") == 2
-    assert (await ledger.get_tasks([items[0].task_id], full=True))[items[0].task_id].ended
-    # The day takes what comes later, and keeps its rows apart like any other.
-    late = task()
-    await ledger.insert([of(late)], NOW)
-    await ledger.finish([finish(late)], NOW)
-    assert await count(connection, "finished_tasks_default") == 1
-    assert len(await ledger.drop_days(NOW + 8 * DAY_MS)) == 2
-    assert await count(connection, "finished_tasks") == 1
-
-
-async def test_the_planner_looks_only_where_an_id_can_be(
-    ledger: PostgresLedger, connection: psycopg.AsyncConnection[tuple[object, ...]]
-) -> None:
-    """Looking for a task in every day of a year would cost as much as all else."""
-    await ledger.prepare_days(range(TODAY, TODAY + 370))
-    item = task()
-    await ledger.insert([of(item)], NOW)
-    await ledger.finish([finish(item)], NOW)
-    first, behind = leaving([item.task_id], NOW)
-    query = statement("get").replace("%(ids)s", f"'{{{uuid.UUID(bytes=item.task_id)}}}'")
-    bounds = {"%(full)s": "false", "%(first)s": str(first), "%(behind)s": str(behind)}
-    for name, value in bounds.items():
-        query = query.replace(name, value)
-    plan = await (await connection.execute(f"EXPLAIN {query}")).fetchall()
-    days = {word for (line,) in plan for word in str(line).split() if word.startswith("finished_tasks_2")}
-    assert 1 <= len({day[:23] for day in days}) <= 2
-
-
-async def test_what_has_left_is_not_shown_although_its_day_still_stands(
-    database: str, ledger: PostgresLedger, connection: psycopg.AsyncConnection[tuple[object, ...]]
-) -> None:
-    items = [task(), task()]
-    await ledger.insert([of(*items)], NOW)
-    await ledger.finish([finish(items[0])._replace(end_ms=NOW - 7 * DAY_MS - 1), finish(items[1])], NOW)
-    ids = [item.task_id for item in items]
-    assert (await ledger.get_tasks(ids, full=True)).keys() == {items[1].task_id}
-    assert [row.task_id for row in await ledger.list_tasks(TaskFilter("default"), None, 5)] == ids[1:]
-    assert not await ledger.delete(ids[0], NOW)
-    assert await count(connection, "finished_tasks") == 2
-    pools = Database(database, writers=1, readers=1)
-    await pools.start()
-    later = PostgresLedger(pools, lambda: NOW + 7 * DAY_MS + 1)
-    assert await later.get_tasks(ids, full=True) == {}
-    await pools.stop()
-
-
 async def test_deleting_leaves_word_for_execution(ledger: PostgresLedger) -> None:
     item, other = task(), task()
     await ledger.insert([of(item, other)], NOW)
@@ -468,21 +340,6 @@ async def test_an_id_range_is_the_time_of_creation(ledger: PostgresLedger) -> No
 )
 def test_durability_is_what_the_settings_amount_to(found: tuple[bool, str, int], sound: bool) -> None:
     assert durability(*found).sound is sound
-
-
-async def test_instances_that_start_together_prepare_the_same_days(database: str) -> None:
-    pools = [Database(database, writers=2, readers=1) for _ in range(4)]
-    for one in pools:
-        await one.start()
-    ledgers = [PostgresLedger(one) for one in pools]
-    try:
-        for week in range(20):
-            days = range(week * 7, week * 7 + 7)
-            created = await asyncio.gather(*(one.prepare_days(days) for one in ledgers))
-            assert len({name for names in created for name in names}) == 7
-    finally:
-        for one in pools:
-            await one.stop()
 
 
 async def test_what_is_dispatched_again_is_read_in_parts(ledger: PostgresLedger) -> None:
