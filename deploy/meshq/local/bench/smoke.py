@@ -45,9 +45,9 @@ class Bound(NamedTuple):
         return f"{self.what} is {found:.2f} times that of the limit, and should be {expected}"
 
 
-# About twice what was found in repeated runs on two cores with much else going on: in the median of three rounds
-# 4 to 5 for all processes, 1.4 to 1.8 for the stores. Throughput suffers most from others, so that its bound
-# only finds what stands still: from 0.2 to 0.5 was found, and in one round 0.08.
+# About twice what was found in repeated runs on two cores with much else going on: in the median of three
+# rounds 4 to 5 for all processes, 1.4 to 1.8 for the stores. Throughput suffers most from others, so that its
+# bound only finds what stands still: from 0.2 to 0.5 was found, and in one round 0.08.
 BOUNDS: Final = (
     Bound("cost", "the CPU per task of all processes", most=10.0),
     Bound("cost_postgres", "the CPU per task of PostgreSQL", most=3.5),
