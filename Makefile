@@ -19,7 +19,7 @@ SOAK ?=
 .PHONY: help setup generate verify lint format test faults soak demo up bench bench-smoke bench-report bench-peers clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Install meshq and everything it needs into .venv
 
@@ -70,7 +70,7 @@ bench-smoke: $(STAMP) ## Fail when tasks cost much more than their stores alone,
 
 bench-report: $(STAMP) ## Measure everything for an hour or so, and write docs/performance.md
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
-	$(BIN)/python -m meshq.local.bench all --tasks 100000 --report docs/performance.md $(BENCH)
+	$(BIN)/python -m meshq.local.bench all --report docs/performance.md $(BENCH)
 
 bench-peers: $(STAMP) ## Measure meshq beside Celery, Dramatiq, Huey, Taskiq, SAQ, arq, RQ and Procrastinate
 	PYTHONPATH=tests $(BIN)/python -m bench.peers $(BENCH_PEERS)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 SIZES = {
-    "tasks": (20_000, "tasks in each bulk run"),
+    "tasks": (100_000, "tasks in each bulk run"),
     "repeat": (3, "runs of each scenario that is repeated"),
     "backlog": (100_000, "tasks that wait in delay, fairness, priority"),
     "many": (1_000_000, "tasks that wait in backlog, and run in each half of memory"),
