@@ -3,13 +3,18 @@
 import asyncio
 import time
 import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from fixtures.execution import (
     DONE,
     KEEP,
+    Cluster,
+    Dispatcher,
+    FrameWorker,
     Instance,
     attempts_of,
     cluster,
@@ -82,15 +87,36 @@ async def test_an_announced_task_goes_to_nobody_else_when_it_is_not_acknowledged
 async def test_a_task_whose_delivery_could_not_be_noted_goes_back(
     database: str, shards: dict[str, str]
 ) -> None:
+    async with _announced(database, shards, _Unheard) as one:
+        (token,) = await one.worker.next_task()
+        assert one.changed.failed
+        assert task_of(one.worker.assigned[token]) == one.task_id
+        assert len(one.system.ledger.of(one.task_id, STARTED)) == 2
+
+
+class _Announced(NamedTuple):
+    """See `_announced`."""
+
+    system: Cluster
+    instance: Instance
+    changed: Any
+    worker: FrameWorker
+    dispatcher: Dispatcher
+    task_id: bytes
+
+
+@asynccontextmanager
+async def _announced(
+    database: str, shards: dict[str, str], change: Callable[[Instance], Any]
+) -> AsyncIterator[_Announced]:
+    """One worker of an instance with something changed, and one announced task for it."""
     async with cluster(database, shards) as system:
         instance = await system.start(delivery_timeout=20.0)
-        failing = _Unheard(instance)
+        changed = change(instance)
         worker = await system.worker(instance).connect(credit=1)
-        task_id = await system.dispatcher(instance).one(announce_start=True)
-        (token,) = await worker.next_task()
-        assert failing.failed
-        assert task_of(worker.assigned[token]) == task_id
-        assert len(system.ledger.of(task_id, STARTED)) == 2
+        dispatcher = system.dispatcher(instance)
+        task_id = await dispatcher.one(announce_start=True)
+        yield _Announced(system, instance, changed, worker, dispatcher, task_id)
 
 
 class _Unheard:
@@ -205,11 +231,7 @@ class _Slow:
 async def test_a_cancellation_reaches_a_task_that_is_still_being_prepared(
     database: str, shards: dict[str, str]
 ) -> None:
-    async with cluster(database, shards) as system:
-        instance = await system.start(delivery_timeout=20.0)
-        slow = _Slow(instance)
-        worker = await system.worker(instance).connect(credit=1)
-        task_id = await system.dispatcher(instance).one(announce_start=True)
+    async with _announced(database, shards, _Slow) as (_, instance, slow, worker, _, task_id):
         await slow.asked.wait()
         assert await withdrawn(instance, task_id) == [LEASED]
         (session,) = instance.execution.sessions.all()
@@ -224,12 +246,7 @@ async def test_a_cancellation_reaches_a_task_that_is_still_being_prepared(
 async def test_a_task_that_is_lost_while_it_is_prepared_is_not_handed_out(
     database: str, shards: dict[str, str]
 ) -> None:
-    async with cluster(database, shards) as system:
-        instance = await system.start(delivery_timeout=20.0)
-        slow = _Slow(instance)
-        worker = await system.worker(instance).connect(credit=1)
-        dispatcher = system.dispatcher(instance)
-        task_id = await dispatcher.one(announce_start=True)
+    async with _announced(database, shards, _Slow) as (_, instance, slow, worker, dispatcher, task_id):
         await slow.asked.wait()
         # The ledger knows better, and has gone on to the next attempt.
         await dispatcher.one(task_id=task_id, attempt=2, announce_start=True)
