@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import platform
 import re
-import subprocess
 from pathlib import Path
 
 import psutil
@@ -15,7 +14,6 @@ import psutil
 from meshq.local import binaries
 
 _SERVERS = {"PostgreSQL": "postgres", "Valkey": "valkey-server", "etcd": "etcd", "Envoy": "envoy"}
-_VERSION = re.compile(r"\d+\.\d+(\.\d+)?")
 
 
 def machine() -> dict[str, str]:
@@ -40,7 +38,5 @@ def _processor() -> str:
 
 
 def _version(binary: str) -> str:
-    command = [str(binaries.find(binary)), "--version"]
-    said = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = _VERSION.search(said.stdout)
-    return found[0] if found else ""
+    found = binaries.version(binaries.find(binary))
+    return ".".join(map(str, found)) if found else ""
