@@ -204,6 +204,20 @@ async def spread(found: Shard, **limits: Any) -> None:
         await found.configure([config._replace(spread=step)])
 
 
+async def test_keys_are_looked_after_while_shards_come_and_go(database: str, shards: dict[str, str]) -> None:
+    """An instance connects to a shard before it uses the ring that has it, which may take a while."""
+    async with cluster(database, shards) as system:
+        instance = await system.start()
+        assert await configured(instance, 1, max_running_per_key=1)
+        known = instance.execution.shards
+        coming = Ring(known.ring.version + 1, [*known.ring.shards, RingShard("coming", "127.0.0.1:1")])
+        change = asyncio.create_task(known.use(coming))
+        await wait_until(lambda: known.get("coming"))
+        assert (await instance.execution.handover.look()).keys() == shards.keys()
+        assert not await configured(instance, 2, max_running_per_key=2)
+        await change
+
+
 async def test_a_shard_serves_slots_that_are_its_own_and_confirmed(shard: Shard) -> None:
     await spread(shard, max_running_per_key=5)
     await shard.enqueue([item(traits=Traits("k")) for _ in range(4)])

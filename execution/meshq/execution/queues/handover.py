@@ -127,7 +127,8 @@ class Handover:
             ring = self._shards.ring
             if ring.version != self._ring.version:
                 self._begin(ring)
-            shards = self._shards.all()
+            # Some may be on their way into the ring, or out of it, and have no slots.
+            shards = [shard for shard in self._shards.all() if shard.name in self._maps]
             standings = dict(
                 zip(
                     (shard.name for shard in shards),
