@@ -1,7 +1,6 @@
 """What the comparison with other task queues makes of its runs, and what it knows of its peers."""
 
 import asyncio
-import importlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -53,15 +52,9 @@ def test_one_peer_in_several_settings_is_told_apart() -> None:
 def test_every_peer_can_be_played(peer: Peer) -> None:
     assert (ADAPTER_FOLDER / f"{peer.adapter}.py").exists()
     assert all("==" in line for line in (REQUIREMENTS / f"{peer.adapter}.txt").read_text().splitlines())
-    assert peer.valkey or peer.postgres
     assert len({setting.name for setting in peer.settings}) == len(peer.settings) >= 2
     assert all(setting.workers for setting in peer.settings)
     assert 0 < peer.share <= MESHQ_SHARE
-
-
-def test_the_adapter_of_meshq_has_the_common_shape() -> None:
-    adapter = importlib.import_module("bench.peers.adapters.meshq")
-    assert {"__aenter__", "__aexit__", "bulk", "run"} <= vars(adapter.Client).keys()
 
 
 async def test_items_are_acted_on_so_many_at_a_time_and_results_keep_their_order() -> None:

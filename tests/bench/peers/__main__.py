@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.peers import environment
-from bench.peers.catalogue import EVERYTHING, PEERS, Peer, Setting
+from bench.peers.catalogue import PEERS, Peer, Setting, Stores
 from bench.peers.driver import Driver, SideFailed, cpu_seconds, meshq_side, peer_side
 from bench.peers.report import MESHQ, Run, Side, figures, tables
 from rich.console import Console
@@ -52,7 +52,7 @@ class Entry:
     @property
     def durable(self) -> str:
         """What survives a crash of the machine."""
-        return self.peer.durable if self.peer else EVERYTHING
+        return (self.peer.stores if self.peer else Stores.POSTGRES).value
 
     @property
     def share(self) -> float:

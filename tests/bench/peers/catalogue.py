@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Final
 
 ADAPTERS: Final = "bench.peers.adapters"
@@ -30,6 +31,14 @@ class Setting:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+class Stores(Enum):
+    """Where a peer keeps tasks and results; the value says what of them survives a crash of the machine."""
+
+    VALKEY = "nothing"
+    BOTH = "results"
+    POSTGRES = "tasks and results"
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """One peer on its stores.
@@ -37,18 +46,14 @@ class Peer:
     Attributes:
         name: As the command line and the table have it.
         adapter: Its module below `bench.peers.adapters`, and its file of requirements.
-        valkey: Whether it needs Valkey.
-        postgres: Whether it needs PostgreSQL.
-        durable: What survives a crash of the machine: `tasks and results`, `results`, or `nothing`.
+        stores: What it runs on.
         share: Its tasks in a bulk run as a part of what is asked for; less where it is slow.
         settings: The best first.
     """
 
     name: str
     adapter: str
-    valkey: bool
-    postgres: bool
-    durable: str
+    stores: Stores
     share: float
     settings: tuple[Setting, ...]
 
@@ -90,7 +95,6 @@ def _procrastinate(workers: int, concurrency: int) -> tuple[str, ...]:
 
 
 PREFETCH_1000: Final = {"dramatiq_queue_prefetch": "1000"}
-NOTHING, RESULTS, EVERYTHING = "nothing", "results", "tasks and results"
 
 PEERS: Final[Mapping[str, Peer]] = {
     peer.name: peer
@@ -98,11 +102,9 @@ PEERS: Final[Mapping[str, Peer]] = {
         Peer(
             "celery",
             "celery",
-            valkey=True,
-            postgres=False,
-            durable=NOTHING,
-            share=0.5,
-            settings=(
+            Stores.VALKEY,
+            0.5,
+            (
                 Setting("prefork of 2", _celery("--concurrency 2")),
                 Setting("prefork of 4", _celery("--concurrency 4")),
                 Setting("4 threads", _celery("--pool threads --concurrency 4")),
@@ -111,11 +113,9 @@ PEERS: Final[Mapping[str, Peer]] = {
         Peer(
             "celery-postgres",
             "celery",
-            valkey=True,
-            postgres=True,
-            durable=RESULTS,
-            share=0.25,
-            settings=(
+            Stores.BOTH,
+            0.25,
+            (
                 Setting("prefork of 2", _celery("--concurrency 2"), "postgres"),
                 Setting("prefork of 4", _celery("--concurrency 4"), "postgres"),
                 Setting("8 threads", _celery("--pool threads --concurrency 8"), "postgres"),
@@ -124,11 +124,9 @@ PEERS: Final[Mapping[str, Peer]] = {
         Peer(
             "dramatiq",
             "dramatiq",
-            valkey=True,
-            postgres=False,
-            durable=NOTHING,
-            share=1.0,
-            settings=(
+            Stores.VALKEY,
+            1.0,
+            (
                 Setting("2 processes of 8 threads", _dramatiq(2, 8)),
                 Setting("2 processes of 2 threads", _dramatiq(2, 2)),
                 Setting(
@@ -139,11 +137,9 @@ PEERS: Final[Mapping[str, Peer]] = {
         Peer(
             "huey",
             "huey",
-            valkey=True,
-            postgres=False,
-            durable=NOTHING,
-            share=1.0,
-            settings=(
+            Stores.VALKEY,
+            1.0,
+            (
                 Setting("2 processes", _huey(2, "process")),
                 Setting("4 processes", _huey(4, "process")),
                 Setting("4 threads", _huey(4, "thread")),
@@ -152,11 +148,9 @@ PEERS: Final[Mapping[str, Peer]] = {
         Peer(
             "huey-postgres",
             "huey",
-            valkey=False,
-            postgres=True,
-            durable=EVERYTHING,
-            share=0.5,
-            settings=(
+            Stores.POSTGRES,
+            0.5,
+            (
                 Setting("4 processes", _huey(4, "process"), "postgres"),
                 Setting("8 processes", _huey(8, "process"), "postgres"),
                 Setting("2 processes", _huey(2, "process"), "postgres"),
@@ -165,11 +159,9 @@ PEERS: Final[Mapping[str, Peer]] = {
         Peer(
             "taskiq",
             "taskiq",
-            valkey=True,
-            postgres=False,
-            durable=NOTHING,
-            share=1.0,
-            settings=(
+            Stores.VALKEY,
+            1.0,
+            (
                 Setting("stream, 2 processes", _taskiq(2), "stream"),
                 Setting("list, 2 processes", _taskiq(2), "list"),
                 Setting("stream, 1 process", _taskiq(1), "stream"),
@@ -178,11 +170,9 @@ PEERS: Final[Mapping[str, Peer]] = {
         Peer(
             "saq",
             "saq",
-            valkey=True,
-            postgres=False,
-            durable=NOTHING,
-            share=1.0,
-            settings=(
+            Stores.VALKEY,
+            1.0,
+            (
                 Setting("2 processes, 20 at once", _saq(2), "valkey 20"),
                 Setting("2 processes, 100 at once", _saq(2), "valkey 100"),
                 Setting("1 process, 20 at once", _saq(1), "valkey 20"),
@@ -191,11 +181,9 @@ PEERS: Final[Mapping[str, Peer]] = {
         Peer(
             "saq-postgres",
             "saq",
-            valkey=False,
-            postgres=True,
-            durable=EVERYTHING,
-            share=0.25,
-            settings=(
+            Stores.POSTGRES,
+            0.25,
+            (
                 Setting("2 processes, 20 at once", _saq(2), "postgres 20"),
                 Setting("1 process, 20 at once", _saq(1), "postgres 20"),
                 Setting("2 processes, 10 at once", _saq(2), "postgres 10"),
@@ -204,11 +192,9 @@ PEERS: Final[Mapping[str, Peer]] = {
         Peer(
             "arq",
             "arq",
-            valkey=True,
-            postgres=False,
-            durable=NOTHING,
-            share=0.5,
-            settings=(
+            Stores.VALKEY,
+            0.5,
+            (
                 Setting("1 process, 100 at once", _arq(1), "100"),
                 Setting("2 processes, 100 at once", _arq(2), "100"),
                 Setting("2 processes, 10 at once", _arq(2), "10"),
@@ -217,11 +203,9 @@ PEERS: Final[Mapping[str, Peer]] = {
         Peer(
             "rq",
             "rq",
-            valkey=True,
-            postgres=False,
-            durable=NOTHING,
-            share=0.25,
-            settings=(
+            Stores.VALKEY,
+            0.25,
+            (
                 Setting("2 processes that do not fork", _rq(2, "rq.worker.SimpleWorker")),
                 Setting("4 processes that do not fork", _rq(4, "rq.worker.SimpleWorker")),
                 Setting("2 processes that fork for each task", _rq(2, "rq.worker.Worker")),
@@ -230,11 +214,9 @@ PEERS: Final[Mapping[str, Peer]] = {
         Peer(
             "procrastinate",
             "procrastinate",
-            valkey=False,
-            postgres=True,
-            durable=EVERYTHING,
-            share=0.25,
-            settings=(
+            Stores.POSTGRES,
+            0.25,
+            (
                 Setting("2 processes, 10 at once", _procrastinate(2, 10)),
                 Setting("2 processes, 30 at once", _procrastinate(2, 30)),
                 Setting("1 process, 30 at once", _procrastinate(1, 30)),

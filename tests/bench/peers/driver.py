@@ -8,13 +8,13 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
-from bench.peers.catalogue import Peer, Setting
+from bench.peers.catalogue import Peer, Setting, Stores
 
 from meshq.local.errors import LocalError
 from meshq.local.ports import free_port
@@ -26,6 +26,11 @@ ADAPTER_FOLDER = Path(__file__).with_name("adapters")
 GIVE_UP_AFTER = 300.0
 _STOP_WITHIN = 15.0
 _DATABASE = "peers"
+_RUNS_ON: Mapping[Stores, Callable[[Server, Server], list[Server]]] = {
+    Stores.VALKEY: lambda valkey, _: [valkey],
+    Stores.BOTH: lambda valkey, postgres: [valkey, postgres],
+    Stores.POSTGRES: lambda _, postgres: [postgres],
+}
 _LINE_LIMIT = 1 << 24
 
 
@@ -105,7 +110,7 @@ def stores(peer: Peer, folder: Path) -> Iterator[dict[str, str]]:
     """Start fresh stores; their URLs, as adapters read them from the environment."""
     valkey = Valkey(folder / "valkey", free_port())
     postgres = Postgres(folder / "postgres", free_port(), databases=[_DATABASE])
-    wanted: list[Server] = [*([valkey] if peer.valkey else []), *([postgres] if peer.postgres else [])]
+    wanted = _RUNS_ON[peer.stores](valkey, postgres)
     try:
         for server in wanted:
             server.start()

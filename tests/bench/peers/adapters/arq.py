@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Self
 
 from arq import create_pool
@@ -26,7 +27,7 @@ class WorkerSettings:
     log_results = False
 
 
-class Client:
+class Client(shape.Client):
     async def __aenter__(self) -> Self:
         self._pool = await create_pool(WorkerSettings.redis_settings)
         return self
@@ -35,16 +36,13 @@ class Client:
         await self._pool.aclose()
 
     async def bulk(self, texts: Sequence[str]) -> Sequence[Any]:
-        return await shape.concurrently(_result, await shape.concurrently(self._submit, texts))
+        sent = await shape.concurrently(self._submit, texts)
+        return await shape.concurrently(partial(Job.result, poll_delay=shape.PAUSE), sent)
 
     async def run(self, text: str) -> Any:
-        return await _result(await self._submit(text))
+        return await (await self._submit(text)).result(poll_delay=shape.GLANCE)
 
     async def _submit(self, text: str) -> Job:
         job = await self._pool.enqueue_job("word_count", text)
         assert job is not None
         return job
-
-
-async def _result(job: Job) -> Any:
-    return await job.result(poll_delay=shape.GLANCE)

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from bench.peers.adapters import shape
 from celery import Celery
-from celery.result import AsyncResult, ResultSet
+from celery.result import ResultSet
 
 IN_POSTGRES = shape.SETTING == "postgres"
 BACKEND = (
@@ -30,24 +30,18 @@ def word_count(text: str) -> dict[str, int]:
     return shape.word_count(text)
 
 
-class Client:
+class Client(shape.Client):
     async def __aenter__(self) -> Self:
         if IN_POSTGRES:
             app.backend.ResultSession()  # makes the tables
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        app.close()
-
     async def bulk(self, texts: Sequence[str]) -> Sequence[Any]:
         with app.producer_pool.acquire(block=True) as producer:
             sent = [word_count.apply_async((text,), producer=producer) for text in texts]
         if IN_POSTGRES:
-            return [self._wait(one) for one in sent]
+            return [one.get(interval=shape.PAUSE) for one in sent]
         return ResultSet(sent).join_native()
 
     async def run(self, text: str) -> Any:
-        return self._wait(word_count.delay(text))
-
-    def _wait(self, result: AsyncResult) -> Any:
-        return result.get(interval=shape.GLANCE)
+        return word_count.delay(text).get(interval=shape.GLANCE)

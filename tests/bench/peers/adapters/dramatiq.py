@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import dramatiq
 from bench.peers.adapters import shape
@@ -23,13 +23,7 @@ def word_count(text: str) -> dict[str, int]:
     return shape.word_count(text)
 
 
-class Client:
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        broker.close()
-
+class Client(shape.Client):
     async def bulk(self, texts: Sequence[str]) -> Sequence[Any]:
         sent = dramatiq.group(word_count.message(text) for text in texts).run()
         return list(sent.get_results(block=True, timeout=PATIENCE_MS))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 from bench.peers.adapters import shape
 from huey import PostgresHuey, RedisHuey
@@ -20,15 +20,9 @@ def word_count(text: str) -> dict[str, int]:
     return shape.word_count(text)
 
 
-class Client:
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        huey.storage.close()
-
+class Client(shape.Client):
     async def bulk(self, texts: Sequence[str]) -> Sequence[Any]:
-        return word_count.map(texts).get(blocking=True, max_delay=shape.GLANCE)
+        return word_count.map(texts).get(blocking=True, max_delay=shape.PAUSE)
 
     async def run(self, text: str) -> Any:
         return word_count(text).get(blocking=True, max_delay=shape.GLANCE)

@@ -6,13 +6,15 @@ import os
 from collections.abc import Sequence
 from typing import Any, Self
 
+from bench.peers.adapters import shape
+
 from meshq.client import Client as MeshqClient
 from meshq.client import TaskSpec, TaskView
 
 AT_ONCE = 1_000
 
 
-class Client:
+class Client(shape.Client):
     def __init__(self) -> None:
         self._client = MeshqClient(os.environ["PEER_MESHQ"])
 

@@ -26,7 +26,7 @@ async def word_count(text: str, number: int) -> None:
     await connector.execute_query_async(STORE, number=number, words=words)
 
 
-class Client:
+class Client(shape.Client):
     def __init__(self) -> None:
         self._numbers = itertools.count()
 
@@ -44,7 +44,7 @@ class Client:
         tasks = [{"text": text, "number": number} for text, number in zip(texts, numbers, strict=True)]
         for start in range(0, len(tasks), AT_ONCE):
             await word_count.batch_defer_async(*tasks[start : start + AT_ONCE])
-        return await _results(numbers[0], len(numbers), 10 * shape.GLANCE)
+        return await _results(numbers[0], len(numbers), shape.PAUSE)
 
     async def run(self, text: str) -> Any:
         number = next(self._numbers)

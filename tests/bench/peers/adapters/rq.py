@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 from bench.peers.adapters import shape
 from redis import Redis
@@ -17,13 +17,7 @@ connection = Redis.from_url(shape.PATIENT_VALKEY)
 queue = Queue(connection=connection)
 
 
-class Client:
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        connection.close()
-
+class Client(shape.Client):
     async def bulk(self, texts: Sequence[str]) -> Sequence[Any]:
         jobs: list[Job] = []
         for start in range(0, len(texts), AT_ONCE):

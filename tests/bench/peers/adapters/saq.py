@@ -22,7 +22,7 @@ async def word_count(_context: object, *, text: str) -> dict[str, int]:
 settings = {"queue": queue, "functions": [word_count], "concurrency": int(concurrency)}
 
 
-class Client:
+class Client(shape.Client):
     async def __aenter__(self) -> Self:
         await queue.connect()
         return self
@@ -49,6 +49,6 @@ async def _results(keys: Sequence[str]) -> list[Any]:
     found: dict[str, Job] = {}
     while waiting := [key for key in keys if key not in found]:
         if found:
-            await asyncio.sleep(10 * shape.GLANCE)
+            await asyncio.sleep(shape.PAUSE)
         found |= {job.key: job for job in await queue.jobs(waiting) if job is not None and job.completed}
     return [found[key].result for key in keys]

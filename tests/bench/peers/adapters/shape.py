@@ -18,8 +18,10 @@ POSTGRES = os.environ.get("PEER_POSTGRES", "postgresql://127.0.0.1:5432/peers")
 SETTING = os.environ.get("PEER_SETTING", "")
 """What else the setting says that is played."""
 GLANCE = 0.001
-"""Seconds between two looks for one result, where a peer has no other way than to look."""
-_CALLERS = 64
+"""Seconds between two looks for the result of one task, where a peer has no other way than to look."""
+PAUSE = 0.1
+"""The same for many: looking more often takes the processor from the workers."""
+_CALLERS = 16
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,11 +35,13 @@ def word_count(text: str) -> dict[str, int]:
 class Client(Protocol):
     """A client of a peer. Each adapter has a class of this name.
 
-    Entering it prepares what workers need, such as tables, before they are started.
+    Entering it prepares what workers need, such as tables, before they are started; the process ends after
+    it was left, so that not everything has to be closed.
     """
 
     async def __aenter__(self) -> Self:
         """Connect."""
+        return self
 
     async def __aexit__(self, *_: object) -> None:
         """Disconnect."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Self
 
 from bench.peers.adapters import shape
@@ -22,7 +23,7 @@ async def word_count(text: str) -> dict[str, int]:
     return shape.word_count(text)
 
 
-class Client:
+class Client(shape.Client):
     async def __aenter__(self) -> Self:
         await broker.startup()
         return self
@@ -31,11 +32,12 @@ class Client:
         await broker.shutdown()
 
     async def bulk(self, texts: Sequence[str]) -> Sequence[Any]:
-        return await shape.concurrently(_result, await shape.concurrently(word_count.kiq, texts))
+        sent = await shape.concurrently(word_count.kiq, texts)
+        return await shape.concurrently(partial(_result, pause=shape.PAUSE), sent)
 
     async def run(self, text: str) -> Any:
-        return await _result(await word_count.kiq(text))
+        return await _result(await word_count.kiq(text), shape.GLANCE)
 
 
-async def _result(task: AsyncTaskiqTask[dict[str, int]]) -> Any:
-    return (await task.wait_result(check_interval=shape.GLANCE)).return_value
+async def _result(task: AsyncTaskiqTask[dict[str, int]], pause: float) -> Any:
+    return (await task.wait_result(check_interval=pause)).return_value
