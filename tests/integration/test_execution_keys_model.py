@@ -127,7 +127,7 @@ class KeysMachine(RuleBasedStateMachine):
         self.instances = [Instance(name, self.addresses) for name in ("e-1", "e-2")]
         self.most = 0
         self.version = 0
-        self.settings = 0
+        self.limited: set[int] = set()
         self.epoch = 1
         self.epochs: dict[str, int] = {}
         self.recovering: set[str] = set()
@@ -140,6 +140,9 @@ class KeysMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
+            if self.limited:
+                for who in {0, 1} - self.limited:
+                    self.an_instance_hears_of_the_limit(who)
             if self.epochs:
                 self.run(self._work_off())
         finally:
@@ -162,7 +165,8 @@ class KeysMachine(RuleBasedStateMachine):
         for name in NAMES:
             self.run(self._recover(name))
         if most == 1:
-            self.set_limit()
+            for who in (0, 1):
+                self.an_instance_hears_of_the_limit(who)
 
     # -- the ring ---------------------------------------------------------------------------------------
 
@@ -248,18 +252,18 @@ class KeysMachine(RuleBasedStateMachine):
 
     # -- settings ---------------------------------------------------------------------------------------
 
-    @precondition(lambda self: not self.settings)
-    @rule()
-    def set_limit(self) -> None:
-        """For the first time: instances hear of it one after the other."""
-        self.settings += 1
-        config = ShardQueueConfig(SCOPE, self.settings, max_running_per_key=self.most)
-        for instance in self.instances:
-            self.run(instance.configs.take([Configured("default", "q", config, b"")]))
-            for name in NAMES:
-                if instance.fleet.shards[name].usable:
-                    self.run(self._enter(instance, name))
-            self.run(instance.handover.look())
+    @precondition(lambda self: len(self.limited) < len(self.instances))
+    @rule(who=st.integers(0, 1))
+    def an_instance_hears_of_the_limit(self, who: int) -> None:
+        """One after the other; it holds from the first one on."""
+        self.limited.add(who)
+        instance = self.instances[who]
+        config = ShardQueueConfig(SCOPE, 1, max_running_per_key=self.most)
+        self.run(instance.configs.take([Configured("default", "q", config, b"")]))
+        for name in NAMES:
+            if instance.fleet.shards[name].usable:
+                self.run(self._enter(instance, name))
+        self.run(instance.handover.look())
 
     # -- tasks ------------------------------------------------------------------------------------------
 
@@ -287,6 +291,27 @@ class KeysMachine(RuleBasedStateMachine):
             assert lease.task_id not in self.held, "leased twice"
             self.held[lease.task_id] = (lease, self.open[lease.task_id])
         return len(found)
+
+    @rule(
+        key=st.sampled_from(KEYS),
+        taking=st.sets(st.sampled_from(NAMES), min_size=1),
+        finished=st.booleans(),
+        looking=st.lists(st.integers(0, 1), max_size=6),
+    )
+    def a_key_moves_while_it_runs(
+        self, key: str, taking: set[str], finished: bool, looking: list[int]
+    ) -> None:
+        """What limits are exceeded by, if by anything: single steps seldom come in this order."""
+        self.enqueue(0, [key] * 4)
+        self.lease(0, NAMES)
+        self.the_ring_changes(taking, (0, 1))
+        if finished:
+            for task_id in sorted(self.held):
+                self.run(self._finish(task_id))
+        for who in looking:
+            self.run(self.instances[who].look())
+        self.enqueue(1, [key] * 4)
+        self.lease(1, NAMES)
 
     @precondition(lambda self: self.held)
     @rule(number=st.integers(0, 100), kind=st.sampled_from(["done", "run", "release"]))
@@ -321,12 +346,12 @@ class KeysMachine(RuleBasedStateMachine):
     @invariant()
     def no_key_is_above_its_limit(self) -> None:
         running = Counter(found.traits.limit_key for _, found in self.held.values() if found.traits)
-        if not self.settings:
+        if not self.limited:
             self.before = running
         # What ran before there was a limit may go on.
         self.before = Counter({key: min(running[key], count) for key, count in self.before.items()})
         above = {key for key, count in running.items() if count > max(self.most, self.before[key])}
-        assert not above or not self.settings, f"{running}, and the limit is {self.most}"
+        assert not above or not self.limited, f"{running}, and the limit is {self.most}"
 
     # -- the end ----------------------------------------------------------------------------------------
 
