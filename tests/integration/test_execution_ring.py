@@ -1,5 +1,6 @@
 """The ring changes while everything runs: shards are added, drained and removed."""
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -23,6 +24,7 @@ from prometheus_client import REGISTRY
 from meshq.contract.errors import MeshqError, PreconditionFailed
 from meshq.contract.status import from_rpc_error
 from meshq.execution.ring.connection import open_connection
+from meshq.execution.ring.hashring import Ring
 from meshq.internal.v1 import ledger_service_pb2 as ledger_pb
 from meshq.v1 import ring_service_pb2 as pb
 from meshq.v1 import worker_service_pb2 as worker_pb
@@ -96,6 +98,29 @@ async def test_a_shard_is_added_and_gets_its_part(database: str, shards: dict[st
         await wait_until(lambda: all(shard.state.name == "OPEN" for shard in first.execution.shards.all()))
         await dispatcher.many(1)
         assert dispatcher.compares == compares
+
+
+async def test_a_ring_is_used_wholly_though_nobody_waits_for_it_any_more(
+    database: str, shards: dict[str, str]
+) -> None:
+    async with cluster(database, shards) as system:
+        known = (await system.start()).execution.shards
+        leaving = known._keepers["shard-3"]
+        stop, may_stop = leaving.stop, asyncio.Event()
+
+        async def stop_late() -> None:
+            await may_stop.wait()
+            await stop()
+
+        setattr(leaving, "stop", stop_late)  # noqa: B010
+        ring = Ring(known.ring.version + 1, known.ring.shards[:2])
+        change = asyncio.create_task(known.use(ring))
+        await wait_until(lambda: known.ring is ring)
+        change.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await change
+        may_stop.set()
+        await wait_until(lambda: [one.ring_version for one in known.all()] == [ring.version] * 2)
 
 
 async def test_who_has_not_heard_of_a_version_leases_all_the_same(

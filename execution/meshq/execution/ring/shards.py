@@ -57,14 +57,23 @@ class Shards:
         self._passwords = passwords
         self._keepers: dict[str, Keeper] = {}
         self._around: Surroundings | None = None
-        self._stopping: set[asyncio.Task[None]] = set()
+        self._changes: set[asyncio.Task[None]] = set()
 
     def surround(self, around: Surroundings) -> None:
         """Say what recovering needs; before the first ring."""
         self._around = around
 
     async def use(self, ring: Ring) -> None:
-        """Go over to a version of the ring; an older one than known is ignored."""
+        """Go over to a version of the ring, wholly even if this is cancelled; an older one is ignored.
+
+        Who asks for a change may go away at any time, and nobody would come back to half of it.
+        """
+        change = asyncio.create_task(self._go_over(ring), name=f"ring {ring.version}")
+        self._changes.add(change)
+        change.add_done_callback(self._changes.discard)
+        await asyncio.shield(change)
+
+    async def _go_over(self, ring: Ring) -> None:
         async with self._changing:
             if ring.version > self.ring.version:
                 await self._use(ring)
@@ -87,10 +96,10 @@ class Shards:
 
     async def stop(self) -> None:
         """Let go of all shards."""
+        for change in list(self._changes):
+            await cancelled(change)
         for name in list(self._keepers):
             await self._let_go(name)
-        for task in self._stopping:
-            await cancelled(task)
 
     def get(self, name: str) -> Shard | None:
         """The shard of that name, if the ring has it and it is not out."""
