@@ -102,8 +102,8 @@ async def test_a_shard_that_left_the_ring_of_another_history_begins_anew(
     database: str, shards: dict[str, str]
 ) -> None:
     connection = await open_connection(shards["shard-1"], "somebody")
-    left = {"epoch": 5, "ring": 900, "state": "closed", "run_id": "1", "generation": "another"}
-    await connection.call("HSET", keys.META, *(part for field in left.items() for part in field))
+    left = ("epoch", 5, "ring", 900, "state", "closed", "run_id", "1", "generation", "another")
+    await connection.call("HSET", keys.META, *left)
     connection.close()
     async with cluster(database, shards) as system:
         instance = await system.start()
