@@ -18,7 +18,7 @@ from meshq.local.bench.__main__ import SCENARIOS, bench
 from meshq.local.bench.options import parse
 from meshq.local.errors import LocalError
 
-_WORDS: Final = ("limit", "single", "--tasks", "6000", "--repeat", "3", "--calls", "50")
+_WORDS: Final = ("limit", "single", "--tasks", "4000", "--repeat", "3", "--calls", "50")
 
 
 class Bound(NamedTuple):
@@ -45,14 +45,15 @@ class Bound(NamedTuple):
         return f"{self.what} is {found:.2f} times that of the limit, and should be {expected}"
 
 
-# About twice what was found in repeated runs on two cores with much else going on: in the median of three
-# rounds 4 to 5 for all processes, 1.4 to 1.8 for the stores. Throughput suffers most from others, so that its
-# bound only finds what stands still: from 0.2 to 0.5 was found, and in one round 0.08.
+# Found on two cores with much else going on, in medians of three rounds: 4 to 5 for all processes, 1.4 to 1.9
+# for PostgreSQL and for the shards, 0.2 for the throughput. With low priority beside ten times as many
+# processes as cores, so that all was thirty times slower, single rounds had 5.3 to 9.9, 0.8 to 3.1, 1.8 to
+# 2.7 and 0.09 to 0.30: slow systems work in small frames. The bounds lie beyond these, as medians of three.
 BOUNDS: Final = (
-    Bound("cost", "the CPU per task of all processes", most=10.0),
-    Bound("cost_postgres", "the CPU per task of PostgreSQL", most=3.5),
+    Bound("cost", "the CPU per task of all processes", most=12.0),
+    Bound("cost_postgres", "the CPU per task of PostgreSQL", most=4.0),
     Bound("cost_shards", "the CPU per task of the shards", most=4.0),
-    Bound("fraction", "the throughput of bulk", least=0.05),
+    Bound("fraction", "the throughput of bulk", least=0.06),
 )
 
 
