@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from bench.peers.__main__ import MESHQ_SHARE, parse
+from bench.peers.__main__ import parse
 from bench.peers.adapters.shape import concurrently, word_count
 from bench.peers.catalogue import PEERS, Peer
 from bench.peers.driver import ADAPTER_FOLDER
 from bench.peers.environment import REQUIREMENTS
+from bench.peers.play import MESHQ_SHARE, entries
 from bench.peers.report import Run, Side, figures, tables
 
 RUN = Run(tasks=1000, seconds=2.0, cpu=0.5, waits=(3.0, 1.0, 2.0), lost=0)
@@ -97,3 +98,13 @@ def test_the_work_is_that_of_meshq() -> None:
     from meshq.tasks import word_count as ours
 
     assert word_count("one two three") == ours("one two three") == {"word_count": 3}
+
+
+def test_all_settings_are_sides_of_their_own_only_when_asked_for() -> None:
+    assert [side.label for side in entries(["huey"])][1:] == [f"huey, {PEERS['huey'].settings[0].name}"]
+    assert len(entries(["huey"], all_settings=True)) == 1 + len(PEERS["huey"].settings)
+
+
+def test_the_report_has_what_the_trials_reached() -> None:
+    tried = replace(side("huey", 2.0), tried={"threads": 10.04, "processes": 20.0})
+    assert figures([tried])["huey"]["tried"] == {"threads": 10.0, "processes": 20.0}

@@ -1,7 +1,6 @@
-"""The peers: what each stores where, and the settings in which it was tried, the best first.
+"""The peers: what each stores where, and the settings that make sense on two cores, a likely one first.
 
-A setting says which workers run, as command lines of the peer's own programs. Those behind the first lost
-against it on two cores; `--settings` plays them again.
+A setting says which workers run, as command lines of the peer's own programs.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class Peer:
         adapter: Its module below `bench.peers.adapters`, and its file of requirements.
         stores: What it runs on.
         share: Its tasks in a bulk run as a part of what is asked for; less where it is slow.
-        settings: The best first.
+        settings: A likely one first.
     """
 
     name: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.table import Table
@@ -57,6 +57,7 @@ class Side:
         durable: What survives a crash of the machine.
         runs: One a round; those that failed are missing.
         failures: Why they did.
+        tried: Tasks per second in the trials before, by setting.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Side:
     durable: str
     runs: Mapping[int, Run]
     failures: Sequence[str] = ()
+    tried: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def lost(self) -> int:
@@ -74,6 +76,8 @@ class Side:
         """For programs."""
         runs = list(self.runs.values())
         found: dict[str, Any] = {"setting": self.setting, "durable": self.durable, "lost": self.lost}
+        if self.tried:
+            found["tried"] = {setting: round(rate, 1) for setting, rate in self.tried.items()}
         if self.failures:
             found["failures"] = list(self.failures)
         if runs:
@@ -110,13 +114,13 @@ def tables(sides: Sequence[Side]) -> list[Table]:
         "word_count of three words, submit to result at the client; medians (lowest to highest)",
         ("side", "durable", "tasks", "tasks/s", "meshq is", "p50 ms", "p99 ms", "CPU s/1,000", "lost"),
     )
-    settings = _table("settings", ("side", "setting"))
+    settings = _table("settings", ("side", "setting", "tasks/s in the trials"))
     for name, one in sorted(found.items(), key=lambda item: -_rate(item[1])):
         if "tasks" in one:
             shown.add_row(*_cells(name, one))
         else:
             shown.add_row(name, one["durable"], "failed")
-        settings.add_row(name, one["setting"])
+        settings.add_row(name, one["setting"], _tried(one))
     return [shown, settings]
 
 
@@ -132,6 +136,10 @@ def _cells(name: str, one: Mapping[str, Any]) -> list[str]:
         f"{one['cpu_s_per_1000']['median']:.3f}",
         str(one["lost"]),
     ]
+
+
+def _tried(one: Mapping[str, Any]) -> str:
+    return "\n".join(f"{setting}: {rate:,.0f}" for setting, rate in one.get("tried", {}).items())
 
 
 def _key(side: Side, sides: Sequence[Side]) -> str:
