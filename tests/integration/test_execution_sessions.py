@@ -1,12 +1,13 @@
 """What goes over sessions: frames in, frames out, on real shards and a real database."""
 
 import asyncio
+import uuid
 from functools import partial
 from typing import Any
 
 import grpc
 import pytest
-from fixtures.execution import FrameWorker, cluster, wait_until
+from fixtures.execution import FrameWorker, attempts_of, cluster, wait_until, withdrawn
 from google.protobuf.duration_pb2 import Duration
 
 from meshq.contract.errors import Reason
@@ -21,6 +22,7 @@ from meshq.v1 import worker_service_pb2 as pb
 
 SUCCEEDED, FAILED, CANCELLED, LOST = 1, 2, 3, 4
 ACCEPTED, LEASE_LOST, TRY_LATER = 1, 2, 3
+ENDED = 5
 
 
 async def test_a_task_is_assigned_and_its_result_recorded_and_reported(
@@ -125,6 +127,33 @@ async def test_an_unacknowledged_delivery_goes_to_another_worker_as_the_same_att
         assert system.ledger.of(task_id, SUCCEEDED)[0].worker_id == "deaf"
 
 
+async def test_a_cancellation_and_a_late_result_of_a_lost_delivery_do_not_both_win(
+    database: str, shards: dict[str, str]
+) -> None:
+    async with cluster(database, shards) as system:
+        instance = await system.start()
+        deaf = await system.worker(instance, "deaf").connect()
+        deaf.auto_receive = False
+        await deaf.credit(2)
+        cancelled_, done = [await system.dispatcher(instance).one() for _ in range(2)]
+        await deaf.next_task(2)
+        tokens = {uuid.UUID(item.task.task_id).bytes: token for token, item in deaf.assigned.items()}
+        await wait_until(lambda: deaf.lost >= set(tokens.values()))
+        # Their deliveries are back in the lane, so that no shard knows that a worker has them.
+        await deaf.close()
+        late = system.worker(instance, "deaf")
+        await late.connect()
+        await late.finish(tokens[done])
+        await wait_until(lambda: late.acks.get(tokens[done]) == ACCEPTED)
+        assert await withdrawn(instance, cancelled_, done) == [ENDED, ENDED]
+        await wait_until(lambda: system.ledger.of(cancelled_, CANCELLED))
+        await late.finish(tokens[cancelled_])
+        await wait_until(lambda: late.acks.get(tokens[cancelled_]) == LEASE_LOST)
+        assert [item.outcome for item in await attempts_of(instance, cancelled_)] == [CANCELLED]
+        assert [item.outcome for item in await attempts_of(instance, done)] == [SUCCEEDED]
+        assert {item.outcome for item in system.ledger.reports if item.task_id == done} <= {0, SUCCEEDED}
+
+
 async def test_repeated_results_are_accepted_again_and_recorded_once(
     database: str, shards: dict[str, str]
 ) -> None:
@@ -196,8 +225,10 @@ async def test_a_withdrawn_task_is_cancelled_at_its_worker(database: str, shards
         assert list(answer.states) == [
             dispatch_pb.WITHDRAWN_STATE_LEASED,
             dispatch_pb.WITHDRAWN_STATE_REMOVED,
-            dispatch_pb.WITHDRAWN_STATE_UNKNOWN,
+            # Nobody has it as far as is known, so this is recorded before it is answered.
+            dispatch_pb.WITHDRAWN_STATE_ENDED,
         ]
+        await wait_until(lambda: system.ledger.of(unknown, CANCELLED))
         cancel = await wait_until(lambda: worker.cancels.get(token))
         assert cancel.reason == "not wanted"
         assert cancel.grace.ToSeconds() == 3

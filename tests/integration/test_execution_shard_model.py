@@ -57,6 +57,7 @@ class Known:
     received: bool = False
     cancelled: bool = False
     deferred: bool = False
+    handed: bool = False
 
     @property
     def key(self) -> str:
@@ -226,11 +227,13 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.run(self.shard.release([self._lease_of(known)])) == [True]
         self._went_back(known)
 
-    def _went_back(self, known: Known) -> None:
+    def _went_back(self, known: Known, *, handed: bool = False) -> None:
         if known.cancelled:
             self._end(known)
         else:
-            self.tasks[known.item.task_id] = Known(known.item, "ready", known.attempt)
+            self.tasks[known.item.task_id] = Known(
+                known.item, "ready", known.attempt, handed=known.handed or handed
+            )
 
     def _lease_of(self, known: Known) -> Lease:
         assert known.lease
@@ -266,7 +269,7 @@ class QueueMachine(RuleBasedStateMachine):
         known = self.one(number // 2, *places)
         (state,) = self.run(self.shard.withdraw([(known.item.task_id, known.attempt, "why", mode)], HOUR))
         if known.place in {"ready", "delayed"}:
-            assert state == 1
+            assert state == (4 if known.handed and mode == "cancel" else 1)
             self._end(known)
         else:
             assert state == 2
@@ -279,7 +282,7 @@ class QueueMachine(RuleBasedStateMachine):
         if found:
             known = min(found, key=lambda known: known.order)
             items = [(known.item.task_id, known.attempt, "why", "cancel")]
-            assert self.run(self.shard.withdraw(items)) == [1]
+            assert self.run(self.shard.withdraw(items)) == [4 if known.handed else 1]
             self._end(known)
 
     @precondition(lambda self: self.at("leased"))
@@ -333,7 +336,7 @@ class QueueMachine(RuleBasedStateMachine):
                 if found.returning:
                     assert not known.received
                     self.run(self.shard.take_back([found.lease]))
-                    self._went_back(known)
+                    self._went_back(known, handed=True)
                 else:
                     assert found.kind == "start_to_close" or known.received
                     known.place = "over"

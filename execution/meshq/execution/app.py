@@ -21,7 +21,7 @@ from meshq.execution.attempts.recorder import Recorder
 from meshq.execution.attempts.reporter import Reporter
 from meshq.execution.conversion.ledger import GrpcLedger
 from meshq.execution.conversion.queues import decode_queue
-from meshq.execution.conversion.results import closed, lost, with_error_text
+from meshq.execution.conversion.results import closed, lost, with_error_text, withdrawn
 from meshq.execution.inquiries import Inquiries
 from meshq.execution.intake import Intake
 from meshq.execution.news import NewsRoom, ProgressBoard
@@ -163,7 +163,9 @@ class Execution:
         self.beats = Beats(self.shards)
         self.doorbell.sessions = self.sessions
         recorded = RecordedEnds(self.attempts, self.reporter, with_error_text)
-        inquiries = Inquiries(self.shards, recorded, times.grace_ms)
+        inquiries = Inquiries(
+            self.shards, recorded, times.grace_ms, record=self.recorder.record, withdrawn=withdrawn
+        )
         self.queues = QueueConfigs(QueueStore(self.database), decode_queue)
         intake = Intake(
             self.shards,

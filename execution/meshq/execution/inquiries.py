@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from time import time
+from typing import Final, NamedTuple, TypeVar
 
 from meshq.execution.attempts.recorded import Key, RecordedEnds
-from meshq.execution.model import Compared, Depth, Explained, Withdrawn
+from meshq.execution.model import Compared, Depth, Ended, Explained, Lease, Status, Withdrawn, nobodys_lease
 from meshq.execution.ring.errors import ShardError
 from meshq.execution.ring.shard import Shard, ShardState
 from meshq.execution.ring.shards import Shards
 
 T = TypeVar("T")
+Record = Callable[[Sequence[Ended]], Awaitable[list[Status]]]
+End = Callable[[Lease, str, int], Ended]
 
+CANCEL: Final = "cancel"
 _REMOVED: Final = 1
 _LEASED: Final = 2
+_HANDED: Final = 4
+
+
+class Withdrawal(NamedTuple):
+    """A task that is to leave the shards; the mode is `cancel` or `recall`."""
+
+    task_id: bytes
+    attempt: int
+    reason: str
+    mode: str
+    tenant: str
+
+    @property
+    def key(self) -> Key:
+        """The attempt."""
+        return self.task_id, self.attempt
 
 
 class Inquiries:
@@ -25,12 +45,18 @@ class Inquiries:
         shards: Who is asked.
         recorded: Reports those again that are asked about though they have ended.
         grace_ms: How long a cancelled task has to stop.
+        record: Records ends.
+        withdrawn: The end of an attempt that is cancelled while nobody has it: lease, worker, milliseconds.
     """
 
-    def __init__(self, shards: Shards, recorded: RecordedEnds, grace_ms: int) -> None:
+    def __init__(
+        self, shards: Shards, recorded: RecordedEnds, grace_ms: int, *, record: Record, withdrawn: End
+    ) -> None:
         self._shards = shards
         self._recorded = recorded
         self._grace_ms = grace_ms
+        self._record = record
+        self._withdrawn = withdrawn
 
     async def compare(self, keys: Sequence[Key]) -> list[Compared]:
         """Say what the shards know of attempts; one that has ended is reported again and is present."""
@@ -47,30 +73,58 @@ class Inquiries:
             for key, is_known in zip(keys, known, strict=True)
         ]
 
-    async def withdraw(self, items: Sequence[tuple[bytes, int, str, str]]) -> list[Withdrawn]:
-        """Take tasks (id, attempt, reason, mode) off the shards; the mode is `cancel` or `recall`.
+    async def withdraw(self, items: Sequence[Withdrawal]) -> list[Withdrawn]:
+        """Take tasks off the shards.
 
         A cancelled task that a worker has is ended when its grace is over, whether the worker has said so or
-        not.
+        not. One that a worker may have without a lease is ended here and now, so that whatever is recorded
+        first decides, and not who is asked first.
         """
-        answers = await self._ask_all(lambda shard: shard.withdraw(items, self._grace_ms))
+        asked = [item[:4] for item in items]
+        answers = await self._ask_all(lambda shard: shard.withdraw(asked, self._grace_ms))
         certain = all(answer is not None for answer in answers) and self._settled()
         found = [{answer[index] for answer in answers if answer is not None} for index in range(len(items))]
-        quiet = [item[:2] for item, states in zip(items, found, strict=True) if _LEASED not in states]
+        quiet = [item.key for item, seen in zip(items, found, strict=True) if _LEASED not in seen]
         over = await self._recorded.report_again(quiet)
-        states = []
-        for item, seen in zip(items, found, strict=True):
-            if _LEASED in seen:
-                states.append(Withdrawn.LEASED)
-            elif over is None:
-                states.append(Withdrawn.UNCERTAIN)
-            elif item[:2] in over:
-                states.append(Withdrawn.ENDED)
-            elif _REMOVED in seen:
-                states.append(Withdrawn.REMOVED)
-            else:
-                states.append(Withdrawn.UNKNOWN if certain else Withdrawn.UNCERTAIN)
+        states = [
+            self._withdrawn_as(item, seen, certain=certain, over=over)
+            for item, seen in zip(items, found, strict=True)
+        ]
+        doubtful = [
+            index
+            for index, (item, seen) in enumerate(zip(items, found, strict=True))
+            if item.mode == CANCEL
+            and (
+                states[index] is Withdrawn.UNKNOWN or (states[index] is Withdrawn.REMOVED and _HANDED in seen)
+            )
+        ]
+        for index, state in zip(doubtful, await self._end([items[index] for index in doubtful]), strict=True):
+            states[index] = state
         return states
+
+    @staticmethod
+    def _withdrawn_as(
+        item: Withdrawal, seen: Collection[int], *, certain: bool, over: Collection[Key] | None
+    ) -> Withdrawn:
+        """What several shards have found together."""
+        if _LEASED in seen:
+            return Withdrawn.LEASED
+        if over is None:
+            return Withdrawn.UNCERTAIN
+        if item.key in over:
+            return Withdrawn.ENDED
+        if _REMOVED in seen or _HANDED in seen:
+            return Withdrawn.REMOVED
+        return Withdrawn.UNKNOWN if certain else Withdrawn.UNCERTAIN
+
+    async def _end(self, items: Sequence[Withdrawal]) -> list[Withdrawn]:
+        """Record that attempts are cancelled, unless another end is recorded; it is reported either way."""
+        if not items:
+            return []
+        now_ms = int(time() * 1000)
+        rows = [self._withdrawn(nobodys_lease(*item.key, item.tenant, now_ms), "", now_ms) for item in items]
+        statuses = await self._record(rows)
+        return [Withdrawn.UNCERTAIN if status == Status.TRY_LATER else Withdrawn.ENDED for status in statuses]
 
     async def explain(self, task_ids: Sequence[bytes]) -> list[Explained | None]:
         """What the shards know of tasks: None where one of them that may have it did not answer."""

@@ -9,7 +9,16 @@ from typing import Final
 
 from meshq.contract.errors import MeshqError
 from meshq.execution.attempts.recorded import Key, RecordedEnds
-from meshq.execution.model import Compared, Ended, Lease, QueueItem, Rejected, Status, scope_of
+from meshq.execution.model import (
+    Compared,
+    Ended,
+    Lease,
+    QueueItem,
+    Rejected,
+    Status,
+    nobodys_lease,
+    scope_of,
+)
 from meshq.execution.queues.configs import QueueConfigs
 from meshq.execution.ring.errors import RingOutdated, ShardError, ShardFull
 from meshq.execution.ring.shard import Shard
@@ -21,7 +30,6 @@ _log = logger(__name__)
 _AGAIN_SECONDS: Final = 0.02
 _CATCH_UP_SECONDS: Final = 3.0
 """For how long is tried to queue what shards refuse because they know a later ring or later settings."""
-_NO_LEASE: Final = 0
 
 Rejection = tuple[int, Rejected]
 Compare = Callable[[Sequence[Key]], Awaitable[list[Compared]]]
@@ -137,7 +145,8 @@ class Intake:
         states = dict(zip(keys, await self._compare(keys), strict=True))
         now_ms = int(time() * 1000)
         missing = [key for key in keys if states[key] == Compared.MISSING]
-        rows = [self._lost(_nobodys(items[started[key]], now_ms), "", now_ms) for key in missing]
+        tenants = {key: items[started[key]].lane.partition("/")[0] for key in missing}
+        rows = [self._lost(nobodys_lease(*key, tenants[key], now_ms), "", now_ms) for key in missing]
         rejected = [
             (started[key], Rejected.SHARD_RECOVERING) for key in keys if states[key] == Compared.UNCERTAIN
         ]
@@ -163,9 +172,3 @@ class Intake:
             return [(index, Rejected.SHARD_UNAVAILABLE) for index in indexes], []
         rejected = [(indexes[position], Rejected.SHARD_RECOVERING) for position in refused.recovering]
         return rejected, [indexes[position] for position in refused.misrouted]
-
-
-def _nobodys(item: QueueItem, now_ms: int) -> Lease:
-    """The lease of an attempt of which nobody knows any more who had it."""
-    tenant = item.lane.partition("/")[0]
-    return Lease(item.task_id, item.attempt, _NO_LEASE, _NO_LEASE, "", tenant, now_ms)

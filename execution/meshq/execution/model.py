@@ -103,6 +103,11 @@ class Lease(NamedTuple):
         return f"{self.epoch}:{self.number}"
 
 
+def nobodys_lease(task_id: bytes, attempt: int, tenant: str, now_ms: int) -> Lease:
+    """The lease of an attempt of which nobody knows any more who had it."""
+    return Lease(task_id, attempt, 0, 0, "", tenant, now_ms)
+
+
 class Traits(NamedTuple):
     """What is special about a task, as far as shards and sessions have to know it.
 

@@ -56,6 +56,11 @@ _CLOSED: Final = {
         "CANCEL_GRACE_ENDED",
         "The task was cancelled, and its worker did not stop it within the grace.",
     ),
+    "withdrawn": (
+        Outcome.CANCELLED,
+        _CANCELLED,
+        "The task was cancelled when no worker was known to have it, though one may have had it.",
+    ),
 }
 """Outcome, error type and message, by the kind of what was over."""
 
@@ -149,6 +154,11 @@ def closed(kind: str, lease: Lease, worker_id: str, now_ms: int) -> Ended:
 def lost(lease: Lease, worker_id: str, now_ms: int) -> Ended:
     """The end of an attempt whose worker vanished."""
     return closed("lost", lease, worker_id, now_ms)
+
+
+def withdrawn(lease: Lease, worker_id: str, now_ms: int) -> Ended:
+    """The end of an attempt that was cancelled when nobody had it as far as is known."""
+    return closed("withdrawn", lease, worker_id, now_ms)
 
 
 def with_error_text(ended: Ended) -> Ended:

@@ -22,6 +22,7 @@ class Script(NamedTuple):
 
 _FIELDS: Final = (
     "ATTEMPT", "STATE", "LANE", "OWNER", "LEASE", "EXTRAS", "GRACE", "LEASED", "READY", "SCORE", "CANCEL",
+    "HANDED",
 )  # fmt: skip
 """What scripts read of a task, by position; they write `AT.<name>`."""
 

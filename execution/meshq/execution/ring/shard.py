@@ -250,13 +250,16 @@ class Shard:
         self._note_due(await self._run(scripts.APPLY, *arguments))
 
     async def withdraw(self, items: Sequence[tuple[bytes, int, str, str]], grace_ms: int = 0) -> list[int]:
-        """Take tasks (id, attempt, reason, mode) off: 1 removed, 2 leased, 3 unknown.
+        """Take tasks (id, attempt, reason, mode) off.
 
         Args:
             items: The mode is `cancel`: a leased task is to stop; or `recall`: a leased task goes on, and of
                 another one only this attempt and earlier ones are off.
             grace_ms: After which a cancellation that was not confirmed is handed out to be settled (`Over` of
                 the kind `grace`); 0 for never.
+
+        Returns:
+            For each 1 removed, 2 leased, 3 unknown, 4 removed to be cancelled although a worker may have it.
         """
         arguments = [part for item in items for part in item]
         due, states = await self._run(scripts.WITHDRAW, grace_ms, *arguments)

@@ -14,7 +14,7 @@ from meshq.contract.limits import MAX_REASON_LENGTH, NAME_PATTERN, NAME_RULE, ST
 from meshq.execution.conversion.dispatch import check_ids, dispatch_response, queue_items, withdraw_mode
 from meshq.execution.conversion.queues import configured_queues
 from meshq.execution.conversion.requests import check_count
-from meshq.execution.inquiries import Inquiries
+from meshq.execution.inquiries import Inquiries, Withdrawal
 from meshq.execution.intake import Intake
 from meshq.execution.queues.homes import Queues
 from meshq.execution.servicers.explanations import Explanations
@@ -145,7 +145,13 @@ class DispatchServicer(DispatchServiceServicer):
         """Take tasks off the shards."""
         check_ids([item.task_id for item in request.withdrawals], "withdrawals")
         items = [
-            (item.task_id, item.attempt, item.reason[:MAX_REASON_LENGTH], withdraw_mode(item))
+            Withdrawal(
+                item.task_id,
+                item.attempt,
+                item.reason[:MAX_REASON_LENGTH],
+                withdraw_mode(item),
+                item.tenant,
+            )
             for item in request.withdrawals
         ]
         states = await self._inquiries.withdraw(items)

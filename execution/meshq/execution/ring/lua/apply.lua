@@ -20,7 +20,7 @@ local function run_again(id, attempt, task, ready)
     extras = string.gsub(extras, '^%d+', '0')
     call('HSET', KEY.TASK .. id, 'extras', extras)
   end
-  call('HDEL', KEY.TASK .. id, 'died', unpack(LEASE_FIELDS))
+  call('HDEL', KEY.TASK .. id, 'died', 'handed', unpack(LEASE_FIELDS))
   local state = place(id, attempt, task[AT.LANE], ready, score, extras)
   call('HSET', KEY.TASK .. id, 'state', state, 'attempt', attempt, 'ready', ready, 'score', score)
 end

@@ -9,7 +9,7 @@ end
 
 local function fetch_all(id)
   return call('HMGET', KEY.TASK .. id, 'attempt', 'state', 'lane', 'owner', 'lease', 'extras', 'grace', 'leased',
-    'ready', 'score', 'cancel')
+    'ready', 'score', 'cancel', 'handed')
 end
 
 -- Take a waiting task out of its lane, its key's parked ones or the delayed ones.

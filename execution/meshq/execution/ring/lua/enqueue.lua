@@ -75,6 +75,9 @@ for index, id in ipairs(ids) do
     else
       call('HSET', KEY.TASK .. id, 'attempt', attempt, 'state', state, 'lane', lane, 'ready', ready, 'score', score)
     end
+    if ARGV[at + 5] == '1' then
+      call('HSET', KEY.TASK .. id, 'handed', 1)
+    end
   end
 end
 flush()

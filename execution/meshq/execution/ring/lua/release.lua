@@ -20,6 +20,10 @@ local function go_back(id, task)
     call('HDEL', KEY.TASK .. id, unpack(LEASE_FIELDS))
     local state = place(id, task[AT.ATTEMPT], task[AT.LANE], task[AT.READY], task[AT.SCORE], task[AT.EXTRAS])
     call('HSET', KEY.TASK .. id, 'state', state)
+    if ARGV[3] == 'returning' then
+      -- Its worker said nothing, and may have got it all the same.
+      call('HSET', KEY.TASK .. id, 'handed', 1)
+    end
   end
 end
 

@@ -3,7 +3,8 @@
 -- To recall: a waiting one goes unless it is a later attempt, any other is left alone. What is not here leaves a
 -- tombstone, so that a late dispatch is skipped: of the task, or only of that attempt when it is recalled.
 -- KEYS: none. ARGV: epoch, ring, ms of grace, per item: id, attempt, reason, mode (cancel or recall).
--- Returns per item 1 removed, 2 leased, 3 unknown.
+-- Returns per item 1 removed, 2 leased, 3 unknown, 4 removed to be cancelled although a worker may have it: one that
+-- has not acknowledged it, or had it when another shard lost it.
 
 local bad = guard()
 if bad then
@@ -43,7 +44,7 @@ for at = 4, #ARGV, 4 do
   elseif is_waiting(task[AT.STATE]) and not (recall and tonumber(task[AT.ATTEMPT]) > tonumber(attempt)) then
     detach(id, task)
     forget(id)
-    state = 1
+    state = task[AT.HANDED] and not recall and 4 or 1
   elseif task[AT.STATE] then
     if not recall then
       cancel(id, task, ARGV[at + 2])

@@ -90,17 +90,21 @@ class _WithdrawnStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Withdr
     WITHDRAWN_STATE_UNSPECIFIED: _WithdrawnState.ValueType  # 0
     """Not known; never sent."""
     WITHDRAWN_STATE_REMOVED: _WithdrawnState.ValueType  # 1
-    """The task was ready or delayed and is off its shard; it never reached a worker, or its last
-    delivery was not acknowledged.
+    """The task was ready or delayed and is off its shard. With CANCEL it never reached a worker; with RECALL
+    its last delivery may have, unacknowledged.
     """
     WITHDRAWN_STATE_LEASED: _WithdrawnState.ValueType  # 2
     """A worker has it and is asked to stop; its outcome will be reported."""
     WITHDRAWN_STATE_UNKNOWN: _WithdrawnState.ValueType  # 3
-    """All shards answered and none knew it, and no end of the attempt is recorded."""
+    """All shards answered and none knew it, and no end of the attempt is recorded. Only with RECALL: with
+    CANCEL the attempt is ended.
+    """
     WITHDRAWN_STATE_UNCERTAIN: _WithdrawnState.ValueType  # 4
     """A shard did not answer, or is recovering: repeat the withdrawal later."""
     WITHDRAWN_STATE_ENDED: _WithdrawnState.ValueType  # 5
-    """The attempt had ended; its recorded outcome is reported again."""
+    """The attempt had ended; its recorded outcome is reported again. Or it was ended for the cancellation, because
+    a worker may have it without a lease; that is reported likewise.
+    """
 
 class WithdrawnState(_WithdrawnState, metaclass=_WithdrawnStateEnumTypeWrapper):
     """WithdrawnState says what a withdrawal found."""
@@ -108,17 +112,21 @@ class WithdrawnState(_WithdrawnState, metaclass=_WithdrawnStateEnumTypeWrapper):
 WITHDRAWN_STATE_UNSPECIFIED: WithdrawnState.ValueType  # 0
 """Not known; never sent."""
 WITHDRAWN_STATE_REMOVED: WithdrawnState.ValueType  # 1
-"""The task was ready or delayed and is off its shard; it never reached a worker, or its last
-delivery was not acknowledged.
+"""The task was ready or delayed and is off its shard. With CANCEL it never reached a worker; with RECALL
+its last delivery may have, unacknowledged.
 """
 WITHDRAWN_STATE_LEASED: WithdrawnState.ValueType  # 2
 """A worker has it and is asked to stop; its outcome will be reported."""
 WITHDRAWN_STATE_UNKNOWN: WithdrawnState.ValueType  # 3
-"""All shards answered and none knew it, and no end of the attempt is recorded."""
+"""All shards answered and none knew it, and no end of the attempt is recorded. Only with RECALL: with
+CANCEL the attempt is ended.
+"""
 WITHDRAWN_STATE_UNCERTAIN: WithdrawnState.ValueType  # 4
 """A shard did not answer, or is recovering: repeat the withdrawal later."""
 WITHDRAWN_STATE_ENDED: WithdrawnState.ValueType  # 5
-"""The attempt had ended; its recorded outcome is reported again."""
+"""The attempt had ended; its recorded outcome is reported again. Or it was ended for the cancellation, because
+a worker may have it without a lease; that is reported likewise.
+"""
 Global___WithdrawnState: _TypeAlias = WithdrawnState  # noqa: Y015
 
 class _WithdrawMode:
