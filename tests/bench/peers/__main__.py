@@ -12,6 +12,7 @@ import asyncio
 import functools
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,6 +69,7 @@ def main() -> int:
     """Run the command line and return its exit code: 1 when a side failed or a result was wrong."""
     options = parse()
     os.environ.pop("PYTHONPATH", None)  # our own path is nothing for the processes of the system
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # workers of workers must not stay behind
     console = Console()
     if not console.is_terminal:
         console.width = _WIDTH  # of a log, which would else be narrow
