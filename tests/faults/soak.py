@@ -24,7 +24,7 @@ from faults.table import Fault, Scene
 
 SECONDS, TASKS = 600.0, 200_000
 PAUSES = (1.0, 8.0)
-SETTLE = 300.0
+SETTLE = 900.0
 _SPARE = 1.05
 """How much more than it has to the load sends: of tasks with one unique key only one is accepted."""
 _EVERY = 30.0
