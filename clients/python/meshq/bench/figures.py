@@ -48,16 +48,18 @@ class Figures:
         """Tasks per second from the first submission to the last end."""
         return (self.tasks - self.lost) / self.seconds if self.seconds > 0 else 0.0
 
+    def summary(self) -> dict[str, Any]:
+        """The run for programs."""
+        return {
+            "tasks": self.tasks,
+            "throughput_per_s": round(self.throughput, 1),
+            "latency_ms": {"p50": round(self.p50, 1), "p99": round(self.p99, 1)},
+            "lost": self.lost,
+        }
+
     def line(self) -> str:
         """The run as one JSON object."""
-        return json.dumps(
-            {
-                "tasks": self.tasks,
-                "throughput_per_s": round(self.throughput, 1),
-                "latency_ms": {"p50": round(self.p50, 1), "p99": round(self.p99, 1)},
-                "lost": self.lost,
-            }
-        )
+        return json.dumps(self.summary())
 
 
 def latency_ms(task: Task) -> float:

@@ -100,7 +100,7 @@ async def _all(client: Client, sizes: Sizes, say: Callable[[str], None]) -> dict
     return {
         "target": client.target,
         "accept": _created(accepted),
-        "bulk": _ran(bulk),
+        "bulk": bulk.summary(),
         "calls": {**_created(calls), "concurrency": sizes.concurrency, "latency_ms": spread(calls.waits)},
         "single": {"calls": few, "latency_ms": spread(waits), "points_ms": points},
         "events": {"tasks": few, "after_handler_ms": await _heard(client, sizes.queue, few)},
@@ -109,15 +109,6 @@ async def _all(client: Client, sizes: Sizes, say: Callable[[str], None]) -> dict
 
 def _created(creations: Creations) -> dict[str, Any]:
     return {"tasks": creations.tasks, "throughput_per_s": round(creations.rate, 1)}
-
-
-def _ran(figures: Figures) -> dict[str, Any]:
-    return {
-        "tasks": figures.tasks,
-        "throughput_per_s": round(figures.throughput, 1),
-        "latency_ms": {"p50": round(figures.p50, 1), "p99": round(figures.p99, 1)},
-        "lost": figures.lost,
-    }
 
 
 async def _heard(client: Client, queue: str, count: int) -> Mapping[str, float]:
