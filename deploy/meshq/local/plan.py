@@ -239,7 +239,14 @@ def _edge(data: Path, port: int) -> dict[str, str]:
 
 
 def _server(name: str, kind: Kind, server: Server) -> ProcessPlan:
-    return ProcessPlan(str(name), kind, tuple(server.command()), port=server.port, server=server)
+    return ProcessPlan(
+        str(name),
+        kind,
+        tuple(server.command()),
+        port=server.port,
+        server=server,
+        environment=server.environment,
+    )
 
 
 def _component(

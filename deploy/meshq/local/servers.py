@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -64,6 +64,8 @@ class Server(ABC):
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     death_signal: ClassVar[signal.Signals] = signal.SIGKILL
     """What the server gets when the process that started it has died."""
+    environment: ClassVar[Mapping[str, str]] = {}
+    """What the server is to find in its environment beside ours."""
 
     def __init__(self, data: Path, port: int, *, durable: bool = True) -> None:
         """The folder belongs to the server alone; a server that is not durable skips fsync."""
@@ -126,6 +128,7 @@ class Server(ABC):
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.launched(),
+                env={**os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -213,6 +216,9 @@ class Valkey(Server):
     """One shard of the ring: nothing on disk, nothing evicted."""
 
     name = "valkey"
+    # The wheel's server takes its memory from glibc, unlike the packages of distributions. A frame's script
+    # makes thousands of small strings: kept for the next one, they cost a fifth less of all its time.
+    environment = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=16000:glibc.malloc.mxfast=0"}  # noqa: RUF012
 
     def __init__(self, data: Path, port: int, *, maxmemory: int = 0) -> None:
         """Bound the memory to that many bytes; 0 is no bound."""
@@ -229,6 +235,8 @@ class Valkey(Server):
             "appendonly": "no",
             "maxmemory": str(self.maxmemory),
             "maxmemory-policy": "noeviction",
+            # A histogram for each of the commands of a script would cost more than some of them.
+            "latency-tracking": "no",
         }
         words = [word for name, value in flags.items() for word in (f"--{name}", value)]
         return [str(binaries.find("valkey-server")), *words]
