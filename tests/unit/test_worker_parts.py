@@ -9,7 +9,7 @@ from meshq.client.values import to_value
 from meshq.v1 import worker_service_pb2 as pb
 from meshq.worker import TaskRegistry, Worker, logs
 from meshq.worker.__main__ import make_worker, parse
-from meshq.worker.credit import MAX_PREFETCH, Credit
+from meshq.worker.credit import MAX_PREFETCH, MAX_REST_SECONDS, REST_SECONDS, Credit
 from meshq.worker.registry import Handler, Place, load
 from meshq.worker.session.backoff import MAXIMUM, Backoff
 from meshq.worker.session.leases import Leases
@@ -179,8 +179,8 @@ class TestCredit:
             credit.assigned = credit.granted
             credit.finish(held)
             totals.append(credit.top_up())
-        # 167 a second at first sight, of which half is believed: 8 more.
-        assert totals[:2] == [10, 28]
+        # 167 a second at first sight, of which half is believed: 16 more.
+        assert totals[:2] == [10, 36]
         assert credit.granted - credit.assigned == 10 + MAX_PREFETCH
 
     def test_long_tasks_are_not(self) -> None:
@@ -193,6 +193,33 @@ class TestCredit:
             credit.finish(2)
             credit.top_up()
         assert credit.granted - credit.assigned == 2
+
+    def test_results_gather_for_longer_while_handlers_have_much_to_do(self) -> None:
+        clock = Clock()
+        credit = Credit(10, clock=clock)
+        assert credit.rest() == REST_SECONDS
+        for _ in range(8):
+            clock.now += 0.1
+            credit.assigned += 500
+            credit.finish(500)
+        assert credit.rest() == REST_SECONDS
+        credit.assigned += 410
+        assert credit.rest() == MAX_REST_SECONDS
+        # As soon as they might run out of tasks the results go, with which the next ones come.
+        credit.finish(300)
+        assert credit.rest() == pytest.approx(0.01, rel=0.2)
+        credit.finish(90)
+        assert credit.rest() == REST_SECONDS
+
+    def test_few_results_are_not_kept_back(self) -> None:
+        clock = Clock()
+        credit = Credit(10, clock=clock)
+        for _ in range(8):
+            clock.now += 0.1
+            credit.assigned += 10
+            credit.finish(10)
+        credit.assigned += 30
+        assert credit.rest() == REST_SECONDS
 
     def test_a_pause_announces_nothing(self) -> None:
         credit = Credit(10)

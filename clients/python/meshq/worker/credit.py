@@ -6,15 +6,18 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-HORIZON_SECONDS: Final = 0.1
+HORIZON_SECONDS: Final = 0.2
 MAX_PREFETCH: Final = 4_000
 _RATE_INTERVAL: Final = 0.05
+REST_SECONDS: Final = 0.002
+MAX_REST_SECONDS: Final = 0.02
+_WORTH_A_REST: Final = 16
 
 
 class Credit:
     """The window of tasks that are held or may come, and when to widen it.
 
-    The window is the number of slots, and beside that as many tasks as end within a tenth of a second:
+    The window is the number of slots, and beside that as many tasks as end within a fifth of a second:
     short tasks are fetched ahead, so that their handlers do not wait for the network, while of long ones
     none is taken away from other workers.
 
@@ -62,6 +65,18 @@ class Credit:
             return None
         self.granted += missing
         return self.granted
+
+    def rest(self) -> float:
+        """Seconds for which results may gather.
+
+        Longer while there are so many tasks ahead that no handler waits for it: then each waits in line
+        anyway, and one frame costs less than ten.
+        """
+        ahead = self.assigned - self._finished - self._slots
+        if ahead <= 0 or self._rate <= 0:
+            return REST_SECONDS
+        seconds = min(ahead / self._rate / 2, MAX_REST_SECONDS)
+        return max(seconds, REST_SECONDS) if self._rate * seconds >= _WORTH_A_REST else REST_SECONDS
 
     def _window(self) -> int:
         if self._prefetch is not None:

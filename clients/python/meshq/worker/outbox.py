@@ -1,7 +1,7 @@
 """What goes to the server: results, credit, progress and output, many to a frame.
 
 Threads put things here and a thread of its own sends them. It sends at once after a quiet moment; while
-it works, or rests for two milliseconds, more comes together. A frame for each task would cost more than
+it works, or rests for a few milliseconds, more comes together. A frame for each task would cost more than
 most tasks.
 """
 
@@ -22,7 +22,6 @@ from meshq.worker.news import PROGRESS_SECONDS, Words, frames
 from meshq.worker.pipe import Pipe, PipeClosed
 from meshq.worker.pulse import Pulse
 
-REST_SECONDS: Final = 0.002
 MAX_WAITING_OUTPUT: Final = 4 << 20
 """Bytes of output that may wait; more is dropped. Its offsets show the gap."""
 
@@ -105,7 +104,7 @@ class Outbox:
             self._signalled = False
             self.flush()
             wait = PROGRESS_SECONDS if self._words else None
-            time.sleep(REST_SECONDS)
+            time.sleep(self._credit.rest())
 
     def _send(self, frame: pb.ConnectRequest) -> None:
         if self.pipe is not None:
