@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import uvloop
 from rich.console import Console
 
 from meshq.bench import handlers
@@ -126,7 +126,7 @@ def main() -> int:
     """Run the command line and return its exit code."""
     options = parse(SCENARIOS, USUAL)
     try:
-        outcomes = asyncio.run(bench(Console(), options))
+        outcomes = uvloop.run(bench(Console(), options))
     except LocalError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1

@@ -7,11 +7,11 @@ where the time goes.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+import uvloop
 from rich.console import Console
 
 from meshq.local.bench.__main__ import SCENARIOS, bench
@@ -77,7 +77,7 @@ def main() -> int:
     """Measure, and return the exit code."""
     options = parse(SCENARIOS, (), _WORDS)
     try:
-        outcomes = asyncio.run(bench(Console(), options))
+        outcomes = uvloop.run(bench(Console(), options))
     except LocalError as error:
         found = [str(error)]
     else:

@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import grpc.aio
+import uvloop
 
 from meshq.client.channel import CHANNEL_OPTIONS
 from meshq.contract.runtime import collect_rarely
@@ -81,4 +82,4 @@ if __name__ == "__main__":
     # Ctrl-C and a service manager reach the whole group; this process ends when its worker is through.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    asyncio.run(main(socket.socket(fileno=int(sys.argv[1]))))
+    uvloop.run(main(socket.socket(fileno=int(sys.argv[1]))))
