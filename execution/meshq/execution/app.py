@@ -159,7 +159,7 @@ class Execution:
             starts=self.reporter,
             default_ms=times.lease_ms,
         )
-        self.receipts = Receipts(self.shards)
+        self.receipts = Receipts(self.shards, times.delivery_timeout)
         self.beats = Beats(self.shards)
         self.doorbell.sessions = self.sessions
         recorded = RecordedEnds(self.attempts, self.reporter, with_error_text)

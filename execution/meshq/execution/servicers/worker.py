@@ -110,6 +110,7 @@ class WorkerServicer:
             reader.cancel()
             with suppress(asyncio.CancelledError):
                 await reader
+            await self._receipts.flush()
             await self._sessions.gone(session)
 
     async def _open(self, requests: AsyncIterator[pb.ConnectRequest]) -> Session:
@@ -158,6 +159,7 @@ class WorkerServicer:
         with suppress(TimeoutError):
             async with asyncio.timeout(_LAST_RESULTS_SECONDS):
                 await session.recorded()
+        await self._receipts.flush()
         await self._sessions.goodbye(session)
 
     def _received(self, session: Session, received: pb.Received) -> None:

@@ -1,13 +1,14 @@
-"""Acknowledged deliveries, gathered for a moment so that one script call notes many.
+"""Acknowledged deliveries, gathered for a while so that one script call notes many, and most of none at all.
 
-A delivery has seconds to be acknowledged, so a few milliseconds do not matter; a task that ends within them
-is never written down as received at all.
+A delivery has seconds to be acknowledged, so a fraction of that does not matter, and a task that ends within
+it is never written down as received. When a session is over nothing waits: its deliveries are noted at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 from meshq.contract.limits import MAX_FRAME_ITEMS
@@ -17,7 +18,10 @@ from meshq.execution.ring.shards import Shards
 from meshq.execution.sessions.session import Session
 from meshq.mesh.lifecycle import Repeater
 
-_GATHER_SECONDS: Final = 0.02
+_GATHER_SECONDS: Final = 0.5
+_SHARE: Final = 0.1
+"""Of the time that a delivery has."""
+_FLUSH_SECONDS: Final = 1.0
 _IDLE_SECONDS: Final = 3_600.0
 
 Receipt = tuple[Session, bytes, Lease]
@@ -28,10 +32,12 @@ class Receipts:
 
     Args:
         shards: Where they are noted.
+        patience: Seconds that a delivery has to be acknowledged.
     """
 
-    def __init__(self, shards: Shards) -> None:
+    def __init__(self, shards: Shards, patience: float) -> None:
         self._shards = shards
+        self._seconds = min(_GATHER_SECONDS, patience * _SHARE)
         self._waiting: dict[str, list[Receipt]] = {}
         self._repeater = Repeater("receipts", self.run_once, _IDLE_SECONDS)
 
@@ -50,12 +56,24 @@ class Receipts:
         for token, lease in receipts:
             self._waiting.setdefault(lease.shard, []).append((session, token, lease))
 
+    async def flush(self) -> None:
+        """Note what has gathered at once: a worker leaves, and what it got must count as received.
+
+        A shard that does not answer holds up nobody for long.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_SECONDS):
+                await self._note_all()
+
     async def run_once(self) -> None:
         """Note what has gathered."""
         while self._waiting:
-            await asyncio.sleep(_GATHER_SECONDS)
-            waiting, self._waiting = self._waiting, {}
-            await asyncio.gather(*(self._note(name, receipts) for name, receipts in waiting.items()))
+            await asyncio.sleep(self._seconds)
+            await self._note_all()
+
+    async def _note_all(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        await asyncio.gather(*(self._note(name, receipts) for name, receipts in waiting.items()))
 
     async def _note(self, name: str, receipts: list[Receipt]) -> None:
         shard = self._shards.get(name)
