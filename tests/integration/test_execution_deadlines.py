@@ -53,7 +53,7 @@ async def nothing_left(shard: Shard) -> None:
         b"mq:tombstone",
         b"mq:session",
         b"mq:sessions",
-        b"mq:waiting:default/q/t",
+        b"mq:waiting:default/q",
     }
     assert await figures(shard) == (0, 0, 0)
 

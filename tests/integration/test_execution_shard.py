@@ -195,23 +195,40 @@ async def test_promotion_rings_whoever_waits(shard: Shard) -> None:
     assert len(await leased_ids(shard)) == 1
 
 
-async def test_an_instance_that_waits_is_called_once(shard: Shard) -> None:
+async def test_an_instance_that_waits_is_called_once(shard: Shard, shards: dict[str, str]) -> None:
     waiter = Bell()
     shard._doorbell.wait_for([CLASS, "default/q/other"], waiter)
-    await queued(shard, 1)
-    taken = await lease(shard, 1, [CLASS, "default/q/other"])
-    assert ids(taken)
-    await queued(shard, 1, lane="default/elsewhere/t/")
+    async with opened_shard(shards["shard-1"], "e-2") as other:
+        await queued(other, 1)
+        taken = await lease(shard, 1, [CLASS, "default/q/other"])
+        assert ids(taken)
+        await queued(other, 1, lane="default/elsewhere/t/")
+        assert waiter.rings == 0
+        # It got all that it wanted, so nothing was noted; now something is.
+        assert ids(await lease(shard, 1, [CLASS, "default/q/other"])) == []
+        await queued(other, 5, lane="default/q/other/")
+        await wait_until(lambda: waiter.rings == 1)
+        await queued(other, 5, lane="default/q/other/")
+        assert len(ids(await lease(shard, 20, ["default/q/other"]))) == 10
+        assert waiter.rings == 1
+        await queued(other, 1)
+        await wait_until(lambda: waiter.rings == 2)
+
+
+async def test_who_waits_where_tasks_are_queued_asks_behind_them(shard: Shard) -> None:
+    waiter = Bell()
+    shard._doorbell.wait_for([CLASS], waiter)
+    # The first call finds nothing, and the shard notes that the instance waits.
+    empty, refused, taken = await asyncio.gather(
+        lease(shard, 5), shard.enqueue([item() for _ in range(3)]), lease(shard, 5)
+    )
+    assert (ids(empty), bool(refused), len(ids(taken))) == ([], False, 3)
+    assert waiter.expected == 1
+    await shard.enqueue([item(lane="default/q/other/"), item(lane="default/q/t/a/key")])
+    assert waiter.expected == 2
+    assert len(ids(await lease(shard, 5))) == 1
+    # A push would have come before that answer.
     assert waiter.rings == 0
-    # It got all that it wanted, so nothing was noted; now something is.
-    assert ids(await lease(shard, 1, [CLASS, "default/q/other"])) == []
-    await queued(shard, 5, lane="default/q/other/")
-    await wait_until(lambda: waiter.rings == 1)
-    await queued(shard, 5, lane="default/q/other/")
-    assert len(ids(await lease(shard, 20, ["default/q/other"]))) == 10
-    assert waiter.rings == 1
-    await queued(shard, 1)
-    await wait_until(lambda: waiter.rings == 2)
 
 
 async def test_scripts_refuse_what_is_not_the_shard_that_was_meant(shard: Shard) -> None:
@@ -299,5 +316,6 @@ async def test_instances_are_called_on_their_own_channels(shards: dict[str, str]
         await wait_until(lambda: bells[1].rings == 1)
         assert bells[0].rings == 0
         await asyncio.gather(lease(first, 5), lease(second, 5, session="e-2/x-1"))
-        await queued(first, 1)
+        async with opened_shard(shards["shard-1"], "e-3") as third:
+            await queued(third, 1)
         await wait_until(lambda: [bell.rings for bell in bells] == [1, 2])

@@ -85,3 +85,22 @@ def test_where_all_shards_are_slow_the_oldest_tasks_come_first() -> None:
 
 def shares(stock: Stock, wanted: int) -> dict[str, int]:
     return {shard.name: count for shard, count in stock.shares(wanted)}
+
+
+def test_a_shard_that_is_about_to_get_something_is_asked_unless_it_is_anyway() -> None:
+    stock = stock_of(Clock(), "empty", "behind")
+    note(stock, "empty", None)
+    note(stock, "behind", 1_000)
+    stock.expect("empty")
+    stock.expect("behind")
+    assert asked(stock) == ["empty", "behind"]
+    assert stock.rings("behind") == 0
+    # A call that is under way has been made before the tasks were queued: what it finds is out of date.
+    note(stock, "empty", None)
+    rings = stock.ask("empty")
+    stock.expect("empty")
+    stock.note("empty", rings, None)
+    rings = stock.ask("behind")
+    stock.expect("behind")
+    stock.note("behind", rings, None)
+    assert asked(stock) == ["empty", "behind"]

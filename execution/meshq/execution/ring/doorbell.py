@@ -7,7 +7,7 @@ leases by the next word about the lease.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from meshq.execution.model import Lease
@@ -31,6 +31,9 @@ class Waiter(Protocol):
 
     def rung(self, shard: str) -> None:
         """A shard may have something."""
+
+    def expect(self, shard: str) -> None:
+        """A shard is about to get something, and will not call."""
 
 
 class Doorbell:
@@ -57,6 +60,16 @@ class Doorbell:
                 waiters.discard(waiter)
                 if not waiters:
                     del self._waiters[name]
+
+    def expect(self, shard: str, classes: Iterable[str]) -> None:
+        """Tell those who wait for some classes that this instance queues such on a shard.
+
+        The shard does not call this instance for them. Whoever asks for them now asks behind the call that
+        queues them, on the same connection, without waiting for its answer first.
+        """
+        for name in classes:
+            for waiter in tuple(self._waiters.get(name, ())):
+                waiter.expect(shard)
 
     def ring_all(self, shard: str) -> None:
         """Call everybody, because bells of this shard may have been lost."""

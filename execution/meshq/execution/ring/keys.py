@@ -52,7 +52,7 @@ _NAMES: Final = {
     "TOKENS": "mq:tokens:",  # + tenant/queue/limit key (or nothing): "tokens time", until it is full
     # sorted set: S and tenant/queue, K and tenant/queue/limit key (tokens come); A and tenant/queue (all)
     "WAKES": "mq:wakes",
-    "WAITING": "mq:waiting:",  # + class: set of instances that want a bell
+    "WAITING": "mq:waiting:",  # + tenant/queue: hash type -> instances that want a bell, apart by spaces
     "BELL": "mq:bell:",  # + instance: pub/sub channel
     "POLL": "mq:poll:",  # + tenant/worker/request id: hash id -> lease
     "TOMBSTONES": "mq:tombstones:",  # + minute: hash id -> what became of it
@@ -79,6 +79,11 @@ def poll(tenant: str, worker_id: str, request_id: str) -> str:
 def queue_class(tenant: str, queue: str, task_type: str) -> str:
     """What a consumer asks for: the tasks of one type in one queue. Names hold no slash."""
     return f"{tenant}/{queue}/{task_type}"
+
+
+def class_of(lane: str) -> str:
+    """The class of a lane, which is the same and the fairness key behind it."""
+    return lane.rsplit("/", lane.count("/") - 2)[0]
 
 
 def lua_names() -> dict[str, str]:

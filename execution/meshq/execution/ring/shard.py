@@ -187,7 +187,7 @@ class Shard:
     # -- tasks -----------------------------------------------------------------------------------------
 
     async def enqueue(self, items: Sequence[QueueItem]) -> Refused:
-        """Queue attempts; the order is kept.
+        """Queue attempts; the order is kept. Who waits for them here asks for them with the next call.
 
         Raises:
             ShardFull: Nothing was queued.
@@ -202,7 +202,10 @@ class Shard:
                 item.task_id, item.attempt, index, item.ready_ms, item.priority, int(item.repeat),
                 encode_extras(item.traits) if item.traits else b"", item.spec,
             )  # fmt: skip
-        due, recovering, misrouted = await self._run(scripts.ENQUEUE, len(lanes), *lanes, *arguments)
+        self._doorbell.expect(self.name, {keys.class_of(lane) for lane in lanes})
+        due, recovering, misrouted = await self._run(
+            scripts.ENQUEUE, self._instance_id, len(lanes), *lanes, *arguments
+        )
         self._note_due(due)
         return Refused([index - 1 for index in recovering], [index - 1 for index in misrouted])
 

@@ -128,7 +128,10 @@ class _Patience:
     def rung(self, shard: str) -> None:  # noqa: ARG002
         self._rung.set()
 
-    def expect(self) -> None:
+    def expect(self, shard: str) -> None:
+        self.rung(shard)
+
+    def begin(self) -> None:
         self._rung.clear()
 
     async def wait(self, seconds: float) -> None:
@@ -221,7 +224,7 @@ class Polls:
         self._waiting.add(patience)
         try:
             while True:
-                patience.expect()
+                patience.begin()
                 taken = await self._take_by_weight(poll, worker) if facts.queue_weights else []
                 found = await self._prepared(poll, taken + await self._take(poll, classes, taken))
                 left = deadline - monotonic()

@@ -74,6 +74,12 @@ class Stock:
         self._rings[shard] = self.rings(shard) + 1
         self._on_rung()
 
+    def expect(self, shard: str) -> None:
+        """A shard is about to get something. One that is known to have some is asked anyway."""
+        head = self._heads.get(shard, UNKNOWN)
+        if shard in self._under_way or not UNKNOWN < head < NOTHING:
+            self.rung(shard)
+
     def rings(self, shard: str) -> int:
         """How often a shard has rung."""
         return self._rings.get(shard, 0)

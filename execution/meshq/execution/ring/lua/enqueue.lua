@@ -1,8 +1,8 @@
 #!lua
 -- Queues attempts. What the shard knows as the same or a later attempt, or has a tombstone of, is skipped; an
 -- older attempt is replaced, because the ledger would not ask for a later one if it had not ended.
--- KEYS: none. ARGV: epoch, ring, number of lanes, lanes, then per item: id, attempt, lane's index from 1,
--- ready ms, priority, 1 for a repeat, extras, specification.
+-- KEYS: none. ARGV: epoch, ring, instance, number of lanes, lanes, then per item: id, attempt, lane's index from 1,
+-- ready ms, priority, 1 for a repeat, extras, specification. The instance is not called: it asks by itself.
 -- Returns {ms until something is due or -1, indexes from 1 of repeats refused while recovering,
 -- indexes from 1 of items whose queue lives elsewhere}.
 
@@ -10,7 +10,13 @@ local bad, shard_state = guard()
 if bad then
   return bad
 end
-local lanes_end = 3 + tonumber(ARGV[3])
+local LANES_BEGIN = 4
+local lanes_end = LANES_BEGIN + tonumber(ARGV[LANES_BEGIN])
+asking = ARGV[3]
+for at = LANES_BEGIN + 1, lanes_end do
+  local scope, kind = parts(ARGV[at])
+  asked_for[scope .. '/' .. kind] = true
+end
 local WIDTH, PRIORITY_BOOST_MS = 8, 60000
 local ids = {}
 for at = lanes_end + 1, #ARGV, WIDTH do
@@ -46,7 +52,7 @@ for index, id in ipairs(ids) do
   local at = lanes_end + 1 + (index - 1) * WIDTH
   -- Numbers that are passed on stay texts: to write them anew for each task costs more than all else here.
   local attempt = ARGV[at + 1]
-  local lane, ready = ARGV[3 + tonumber(ARGV[at + 2])], ARGV[at + 3]
+  local lane, ready = ARGV[LANES_BEGIN + tonumber(ARGV[at + 2])], ARGV[at + 3]
   local tomb = dead[index]
   if tomb then
     local buried_attempt, terminal = string.match(tomb, '^(%d+) (%d)')

@@ -84,13 +84,18 @@ local function prune(lane)
   end
 end
 
-local function ring_bell(class)
-  local waiting = KEY.WAITING .. class
-  local instances = call('SMEMBERS', waiting)
-  if #instances > 0 then
-    call('DEL', waiting)
-    for _, instance in ipairs(instances) do
-      call('PUBLISH', KEY.BELL .. instance, 'R ' .. class)
+-- The instance that asks by itself for what this call puts into the lanes of some classes.
+local asking, asked_for = nil, {}
+
+local function ring_bell(scope, kind)
+  local instances = call('HGET', KEY.WAITING .. scope, kind)
+  if instances then
+    local class = scope .. '/' .. kind
+    call('HDEL', KEY.WAITING .. scope, kind)
+    for instance in string.gmatch(instances, '%S+') do
+      if instance ~= asking or not asked_for[class] then
+        call('PUBLISH', KEY.BELL .. instance, 'R ' .. class)
+      end
     end
   end
 end

@@ -48,11 +48,29 @@ end
 
 -- Whether there are several fairness keys, among which turns are to be taken over several classes.
 local candidates, several = {}, false
-for at = owners_end + 1, #ARGV do
-  local candidate = {class = ARGV[at], index = at - owners_end}
+local function consider(class, index)
+  local candidate = {class = class, index = index}
   if look(candidate) then
     candidates[#candidates + 1] = candidate
     several = several or candidate.crowded or candidate.fairness ~= candidates[1].fairness
+  end
+end
+
+-- Workers name all types that they have handlers for, and most have no tasks: the classes are looked up by queue.
+local scopes, kinds_of, first_of = {}, {}, {}
+for at = owners_end + 1, #ARGV do
+  local scope, kind = parts(ARGV[at] .. '/')
+  if not kinds_of[scope] then
+    scopes[#scopes + 1], kinds_of[scope], first_of[scope] = scope, {}, at
+  end
+  table.insert(kinds_of[scope], kind)
+end
+for _, scope in ipairs(scopes) do
+  for position, there in ipairs(call('SMISMEMBER', KEY.TYPES .. scope, unpack(kinds_of[scope]))) do
+    if there == 1 then
+      local at = first_of[scope] + position - 1
+      consider(ARGV[at], at - owners_end)
+    end
   end
 end
 
@@ -267,10 +285,25 @@ if amount > 0 then
     call('PEXPIRE', poll_key, lease_ms)
   end
 end
+
+-- Be called when a queue gets tasks of some types.
+local function want_bell(scope, kinds)
+  local entries = {}
+  for position, instances in ipairs(call('HMGET', KEY.WAITING .. scope, unpack(kinds))) do
+    if not instances or not string.find(' ' .. instances .. ' ', ' ' .. instance .. ' ', 1, true) then
+      entries[#entries + 1] = kinds[position]
+      entries[#entries + 1] = instances and instances .. ' ' .. instance or instance
+    end
+  end
+  if #entries > 0 then
+    call('HSET', KEY.WAITING .. scope, unpack(entries))
+  end
+end
+
 local first = lowest_two()
 if not first and amount < wanted then
-  for at = owners_end + 1, #ARGV do
-    call('SADD', KEY.WAITING .. ARGV[at], instance)
+  for _, scope in ipairs(scopes) do
+    want_bell(scope, kinds_of[scope])
   end
 end
 -- Where a queue stands in time: at the oldest of the keys that are next, since a key that has just come is next with a

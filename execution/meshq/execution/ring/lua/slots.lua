@@ -103,7 +103,7 @@ local function make_slots()
   -- The queue may have something again: call who waits for any of its types.
   function made.ring_scope(scope)
     for _, kind in ipairs(call('SMEMBERS', KEY.TYPES .. scope)) do
-      ring_bell(scope .. '/' .. kind)
+      ring_bell(scope, kind)
     end
   end
 
@@ -271,7 +271,7 @@ local function flush_lanes()
     -- Who waits for a queue that is shut or full is called when that ends.
     local conf = LIMITED and limits().conf_of(scope)
     if not conf or not (conf.shut or conf.starved == 1) then
-      ring_bell(class)
+      ring_bell(scope, kind)
     end
   end
   entering, weights = {}, {}
