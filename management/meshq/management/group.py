@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from meshq.contract.errors import MeshqError, Overloaded, Reason
+from meshq.mesh.gathering import Gathering
 from meshq.mesh.lifecycle import cancelled
 from meshq.mesh.telemetry import logger
 
@@ -69,6 +70,7 @@ class GroupWriter(Generic[W, R]):
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._gathering = Gathering()
 
     async def start(self) -> None:
         """Begin to write."""
@@ -102,6 +104,7 @@ class GroupWriter(Generic[W, R]):
         self._waiting.append(_Waiting(work, items, size, answer))
         self._items += items
         self._bytes += size
+        self._gathering.came()
         self._arrived.set()
         return answer
 
@@ -119,6 +122,8 @@ class GroupWriter(Generic[W, R]):
     async def _run(self) -> None:
         while True:
             await self._arrived.wait()
+            if self._items < self._group_items and (pause := self._gathering.pause()):
+                await asyncio.sleep(pause)
             group = self._take()
             if group:
                 await self._write_group(group)

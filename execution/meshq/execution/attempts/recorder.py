@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, Protocol
 from meshq.contract.errors import MeshqError
 from meshq.contract.limits import MAX_FRAME_ITEMS
 from meshq.execution.model import Ended, Outcome, Status
+from meshq.mesh.gathering import Gathering
 from meshq.mesh.lifecycle import cancelled
 from meshq.mesh.telemetry import logger
 
@@ -77,6 +78,7 @@ class Recorder:
         self._count = self._bytes = 0
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._gathering = Gathering()
 
     async def start(self) -> None:
         """Begin to write."""
@@ -99,6 +101,7 @@ class Recorder:
             answer([Status.TRY_LATER] * len(rows))
             return
         self._queue(_Batch(rows, answer, sum(len(row.success or row.error or b"") for row in rows)))
+        self._gathering.came()
         self._wake.set()
 
     def _queue(self, batch: _Batch) -> None:
@@ -117,6 +120,8 @@ class Recorder:
             await self._wake.wait()
             self._wake.clear()
             while self._batches:
+                if self._count < MAX_FRAME_ITEMS and (pause := self._gathering.pause()):
+                    await asyncio.sleep(pause)
                 await self._write(self._take())
 
     def _take(self) -> list[_Batch]:

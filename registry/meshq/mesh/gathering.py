@@ -1,0 +1,46 @@
+"""How long to wait for company, so that what comes one by one is written together.
+
+At rest nothing waits. Where many callers each have little, a stage that serves each at once costs far more
+than the work itself: every step of every process is then taken for one task. So a stage that is asked often
+lets a few milliseconds pass before it begins, and nobody has to set for which load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+OFTEN: Final = 100.0
+"""Arrivals a second above which it pays to wait."""
+COMPANY: Final = 16
+"""Arrivals that are enough."""
+MOST_SECONDS: Final = 0.01
+_WINDOW_SECONDS: Final = 0.05
+
+
+class Gathering:
+    """Knows how often something comes.
+
+    Args:
+        clock: Seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._since = clock()
+        self._count = 0
+        self._rate = 0.0
+
+    def came(self) -> None:
+        """Something came, however much it is."""
+        self._count += 1
+
+    def pause(self) -> float:
+        """Seconds to wait before what has come is served; 0 when nothing else is likely to come soon."""
+        passed = self._clock() - self._since
+        if passed >= _WINDOW_SECONDS:
+            self._rate = self._count / passed
+            self._since += passed
+            self._count = 0
+        return min(COMPANY / self._rate, MOST_SECONDS) if self._rate > OFTEN else 0.0
