@@ -42,8 +42,13 @@ FOUND: dict[str, Any] = {
         "throughput_range": [11_000.2, 14_000.0],
         "cpu_us_by_process": {"management-1": 20.0, "management-2": 30.0, "worker": 40.0},
     },
-    "accept": {"tasks": 2_000, "throughput_per_s": 23_000.0, "throughput_range": [2e4, 3e4]},
-    "idle": {"cpu_percent": 3.46},
+    "accept": {
+        "tasks": 2_000,
+        "throughput_per_s": 23_000.0,
+        "throughput_range": [2e4, 3e4],
+        "host_took": 0.31,
+    },
+    "idle": {"cpu_percent": 3.46, "host_took": 0.004},
     "single": {"points_ms": {"event": {"p50": 4.0, "p99": 9.0}, "queued": {"p50": 1.5, "p99": 2.0}}},
     "machine": {"Python": "3.11"},
     "celery (redis)": side(790.0, 16.0),
@@ -115,7 +120,9 @@ def test_a_page_gets_what_was_measured_and_keeps_the_rest() -> None:
     once = filled(empty, FOUND, ["pictures/cpu.svg"])
     assert "`bulk` | 13,457/s (11,000 to 14,000) | yes |" in once
     assert "`idle-cpu` | 3.5 % | no |" in once
-    assert "`accept` | 23,000/s (20,000 to 30,000), with 2,000 | yes |" in once
+    assert (
+        "`accept` | 23,000/s (20,000 to 30,000), with 2,000; the host took 31 % of the time | yes |" in once
+    )
     assert f"`calls` | {NOT_MEASURED} | {NOT_MEASURED} |" in once
     assert "| Python | 3.11 |" in once
     assert once.index("queued on its shard | 1.50 | 2.00 |") < once.index(

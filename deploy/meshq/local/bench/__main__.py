@@ -27,7 +27,7 @@ from meshq.local.bench.limit.costs import costs
 from meshq.local.bench.limit.scenario import limit
 from meshq.local.bench.limits import QUEUES as LIMITED_QUEUES
 from meshq.local.bench.limits import limits
-from meshq.local.bench.machine import machine
+from meshq.local.bench.machine import HostShare, machine
 from meshq.local.bench.options import SIZES, parse
 from meshq.local.bench.overtaking import fairness, priority
 from meshq.local.bench.report.page import written
@@ -111,12 +111,15 @@ async def bench(console: Console, options: argparse.Namespace) -> dict[str, Outc
             stage = Stage(client, system, **{name: getattr(options, name) for name in SIZES})
             await bulk_run(stage, plain(min(options.tasks, WARM_UP)))
             for name in options.scenarios:
+                host = HostShare()
                 try:
-                    outcomes[name] = await SCENARIOS[name](stage)
+                    outcome = await SCENARIOS[name](stage)
                 except (LocalError, MeshqError, TimeoutError) as error:
                     # What the others took an hour to measure is not to be lost with it.
                     console.print(f"{name} failed: {type(error).__name__}: {error}", markup=False)
                     continue
+                figures = {**outcome.figures, "host_took": round(host.so_far(), 3)}
+                outcomes[name] = replace(outcome, figures=figures)
                 for table in outcomes[name].tables:
                     console.print(table)
     return outcomes

@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""What the figures were measured on, and how much of it there was."""
 
 from __future__ import annotations
 
@@ -28,6 +28,27 @@ def machine() -> dict[str, str]:
         "gRPC": importlib.metadata.version("grpcio"),
         **{name: _version(binary) for name, binary in _SERVERS.items()},
     }
+
+
+class HostShare:
+    """What part of the machine's time its host gives to others, from now on.
+
+    A rented machine is not alone. Figures of a minute in which the host took much say little.
+    """
+
+    def __init__(self) -> None:
+        self._began = _times()
+
+    def so_far(self) -> float:
+        """The part, from 0 to 1; 0 where the system does not tell."""
+        taken, passed = (now - then for now, then in zip(_times(), self._began, strict=True))
+        return taken / passed if passed > 0 else 0.0
+
+
+def _times() -> tuple[float, float]:
+    """Seconds that the host took and seconds in all, of all cores."""
+    times = psutil.cpu_times()
+    return getattr(times, "steal", 0.0), sum(times)
 
 
 def _processor() -> str:
