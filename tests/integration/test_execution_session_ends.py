@@ -163,6 +163,26 @@ async def test_goodbye_gives_everything_back_at_once(database: str, shards: dict
         assert set(system.ledger.ended().values()) == {SUCCEEDED}
 
 
+@pytest.mark.parametrize("says", [True, False], ids=["goodbye", "nothing"])
+async def test_what_a_worker_has_just_acknowledged_counts_when_it_leaves(
+    database: str, shards: dict[str, str], says: bool
+) -> None:
+    async with cluster(database, shards) as system:
+        instance = await system.start(lease_ttl=1.0)
+        instance.execution.receipts._seconds = 3_600.0  # they would gather for longer than the test lasts
+        worker = await system.worker(instance, "left").connect(credit=1)
+        task_id = await system.dispatcher(instance).one()
+        await worker.next_task()
+        if says:
+            await worker.send(goodbye=pb.Goodbye())
+        else:
+            await worker.close()
+        await wait_until(lambda: system.ledger.of(task_id, LOST))
+        other = await system.worker(instance, "other").connect(credit=1)
+        (again,) = await other.next_task()
+        assert other.assigned[again].attempt == 2
+
+
 async def test_a_silent_session_is_lost(database: str, shards: dict[str, str]) -> None:
     async with cluster(database, shards) as system:
         instance = await system.start(lease_ttl=1.0)
