@@ -215,6 +215,14 @@ async def test_an_instance_that_waits_is_called_once(shard: Shard, shards: dict[
         await wait_until(lambda: waiter.rings == 2)
 
 
+async def test_classes_may_be_named_in_any_order(shard: Shard) -> None:
+    classes = [CLASS, "default/r/t", "default/q/other"]
+    (queued_id,) = await queued(shard, 1, lane="default/q/other/")
+    taken = await lease(shard, 1, classes)
+    assert ids(taken) == [queued_id]
+    assert classes[taken.tasks[4] - 1] == "default/q/other"
+
+
 async def test_who_waits_where_tasks_are_queued_asks_behind_them(shard: Shard) -> None:
     waiter = Bell()
     shard._doorbell.wait_for([CLASS], waiter)

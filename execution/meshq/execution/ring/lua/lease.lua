@@ -57,18 +57,19 @@ local function consider(class, index)
 end
 
 -- Workers name all types that they have handlers for, and most have no tasks: the classes are looked up by queue.
-local scopes, kinds_of, first_of = {}, {}, {}
+local scopes, kinds_of, places_of = {}, {}, {}
 for at = owners_end + 1, #ARGV do
   local scope, kind = parts(ARGV[at] .. '/')
   if not kinds_of[scope] then
-    scopes[#scopes + 1], kinds_of[scope], first_of[scope] = scope, {}, at
+    scopes[#scopes + 1], kinds_of[scope], places_of[scope] = scope, {}, {}
   end
   table.insert(kinds_of[scope], kind)
+  table.insert(places_of[scope], at)
 end
 for _, scope in ipairs(scopes) do
   for position, there in ipairs(call('SMISMEMBER', KEY.TYPES .. scope, unpack(kinds_of[scope]))) do
     if there == 1 then
-      local at = first_of[scope] + position - 1
+      local at = places_of[scope][position]
       consider(ARGV[at], at - owners_end)
     end
   end
