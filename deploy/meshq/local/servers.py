@@ -218,7 +218,9 @@ class Valkey(Server):
     name = "valkey"
     # The wheel's server takes its memory from glibc, unlike the packages of distributions. A frame's script
     # makes thousands of small strings: kept for the next one, they cost a fifth less of all its time.
-    environment = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=16000:glibc.malloc.mxfast=0"}  # noqa: RUF012
+    environment: ClassVar[Mapping[str, str]] = {
+        "GLIBC_TUNABLES": "glibc.malloc.tcache_count=16000:glibc.malloc.mxfast=0"
+    }
 
     def __init__(self, data: Path, port: int, *, maxmemory: int = 0) -> None:
         """Bound the memory to that many bytes; 0 is no bound."""

@@ -2,7 +2,7 @@
 
 Callers put their work on a bounded queue and wait. Each lane takes what has gathered, up to a size,
 and writes it in one go; with two lanes one gathers and encodes while the other waits for the disk. A
-lonely caller waits for nobody.
+lonely caller waits for nobody; where many come, a lane lets more gather first.
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ class GroupWriter(Generic[W, R]):
     async def _run(self) -> None:
         while True:
             await self._arrived.wait()
-            if self._items < self._group_items and (pause := self._gathering.pause()):
-                await asyncio.sleep(pause)
+            if self._items < self._group_items:
+                await self._gathering.company()
             group = self._take()
             if group:
                 await self._write_group(group)

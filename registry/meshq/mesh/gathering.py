@@ -7,6 +7,7 @@ lets a few milliseconds pass before it begins, and nobody has to set for which l
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from time import monotonic
 from typing import Final
@@ -36,11 +37,16 @@ class Gathering:
         """Something came, however much it is."""
         self._count += 1
 
+    async def company(self) -> None:
+        """Let others come before what has come is served, if that is likely soon."""
+        if pause := self.pause():
+            await asyncio.sleep(pause)
+
     def pause(self) -> float:
         """Seconds to wait before what has come is served; 0 when nothing else is likely to come soon."""
-        passed = self._clock() - self._since
+        now = self._clock()
+        passed = now - self._since
         if passed >= _WINDOW_SECONDS:
             self._rate = self._count / passed
-            self._since += passed
-            self._count = 0
+            self._since, self._count = now, 0
         return min(COMPANY / self._rate, MOST_SECONDS) if self._rate > OFTEN else 0.0

@@ -120,8 +120,8 @@ class Recorder:
             await self._wake.wait()
             self._wake.clear()
             while self._batches:
-                if self._count < MAX_FRAME_ITEMS and (pause := self._gathering.pause()):
-                    await asyncio.sleep(pause)
+                if self._count < MAX_FRAME_ITEMS:
+                    await self._gathering.company()
                 await self._write(self._take())
 
     def _take(self) -> list[_Batch]:

@@ -10,6 +10,7 @@ from typing import Any, Final, Self, cast
 from meshq.contract.limits import MAX_FRAME_BYTES
 from meshq.execution.postgres.attempts import AttemptStore
 from meshq.execution.postgres.database import Database as ExecutionDatabase
+from meshq.execution.ring import keys
 from meshq.execution.ring.connection import Connection
 from meshq.execution.ring.doorbell import Doorbell
 from meshq.execution.ring.hashring import RingShard
@@ -132,7 +133,7 @@ async def _part_calls(name: str, part: Part) -> PartCalls:
     commands.reply = b"*3\r\n:0\r\n$0\r\n\r\n:-1\r\n"
     await shard.lease(
         [Owner(SESSION, WORKER, count)],
-        [part.items[0].lane.rpartition("/")[0]],
+        [keys.class_of(part.items[0].lane)],
         wanted=count,
         wanted_bytes=MAX_FRAME_BYTES,
         lease_ms=LEASE_MS,
