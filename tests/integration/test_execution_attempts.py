@@ -66,6 +66,20 @@ async def test_ends_are_read_as_they_were_written(attempts: AttemptStore) -> Non
     assert await attempts.insert([]) == 0
 
 
+async def test_ends_are_read_as_far_as_their_results_are_wanted(attempts: AttemptStore) -> None:
+    rows = [end(success=bytes(100)), end(success=None, error=bytes(100)), end(success=None), end()]
+    await attempts.insert(rows)
+    keys = [row[:2] for row in rows]
+    missing = (new_task_id().bytes, 1)
+    found, count = await attempts.get_within([missing, *keys, missing], 300)
+    assert (list(found), count) == (keys, 6)
+    found, count = await attempts.get_within([missing, *keys], 200)
+    assert (list(found), count) == (keys[:2], 3)
+    found, count = await attempts.get_within([keys[0], keys[0], keys[1]], 200)
+    assert (list(found), count) == (keys[:1], 2)
+    assert await attempts.get_within([missing], 1) == ({}, 1)
+
+
 async def test_attempts_of_a_task_are_listed_and_forgotten(attempts: AttemptStore) -> None:
     task_id = new_task_id().bytes
     await attempts.insert([end(task_id, attempt, success=b"large" * 100) for attempt in (3, 1, 2)])

@@ -61,6 +61,20 @@ async def test_what_is_inserted_is_read_back(ledger: PostgresLedger) -> None:
     assert basic[items[0].task_id].spec is None
 
 
+async def test_specifications_are_read_as_far_as_they_are_wanted(ledger: PostgresLedger) -> None:
+    items = [task()._replace(spec=bytes([number]) * 100) for number in range(4)]
+    await ledger.insert([of(*items)], NOW)
+    await ledger.finish([finish(items[1])], NOW)
+    ids = [item.task_id for item in items]
+    specs = {item.task_id: item.spec for item in items}
+    assert await ledger.specs([NO_ID, *ids[::-1], NO_ID], 401) == (specs, 6)
+    # The one that exceeds the bytes is the last; a task that is named twice counts twice.
+    assert await ledger.specs([NO_ID, *ids], 201) == ({id_: specs[id_] for id_ in ids[:3]}, 4)
+    assert await ledger.specs([ids[0], ids[0], ids[1]], 200) == ({ids[0]: specs[ids[0]]}, 2)
+    assert await ledger.specs(ids, 1) == ({ids[0]: specs[ids[0]]}, 1)
+    assert await ledger.specs([NO_ID], 1) == ({}, 1)
+
+
 async def test_a_claim_is_won_once(ledger: PostgresLedger) -> None:
     mine, theirs = task(), task()
     assert (await ledger.insert([of(mine, claim="c")], NOW)).won == {"c"}

@@ -254,6 +254,23 @@ async def test_full_views_are_bounded_by_bytes(database: str) -> None:
         assert len((await node.tasks.BatchGetTasks(batch)).tasks) == 12
 
 
+async def test_full_views_are_read_as_far_as_their_outcomes_fit(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        tasks = [await node.create() for _ in range(12)]
+        for number, task in enumerate(tasks[:10]):
+            task_id = uuid.UUID(task.task_id).bytes
+            system.execution.record(task_id, 1, SUCCEEDED, f"out {number}")
+            await node.report(report(task_id, 1, SUCCEEDED))
+        system.execution.most_outcomes = 4
+        ids = [task.task_id for task in tasks]
+        batch = task_service_pb2.BatchGetTasksRequest(task_ids=ids[::-1], view=task_pb2.TASK_VIEW_FULL)
+        found = (await node.tasks.BatchGetTasks(batch)).tasks
+        assert [task.task_id for task in found] == ids[::-1]
+        results = [task.result.string_value for task in found]
+        assert results == ["", "", *(f"out {number}" for number in reversed(range(10)))]
+
+
 async def test_an_unknown_task_is_not_found(database: str) -> None:
     async with cluster(database) as system:
         (node,) = system.nodes

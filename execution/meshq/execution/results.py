@@ -52,11 +52,23 @@ class Sought(NamedTuple):
         return self.task_id, self.attempt
 
 
+class Found(NamedTuple):
+    """Ends that are recorded.
+
+    Attributes:
+        ends: In the order in which they were asked for.
+        complete: Whether nothing was left out behind the last one.
+    """
+
+    ends: list[tuple[Key, Ended]]
+    complete: bool
+
+
 class Attempts(Protocol):
     """Where ends are kept."""
 
-    async def get(self, keys: Sequence[Key]) -> dict[Key, Ended]:
-        """The recorded ends among some attempts."""
+    async def get_within(self, keys: Sequence[Key], max_bytes: int) -> tuple[dict[Key, Ended], int]:
+        """The recorded ends of the first attempts as far as so many bytes of results; how many those are."""
 
 
 class Results:
@@ -81,14 +93,25 @@ class Results:
         self._attempts = attempts
         self._now_ms = now_ms
 
-    async def find(self, wanted: Sequence[Sought]) -> list[tuple[Key, Ended]]:
-        """The ends that are recorded, in the order in which they were asked for."""
+    async def find(self, wanted: Sequence[Sought], max_bytes: int) -> Found:
+        """The recorded ends of the first of some attempts, in the order in which they were asked for.
+
+        Args:
+            wanted: The attempts.
+            max_bytes: No more are read when those that were have so many bytes.
+        """
         since = self._now_ms() - _RECENT_MS
         found = await self._recent([item for item in wanted if not item.end_ms or item.end_ms > since])
-        missing = [item.key for item in wanted if item.key not in found]
+        keys = [item.key for item in wanted]
+        missing = [key for key in keys if key not in found]
+        complete = True
         if missing:
-            found |= await self._attempts.get(missing)
-        return [(item.key, found[item.key]) for item in wanted if item.key in found]
+            read, count = await self._attempts.get_within(missing, max_bytes)
+            found |= read
+            complete = count == len(missing)
+            if not complete:
+                keys = keys[: keys.index(missing[count])]
+        return Found([(key, found[key]) for key in keys if key in found], complete)
 
     async def _recent(self, wanted: Sequence[Sought]) -> dict[Key, Ended]:
         owners = {item.key: self._owner(item) for item in wanted}

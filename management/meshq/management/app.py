@@ -260,7 +260,7 @@ class Management:
 
     def services(self) -> list[ServedService]:
         """What is served."""
-        views = Views(self._attempts, self.fresh, self.now_ms)
+        views = Views(self.ledger, self._attempts, self.fresh, self.now_ms)
         parts = TaskParts(
             ledger=self.ledger,
             creator=self.creator,

@@ -147,6 +147,9 @@ class Ledger(Protocol):
     async def get_tasks(self, task_ids: Sequence[TaskId], *, full: bool) -> dict[TaskId, TaskRow]:
         """The tasks of these ids that exist."""
 
+    async def specs(self, task_ids: Sequence[TaskId], max_bytes: int) -> tuple[dict[TaskId, bytes], int]:
+        """The specifications of the first tasks until they have so many bytes; how many tasks those are."""
+
     async def list_tasks(self, wanted: TaskFilter, before: TaskId | None, limit: int) -> list[TaskRow]:
         """Tasks with ids below `before`, the newest first, without their specifications."""
 

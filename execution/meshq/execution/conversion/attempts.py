@@ -7,12 +7,10 @@ from collections.abc import Iterable
 from meshq.contract.limits import MAX_FRAME_BYTES
 from meshq.execution.conversion.times import duration_of_ms, timestamp
 from meshq.execution.model import Ended, Traits
-from meshq.execution.results import Sought
+from meshq.execution.results import Found, Sought
 from meshq.internal.v1 import attempt_service_pb2 as pb
 from meshq.v1.task_pb2 import Attempt, AttemptOutcome, TaskError
 from meshq.v1.worker_service_pb2 import Success
-
-Key = tuple[bytes, int]
 
 
 def sought(key: pb.OutcomeKey) -> Sought:
@@ -21,11 +19,11 @@ def sought(key: pb.OutcomeKey) -> Sought:
     return Sought(key.task_id, key.attempt, f"{key.tenant}/{key.queue}//", traits, key.end_time_ms)
 
 
-def outcomes_response(found: Iterable[tuple[Key, Ended]]) -> pb.BatchGetOutcomesResponse:
+def outcomes_response(found: Found) -> pb.BatchGetOutcomesResponse:
     """The outcomes, cut at the size of a frame."""
-    response = pb.BatchGetOutcomesResponse()
+    response = pb.BatchGetOutcomesResponse(truncated=not found.complete)
     size = 0
-    for (task_id, attempt), ended in found:
+    for (task_id, attempt), ended in found.ends:
         size += len(ended.success or b"") + len(ended.error or b"") + len(task_id)
         if response.outcomes and size > MAX_FRAME_BYTES:
             response.truncated = True

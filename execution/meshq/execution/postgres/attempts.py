@@ -13,6 +13,7 @@ from meshq.mesh.postgres.arrays import bigints, byteas, integers, smallints, tex
 
 _INSERT: Final = statement("insert_attempts")
 _GET: Final = statement("get_attempts")
+_GET_WITHIN: Final = statement("get_attempts_within")
 _ENDED: Final = statement("ended_attempts")
 _LIST: Final = statement("list_attempts")
 _DELETE: Final = statement("delete_attempts")
@@ -54,6 +55,13 @@ class AttemptStore:
         """The recorded ends among some attempts."""
         rows = await self._select(_GET, _columns(keys))
         return {(row[1].bytes, row[2]): _ended(row[1:]) for row in rows}
+
+    async def get_within(self, keys: Sequence[Key], max_bytes: int) -> tuple[dict[Key, Ended], int]:
+        """As `get`, of the first keys until their results have so many bytes; and how many those are."""
+        rows = await self._select(_GET_WITHIN, (*_columns(keys), max_bytes))
+        ends = [_ended(row[1:]) for row in rows]
+        cut = sum(len(end.success or b"") + len(end.error or b"") for end in ends) >= max_bytes
+        return {(end.task_id, end.attempt): end for end in ends}, rows[-1][0] if cut else len(keys)
 
     async def ended(self, keys: Sequence[Key]) -> set[Key]:
         """Which of some attempts have ended."""

@@ -9,6 +9,7 @@ import grpc
 
 from meshq.contract.errors import InvalidRequest
 from meshq.contract.ids import ID_BYTES
+from meshq.contract.limits import MAX_FRAME_BYTES
 from meshq.execution.conversion.attempts import attempts_response, outcomes_response, sought
 from meshq.execution.conversion.dispatch import check_ids
 from meshq.execution.model import Ended
@@ -50,7 +51,8 @@ class AttemptServicer(AttemptServiceServicer):
     ) -> pb.BatchGetOutcomesResponse:
         """Return recorded ends with their results."""
         check_ids([key.task_id for key in request.keys], "keys")
-        return outcomes_response(await self._results.find([sought(key) for key in request.keys]))
+        found = await self._results.find([sought(key) for key in request.keys], MAX_FRAME_BYTES)
+        return outcomes_response(found)
 
     async def ListAttempts(  # noqa: N802
         self,

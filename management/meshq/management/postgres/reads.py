@@ -12,6 +12,7 @@ from meshq.management.postgres.sql import statement
 from meshq.mesh.postgres.arrays import uuids
 
 _GET: Final = statement("get")
+_SPECS: Final = statement("specs")
 _PREDECESSORS: Final = statement("predecessors")
 _FIND_OPEN: Final = statement("find_open")
 _OPEN_COUNT: Final = """
@@ -31,6 +32,14 @@ class Reads:
         bounds = leaving(task_ids, self._now_ms())._asdict()
         rows = await self._fetch(_GET, {"ids": uuids(task_ids), "full": full, **bounds})
         return {row[0]: TaskRow(*row) for row in rows}
+
+    async def specs(self, task_ids: Sequence[TaskId], max_bytes: int) -> tuple[dict[TaskId, bytes], int]:
+        """See `Ledger.specs`."""
+        bounds = leaving(task_ids, self._now_ms())._asdict()
+        rows = await self._fetch(_SPECS, {"ids": uuids(task_ids), "bytes": max_bytes, **bounds})
+        cut = sum(len(spec) for _, _, spec in rows) >= max_bytes
+        found = {task_id: spec for _, task_id, spec in rows}
+        return found, rows[-1][0] if cut else len(task_ids)
 
     async def predecessors(self, task_ids: Sequence[TaskId]) -> dict[TaskId, TaskId]:
         """See `Ledger.predecessors`."""

@@ -21,8 +21,6 @@ from meshq.v1 import task_pb2, task_service_pb2
 _VIEWS: Final = frozenset(map(int, task_pb2.TaskView.values()))
 _VIEW_UNSPECIFIED: Final = int(task_pb2.TASK_VIEW_UNSPECIFIED)
 _VIEW_FULL: Final = int(task_pb2.TASK_VIEW_FULL)
-_FULL_AT_A_TIME: Final = 25
-"""Tasks whose input and output are read together; so many of the largest are 50 MiB."""
 
 
 class ReadingMethods(TaskMethods):
@@ -123,11 +121,8 @@ class ReadingMethods(TaskMethods):
             return [self._parts.views.basic(row) for row in rows]
         tasks: list[task_pb2.Task] = []
         size = 0
-        for start in range(0, len(rows), _FULL_AT_A_TIME):
-            part = rows[start : start + _FULL_AT_A_TIME]
-            found = await self._parts.ledger.get_tasks([row.task_id for row in part], full=True)
-            # What was deleted since is shown as it was.
-            for task in await self._parts.views.full([found.get(row.task_id, row) for row in part]):
+        while len(tasks) < len(rows):
+            for task in await self._parts.views.first(rows[len(tasks) :]):
                 size += task.ByteSize()
                 if tasks and size > MAX_FRAME_BYTES:
                     return tasks

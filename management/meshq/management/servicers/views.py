@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol, TypeAlias
 
+from meshq.contract.limits import MAX_FRAME_BYTES
 from meshq.internal.v1 import attempt_service_pb2
 from meshq.management.conversion.contents import outcome_of
 from meshq.management.conversion.tasks import add_outcome, public_task
 from meshq.management.model.outcomes import Key, Sought
 from meshq.management.model.states import State
-from meshq.management.model.task import TaskRow
+from meshq.management.model.task import TaskId, TaskRow
 from meshq.management.watch.fresh import FreshContent
 from meshq.v1 import task_pb2
 
@@ -21,23 +22,38 @@ _RECENT_MS: Final = 60_000
 _RECORDED: Final = (State.SUCCEEDED, State.FAILED)
 
 
+Found: TypeAlias = dict[Key, attempt_service_pb2.RecordedOutcome]
+"""Recorded ends."""
+
+
+class Specs(Protocol):
+    """The ledger, which keeps what callers wrote."""
+
+    async def specs(self, task_ids: Sequence[TaskId], max_bytes: int) -> tuple[dict[TaskId, bytes], int]:
+        """See `meshq.management.ledger.Ledger.specs`."""
+
+
 class Outcomes(Protocol):
     """Execution, which keeps results."""
 
-    async def outcomes(self, wanted: Sequence[Sought]) -> dict[Key, attempt_service_pb2.RecordedOutcome]:
-        """The recorded ends of attempts, as far as there are any."""
+    async def outcomes(self, wanted: Sequence[Sought]) -> tuple[Found, int]:
+        """The recorded ends of the first attempts, at least of one; how many attempts those are."""
 
 
 class Views:
     """Makes messages of rows.
 
     Args:
+        specs: Is asked for what callers wrote.
         outcomes: Is asked for results.
         fresh: Has those that came along with their reports.
         now_ms: The clock.
     """
 
-    def __init__(self, outcomes: Outcomes, fresh: FreshContent, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, specs: Specs, outcomes: Outcomes, fresh: FreshContent, now_ms: Callable[[], int]
+    ) -> None:
+        self._specs = specs
         self._outcomes = outcomes
         self._fresh = fresh
         self._now_ms = now_ms
@@ -46,53 +62,68 @@ class Views:
         """Everything but input, headers and output."""
         return public_task(row._replace(spec=None), self._now_ms())
 
-    async def full(self, rows: Sequence[TaskRow]) -> list[task_pb2.Task]:
-        """Everything; rows need their specification.
+    async def first(self, rows: Sequence[TaskRow]) -> list[task_pb2.Task]:
+        """Everything about the first of some tasks, at least about one; some frames' worth at most.
 
         Raises:
             Unavailable: Execution does not answer, and one of the tasks has an outcome there.
         """
+        found, count = await self._specs.specs([row.task_id for row in rows], MAX_FRAME_BYTES)
+        # What was deleted since is shown as it was.
+        return await self._full([row._replace(spec=found.get(row.task_id)) for row in rows[:count]])
+
+    async def one(self, row: TaskRow) -> task_pb2.Task:
+        """Everything about a task, whose row has its specification.
+
+        Raises:
+            Unavailable: Execution does not answer, and has the outcome.
+        """
+        return (await self._full([row]))[0]
+
+    async def _full(self, rows: Sequence[TaskRow]) -> list[task_pb2.Task]:
+        """Views of the first rows, as far as their outcomes fit into a frame."""
         tasks = [public_task(row, self._now_ms()) for row in rows]
         wanted = {
             index: _sought(row, tasks[index]) for index, row in enumerate(rows) if row.state in _RECORDED
         }
-        found = await self._find(wanted, rows) if wanted else {}
+        found, end = await self._find(wanted, rows)
         for index, item in wanted.items():
             add_outcome(tasks[index], found.get(item.key))
-        return tasks
+        return tasks[:end]
 
-    async def one(self, row: TaskRow) -> task_pb2.Task:
-        """The FULL view of one task."""
-        return (await self.full([row]))[0]
-
-    async def _find(
-        self, wanted: dict[int, Sought], rows: Sequence[TaskRow]
-    ) -> dict[Key, attempt_service_pb2.RecordedOutcome]:
+    async def _find(self, wanted: Mapping[int, Sought], rows: Sequence[TaskRow]) -> tuple[Found, int]:
+        """Outcomes, and up to which row they were looked for."""
         found = {
             item.key: outcome_of(item.key, content)
             for item in wanted.values()
             if (content := self._fresh.get(item.key))
         }
         rest = {index: item for index, item in wanted.items() if item.key not in found}
-        return found | await self._ask(rest, rows) if rest else found
+        if not rest:
+            return found, len(rows)
+        asked, end = await self._ask(rest, rows)
+        return found | asked, end
 
-    async def _ask(
-        self, wanted: dict[int, Sought], rows: Sequence[TaskRow]
-    ) -> dict[Key, attempt_service_pb2.RecordedOutcome]:
+    async def _ask(self, wanted: Mapping[int, Sought], rows: Sequence[TaskRow]) -> tuple[Found, int]:
         # An outcome is recorded before it is reported, but perhaps on a replica that lags: look again for
         # results of tasks that have just ended before calling them expired.
-        found = await self._outcomes.outcomes(list(wanted.values()))
+        found, end = await self._look(wanted, len(rows))
         for _ in range(_LOOKS - 1):
-            missing = [
-                item
+            missing = {
+                index: item
                 for index, item in wanted.items()
-                if item.key not in found and self._just_ended(rows[index])
-            ]
+                if index < end and item.key not in found and self._just_ended(rows[index])
+            }
             if not missing:
                 break
             await asyncio.sleep(_PAUSE)
-            found |= await self._outcomes.outcomes(missing)
-        return found
+            more, end = await self._look(missing, end)
+            found |= more
+        return found, end
+
+    async def _look(self, wanted: Mapping[int, Sought], end: int) -> tuple[Found, int]:
+        found, count = await self._outcomes.outcomes(list(wanted.values()))
+        return found, end if count == len(wanted) else list(wanted)[count]
 
     def _just_ended(self, row: TaskRow) -> bool:
         return row.state == State.SUCCEEDED and self._now_ms() - (row.end_ms or 0) < _RECENT_MS

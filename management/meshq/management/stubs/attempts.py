@@ -28,25 +28,20 @@ class Attempts:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = attempt_service_pb2_grpc.AttemptServiceStub(channel)
 
-    async def outcomes(self, wanted: Sequence[Sought]) -> dict[Key, attempt_service_pb2.RecordedOutcome]:
-        """The recorded ends of attempts, as far as there are any.
+    async def outcomes(
+        self, wanted: Sequence[Sought]
+    ) -> tuple[dict[Key, attempt_service_pb2.RecordedOutcome], int]:
+        """The recorded ends of the first attempts, as far as a frame holds them; how many attempts those are.
 
         Raises:
             Unavailable: Execution does not answer.
         """
-        found: dict[Key, attempt_service_pb2.RecordedOutcome] = {}
-        rest = list(wanted)
-        while rest:
-            asked, later = rest[:MAX_FRAME_ITEMS], rest[MAX_FRAME_ITEMS:]
-            response = await self._get(asked)
-            for outcome in response.outcomes:
-                found[outcome.task_id, outcome.attempt] = outcome
-            if response.truncated and response.outcomes:
-                last = response.outcomes[-1]
-                keys = [item.key for item in asked]
-                later = asked[keys.index((last.task_id, last.attempt)) + 1 :] + later
-            rest = later
-        return found
+        wanted = wanted[:MAX_FRAME_ITEMS]
+        response = await self._get(wanted)
+        found = {(outcome.task_id, outcome.attempt): outcome for outcome in response.outcomes}
+        if not (response.truncated and found):
+            return found, len(wanted)
+        return found, [item.key for item in wanted].index(next(reversed(found))) + 1
 
     async def of_task(self, task_id: TaskId) -> Sequence[task_pb2.Attempt]:
         """The ended attempts of a task, the oldest first; of very many the latest.
