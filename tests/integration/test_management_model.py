@@ -43,6 +43,7 @@ from meshq.management.model.task import DISPATCH_HORIZON_MS, OpenAttempt, Sendab
 from meshq.management.postgres.database import Database, LedgerConnection
 from meshq.management.postgres.ledger import PostgresLedger
 from meshq.management.servicers.requests import created, single, submit
+from meshq.management.watch.bus import Over
 from meshq.v1 import task_pb2
 
 T = TypeVar("T")
@@ -82,7 +83,7 @@ class Clock:
 class World:
     """Management as it is, and execution as this test plays it."""
 
-    wanted = True
+    wanted = rows_wanted = True
 
     def __init__(self, ledger: PostgresLedger, clock: Clock) -> None:
         self.ledger = ledger
@@ -160,8 +161,8 @@ class World:
                 self.problems.append(f"{row.task_id.hex()} went from {before} to {after}")
             known.append(after)
 
-    def committed_unseen(self, count: int) -> None:
-        raise AssertionError("somebody always wants to know")
+    def over(self, ends: Sequence[Over]) -> None:
+        raise AssertionError("somebody looks at all that changes")
 
     def first_state(self, row: TaskRow) -> int:
         # What is replaced in the transaction that makes it is not known here yet.

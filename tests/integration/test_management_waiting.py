@@ -86,6 +86,30 @@ async def test_a_thousand_tasks_are_waited_for_together(database: str) -> None:
         assert (await asyncio.wait_for(waiting, 5)).satisfied
 
 
+@pytest.mark.parametrize("committing", [0, 1])
+async def test_many_ends_at_once_reach_who_waits_and_who_watches(database: str, committing: int) -> None:
+    async with cluster(database, nodes=2) as system:
+        node, others = system.nodes[0], system.nodes[committing]
+        batch = pb.BatchCreateTasksRequest(tasks=[task_pb2.Task(type="t")] * 1_000)
+        ids = [result.task_id for result in (await node.tasks.BatchCreateTasks(batch)).results]
+        for text in ids:
+            system.execution.record(uuid.UUID(text).bytes, 1, SUCCEEDED, text)
+        request = pb.AwaitTasksRequest(task_ids=ids, view=task_pb2.TASK_VIEW_FULL)
+        waiting = asyncio.ensure_future(node.tasks.AwaitTasks(request))
+        watching: Any = node.tasks.WatchTask(pb.WatchTaskRequest(task_id=ids[7]), timeout=20)
+        assert (await watching.read()).task.state == PENDING
+        one = asyncio.ensure_future(node.tasks.RunTask(pb.RunTaskRequest(task_id=ids[8])))
+        await until(lambda: len(node.management.bus.watched) == 1_000)
+        await others.report(*[report(uuid.UUID(text).bytes, 1, SUCCEEDED) for text in ids])
+        answer = await asyncio.wait_for(waiting, 5)
+        assert answer.satisfied
+        assert [task.result.string_value for task in answer.tasks] == ids
+        assert {task.state for task in answer.tasks} == {DONE}
+        shown = (await asyncio.wait_for(watching.read(), 5)).task
+        assert (shown.state, shown.result.string_value) == (DONE, ids[7])
+        assert (await asyncio.wait_for(one, 5)).result.string_value == ids[8]
+
+
 ID = str(uuid.uuid4())
 
 

@@ -11,7 +11,7 @@ from meshq.management.dispatch.outbox import Outbox
 from meshq.management.group import GroupWriter
 from meshq.management.model.states import State
 from meshq.management.model.task import Sendable, TaskRow
-from meshq.management.watch.bus import Bus, Gone, News
+from meshq.management.watch.bus import Bus, Gone, News, Over
 from meshq.management.watch.commits import CommitLog
 
 ID = bytes(range(16))
@@ -220,7 +220,7 @@ async def test_commits_are_numbered_whether_somebody_listens_or_not() -> None:
     log.committed([row(OTHER), row()])
     log.committed([row()])
     batch = await listener.next(0)
-    assert [item.task_id for item in batch.rows] == [OTHER, ID, ID]
+    assert [item.task_id for item in batch.changes] == [OTHER, ID, ID]
     assert batch.sequence == 7
     listener.interest(interested=False)
     log.committed([row()])
@@ -237,9 +237,38 @@ async def test_a_listener_that_falls_behind_sees_a_gap() -> None:
         log.committed([row()] * 1_000)
     batch = await listener.next(0)
     assert batch.sequence == 30_000
-    assert len(batch.rows) < 30_000
+    assert len(batch.changes) < 30_000
     log.drain()
     assert listener.ended
+
+
+async def test_ends_are_told_to_those_who_wait_and_read_for_those_who_watch() -> None:
+    bus = Bus()
+    log = CommitLog(bus)
+    listener = log.listen()
+    listener.interest(interested=True)
+    assert (await listener.next(0))[:2] == ([], 0)
+    woken: list[bool] = []
+    bus.on_unread(lambda: woken.append(True))
+    log.over([Over(OTHER, 1)])
+    assert not woken
+    with (
+        bus.subscribe(ID, OTHER, news=False, rows=False) as waiting,
+        bus.subscribe(ID, news=True) as watching,
+    ):
+        log.over([Over(OTHER, 1)])
+        assert not woken
+        log.over([Over(ID, 2)])
+        assert woken
+        assert [await waiting.next(0) for _ in range(3)] == [Over(OTHER, 1), Over(ID, 2), None]
+        assert await watching.next(0) is None
+        assert (bus.take_unread(), bus.take_unread()) == ([ID], [])
+    assert await listener.next(0) == ([Over(OTHER, 1), Over(OTHER, 1), Over(ID, 2)], 3, [])
+    # Only who looks at all tasks wants the rows.
+    assert log.wanted
+    assert not log.rows_wanted
+    listener.interest(interested=True, creations=True)
+    assert log.rows_wanted
 
 
 async def test_changed_queues_are_told_to_every_listener_once() -> None:

@@ -144,9 +144,9 @@ async def test_creations_count_only_for_those_who_want_them() -> None:
     log.created([_new()])
     log.committed([row()])
     batch = await told.next(0)
-    assert (len(batch.rows), batch.sequence) == (2, 4)
+    assert (len(batch.changes), batch.sequence) == (2, 4)
     batch = await plain.next(0)
-    assert (len(batch.rows), batch.sequence) == (1, 1)
+    assert (len(batch.changes), batch.sequence) == (1, 1)
 
 
 def _new() -> NewTask:

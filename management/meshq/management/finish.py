@@ -30,10 +30,12 @@ from meshq.management.model.reports import (
     is_start,
 )
 from meshq.management.model.task import TaskId, TaskRow
+from meshq.management.watch.bus import Over
 
-_Key = tuple[TaskId, int]
 _ROUNDS: Final = 8
 """How often a row may change between the look at it and the write, which takes a race each time."""
+_FEW: Final = 16
+"""So many rows are had together with their ends faster than they are read afterwards."""
 
 
 class Commits(Protocol):
@@ -43,11 +45,15 @@ class Commits(Protocol):
     def wanted(self) -> bool:
         """Whether anybody wants to know."""
 
+    @property
+    def rows_wanted(self) -> bool:
+        """Whether somebody looks at every task that changes."""
+
     def committed(self, rows: Sequence[TaskRow]) -> None:
         """Changes were committed."""
 
-    def committed_unseen(self, count: int) -> None:
-        """Changes were committed while nobody wanted them."""
+    def over(self, ends: Sequence[Over]) -> None:
+        """Attempts have ended their tasks; who wants to know how reads the rows."""
 
 
 class Chains(Protocol):
@@ -112,24 +118,29 @@ class Finisher:
         return ended
 
     async def _end_for(self, ends: Sequence[Finish]) -> Sequence[Ended]:
-        """End tasks; what they look like then is read only where somebody wants to know."""
-        if not ends or self._commits.wanted:
+        """End tasks; what they look like then is read of all only where somebody looks at all.
+
+        Of a few it is read as well, which spares those who watch them another statement.
+        """
+        few = len(ends) <= _FEW and self._commits.wanted
+        if not ends or few or self._commits.rows_wanted:
             return [Ended(row.state, [row.task_id]) for row in await self.end(ends)]
         ended = await self._ledger.finish_quietly(ends, self._now_ms())
         self._release({chain for group in ended for chain in group.chains})
-        await self._tell_late([task_id for group in ended for task_id in group.task_ids])
+        await self._tell([task_id for group in ended for task_id in group.task_ids], ends)
         return ended
 
     def _release(self, chains: Collection[ChainKey]) -> None:
         if chains and self._chains:
             self._chains.release(chains)
 
-    async def _tell_late(self, ended: Sequence[TaskId]) -> None:
-        """Somebody may have come during the statement, and have read the rows just before its commit."""
-        if ended and self._commits.wanted:
+    async def _tell(self, ended: Sequence[TaskId], ends: Sequence[Finish]) -> None:
+        if ended and self._commits.rows_wanted:
+            # Somebody has come during the statement, and may have read the rows just before its commit.
             self._commits.committed(list((await self._ledger.get_tasks(ended, full=False)).values()))
-        else:
-            self._commits.committed_unseen(len(ended))
+            return
+        attempts = {end.task_id: end.attempt for end in ends}
+        self._commits.over([Over(task_id, attempts[task_id]) for task_id in ended])
 
     async def _write(self, groups: Sequence[Sequence[Report]]) -> list[list[Directive] | MeshqError]:
         reports = [report for group in groups for report in group]

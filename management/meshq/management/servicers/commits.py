@@ -13,6 +13,7 @@ from meshq.internal.v1 import commit_service_pb2, commit_service_pb2_grpc
 from meshq.management.conversion.commits import commit_message
 from meshq.management.conversion.contents import add_content
 from meshq.management.model.task import TaskRow
+from meshq.management.watch.bus import Over
 from meshq.management.watch.commits import CommitListener, CommitLog
 from meshq.management.watch.fresh import FreshContent
 
@@ -41,12 +42,13 @@ class CommitServicer(commit_service_pb2_grpc.CommitServiceServicer):
             while not listener.ended:
                 # Who watches by a filter wants to know up to when nothing is missing.
                 batch = await listener.next(_PACE_SECONDS if listener.creations else STREAM_KEEPALIVE_SECONDS)
-                first = batch.sequence - len(batch.rows)
-                for start in range(0, len(batch.rows) or 1, MAX_FRAME_ITEMS):
-                    rows = batch.rows[start : start + MAX_FRAME_ITEMS]
+                first = batch.sequence - len(batch.changes)
+                for start in range(0, len(batch.changes) or 1, MAX_FRAME_ITEMS):
+                    changes = batch.changes[start : start + MAX_FRAME_ITEMS]
                     yield commit_service_pb2.StreamCommitsResponse(
-                        commits=[self._message(row) for row in rows],
-                        sequence=first + start + len(rows),
+                        commits=[self._commit(row) for row in changes if isinstance(row, TaskRow)],
+                        ends=[self._end(end) for end in changes if isinstance(end, Over)],
+                        sequence=first + start + len(changes),
                         changed_queues=[] if start else ["/".join(key) for key in batch.changed_queues],
                     )
         finally:
@@ -54,10 +56,15 @@ class CommitServicer(commit_service_pb2_grpc.CommitServiceServicer):
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
-    def _message(self, row: TaskRow) -> commit_service_pb2.Commit:
+    def _commit(self, row: TaskRow) -> commit_service_pb2.Commit:
         commit = commit_message(row)
         add_content(commit, self._fresh.get((row.task_id, row.attempt)) if row.ended else None)
         return commit
+
+    def _end(self, over: Over) -> commit_service_pb2.CommittedEnd:
+        end = commit_service_pb2.CommittedEnd(task_id=over.task_id, attempt=over.attempt)
+        add_content(end, self._fresh.get(over))
+        return end
 
 
 async def _read(

@@ -11,10 +11,11 @@ import grpc
 
 from meshq.contract.limits import STREAM_KEEPALIVE_SECONDS
 from meshq.internal.v1 import commit_service_pb2, commit_service_pb2_grpc
+from meshq.internal.v1.commit_service_pb2 import Commit, CommittedEnd
 from meshq.management.conversion.commits import committed_row
 from meshq.management.conversion.contents import content_of
 from meshq.management.stubs.fleet import StreamLost, together
-from meshq.management.watch.bus import Bus
+from meshq.management.watch.bus import Bus, Over
 from meshq.management.watch.fresh import FreshContent
 
 _SILENCE_SECONDS: Final = 2.5 * STREAM_KEEPALIVE_SECONDS
@@ -118,12 +119,14 @@ class CommitLink:
         if response.changed_queues or self._expected is None:
             # Changes from before the first frame were told to nobody here.
             self._queues_changed()
-        if response.sequence - len(response.commits) + 1 != self._expected:
+        if response.sequence - len(response.commits) - len(response.ends) + 1 != self._expected:
             self._gap()
         self._expected = response.sequence + 1
-        for commit in response.commits:
-            if content := content_of(commit):
-                self._fresh.add((commit.task_id, commit.attempt), content)
+        changes: list[Commit | CommittedEnd] = [*response.commits, *response.ends]
+        for change in changes:
+            if content := content_of(change):
+                self._fresh.add((change.task_id, change.attempt), content)
         self._bus.publish_rows([committed_row(commit) for commit in response.commits])
+        self._bus.publish_over([Over(end.task_id, end.attempt) for end in response.ends])
         if self._creations:
             self.heard_ms = self._now_ms()

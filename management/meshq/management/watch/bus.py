@@ -49,6 +49,17 @@ class Gone(NamedTuple):
     task_id: TaskId
 
 
+class Over(NamedTuple):
+    """An attempt has ended its task, whose row is to be read."""
+
+    task_id: TaskId
+    attempt: int
+
+
+Committed: TypeAlias = TaskRow | Over
+"""A change of the ledger, after its commit."""
+
+
 class Change(NamedTuple):
     """A change for a watch by filter.
 
@@ -67,7 +78,7 @@ class Gap(enum.Enum):
     GAP = enum.auto()
 
 
-Event: TypeAlias = TaskRow | News | Gone | Change | Gap
+Event: TypeAlias = TaskRow | News | Gone | Over | Change | Gap
 
 _ROW_SIZE: Final = 512
 """About what a row without its specification takes."""
@@ -78,11 +89,13 @@ class Subscription:
 
     Args:
         news: Whether progress and output are wanted as well.
+        rows: Whether the states are wanted; if not, it may be told that a task is over instead.
         max_events: What the buffer holds.
     """
 
-    def __init__(self, *, news: bool = True, max_events: int = _MAX_EVENTS) -> None:
+    def __init__(self, *, news: bool = True, rows: bool = True, max_events: int = _MAX_EVENTS) -> None:
         self.news = news
+        self.rows = rows
         self._max_events = max_events
         self._events: deque[Event] = deque()
         self._bytes = 0
@@ -147,9 +160,11 @@ class Bus:
         self._by_task: dict[TaskId, set[Subscription]] = {}
         self._by_filter: dict[Subscription, Follower] = {}
         self._wanting_news: dict[TaskId, int] = {}
+        self._unread: set[TaskId] = set()
         self._draining = False
         self._on_watched: list[Callable[[], None]] = []
         self._on_news_wanted: list[Callable[[TaskId], None]] = []
+        self._on_unread: list[Callable[[], None]] = []
 
     @property
     def watched(self) -> list[TaskId]:
@@ -183,10 +198,20 @@ class Bus:
         """Call back when the news of a task is wanted for the first time, or no longer."""
         self._on_news_wanted.append(listener)
 
+    def on_unread(self, listener: Callable[[], None]) -> None:
+        """Call back when there are tasks to be read for their watchers."""
+        self._on_unread.append(listener)
+
+    def take_unread(self) -> list[TaskId]:
+        """The watched tasks that are over, and whose rows were not published."""
+        unread, self._unread = self._unread, set()
+        return list(unread)
+
     @contextmanager
-    def subscribe(self, *task_ids: TaskId, news: bool) -> Iterator[Subscription]:
-        """Receive the events of tasks from now on, with their progress and output if `news`."""
-        subscription = Subscription(news=news, max_events=max(_MAX_EVENTS, _EVENTS_OF_TASK * len(task_ids)))
+    def subscribe(self, *task_ids: TaskId, news: bool, rows: bool = True) -> Iterator[Subscription]:
+        """Receive the events of tasks from now on; see `Subscription`."""
+        size = max(_MAX_EVENTS, _EVENTS_OF_TASK * len(task_ids))
+        subscription = Subscription(news=news, rows=rows, max_events=size)
         with self._changing():
             for task_id in task_ids:
                 self._by_task.setdefault(task_id, set()).add(subscription)
@@ -277,6 +302,18 @@ class Bus:
                 if subscription.news:
                     subscription.put(item, item.size)
 
+    def publish_over(self, ends: Iterable[Over]) -> None:
+        """Tasks have ended. Watchers that want to know how are told when somebody has read it."""
+        find = self._by_task.get
+        for end in ends if self._by_task else ():
+            for subscription in find(end.task_id, ()):
+                if subscription.rows:
+                    self._unread.add(end.task_id)
+                else:
+                    subscription.put(end, 0)
+        for listener in self._on_unread if self._unread else ():
+            listener()
+
     def publish_gone(self, task_ids: Sequence[TaskId]) -> None:
         """Deletions."""
         self._publish([Gone(task_id) for task_id in task_ids])
@@ -291,4 +328,4 @@ class Bus:
 def _size(event: Event) -> int:
     if isinstance(event, News):
         return event.size
-    return 0 if isinstance(event, Gap) else _ROW_SIZE
+    return 0 if isinstance(event, Gap | Over) else _ROW_SIZE

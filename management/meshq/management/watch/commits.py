@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from meshq.management.model.task import NewTask, TaskRow, created_row
-from meshq.management.watch.bus import Bus
+from meshq.management.watch.bus import Bus, Committed, Over
 
 _MAX_WAITING: Final = 20_000
 
@@ -21,12 +21,12 @@ class Batch(NamedTuple):
     """What a listener is sent.
 
     Attributes:
-        rows: Changes, oldest first.
-        sequence: The number of the last one; with no rows, of the last commit so far.
+        changes: What was committed, oldest first.
+        sequence: The number of the last one; with no changes, of the last commit so far.
         changed_queues: Tenant and name of queues whose settings have changed.
     """
 
-    rows: list[TaskRow]
+    changes: list[Committed]
     sequence: int
     changed_queues: Sequence[tuple[str, str]] = ()
 
@@ -42,7 +42,7 @@ class CommitListener:
 
     def __init__(self, log: CommitLog) -> None:
         self._log = log
-        self._waiting: list[TaskRow] = []
+        self._waiting: list[Committed] = []
         self._last = 0
         self._changed_queues: set[tuple[str, str]] = set()
         self.interested = False
@@ -64,14 +64,14 @@ class CommitListener:
         self.ended = True
         self._woken.set()
 
-    def put(self, rows: Sequence[TaskRow], sequence: int) -> None:
+    def put(self, changes: Sequence[Committed], sequence: int) -> None:
         """Add changes, the last of which has the number."""
         if not self.interested:
             return
-        if (self._waiting and self._last + len(rows) != sequence) or len(self._waiting) > _MAX_WAITING:
+        if (self._waiting and self._last + len(changes) != sequence) or len(self._waiting) > _MAX_WAITING:
             # What was left out is seen as a gap.
             self._waiting.clear()
-        self._waiting.extend(rows)
+        self._waiting.extend(changes)
         self._last = sequence
         self._woken.set()
 
@@ -93,8 +93,8 @@ class CommitListener:
             self._asked = False
             self._waiting.clear()
             return Batch([], self._log.number(self), changed)
-        rows, self._waiting = self._waiting, []
-        return Batch(rows, self._last if rows else self._log.number(self), changed)
+        changes, self._waiting = self._waiting, []
+        return Batch(changes, self._last if changes else self._log.number(self), changed)
 
 
 class CommitLog:
@@ -140,9 +140,17 @@ class CommitLog:
         """Whether anybody, here or elsewhere, wants to know what changes."""
         return self._bus.busy or any(listener.interested for listener in self._listeners)
 
-    def committed_unseen(self, count: int) -> None:
-        """Changes were committed while nobody wanted them; they are only counted."""
-        self.sequence += count
+    @property
+    def rows_wanted(self) -> bool:
+        """Whether anybody watches by a filter, so that every task is to be looked at."""
+        return self._bus.creations_wanted or any(listener.creations for listener in self._listeners)
+
+    def over(self, ends: Sequence[Over]) -> None:
+        """Attempts have ended their tasks, which was committed while `rows_wanted` was false."""
+        self.sequence += len(ends)
+        self._bus.publish_over(ends)
+        for listener in self._listeners:
+            listener.put(ends, self.number(listener))
 
     def queues_changed(self, keys: Sequence[tuple[str, str]]) -> None:
         """Settings of queues, by tenant and name, have changed."""

@@ -17,7 +17,7 @@ from meshq.contract.limits import MAX_FRAME_ITEMS, STREAM_KEEPALIVE_SECONDS
 from meshq.management.ledger import Ledger, one_task, task_missing
 from meshq.management.model.states import newer
 from meshq.management.model.task import TaskId, TaskRow
-from meshq.management.watch.bus import Bus, Event, Gone, News, Subscription
+from meshq.management.watch.bus import Bus, Event, Gone, News, Over, Subscription
 from meshq.mesh.lifecycle import Repeater
 from meshq.mesh.telemetry import logger
 
@@ -42,19 +42,35 @@ class Watchers:
         self._ledger = ledger
         self._bus = bus
         self._keepalive = keepalive
-        self._repeater = Repeater("watched tasks", self.reread, _REREAD_SECONDS)
-        self.start = self._repeater.start
-        self.stop = self._repeater.stop
+        self._rereading = Repeater("watched tasks", self.reread, _REREAD_SECONDS)
+        self._reading = Repeater("ended tasks", self._read_unread, _REREAD_SECONDS)
+        bus.on_unread(self._reading.wake)
+
+    async def start(self) -> None:
+        """Begin to read what watchers have to be told."""
+        await self._rereading.start()
+        await self._reading.start()
+
+    async def stop(self) -> None:
+        """Read nothing more."""
+        await self._rereading.stop()
+        await self._reading.stop()
 
     def gap(self) -> None:
         """Something may have been missed: read the watched rows again, now."""
-        self._repeater.wake()
+        self._rereading.wake()
 
     async def reread(self) -> None:
         """Read the rows of all watched tasks and publish them."""
-        watched = self._bus.watched
-        for start in range(0, len(watched), MAX_FRAME_ITEMS):
-            page = watched[start : start + MAX_FRAME_ITEMS]
+        await self._read(self._bus.watched)
+
+    async def _read_unread(self) -> None:
+        # What comes while this reads is read together, next.
+        await self._read(self._bus.take_unread())
+
+    async def _read(self, task_ids: Sequence[TaskId]) -> None:
+        for start in range(0, len(task_ids), MAX_FRAME_ITEMS):
+            page = task_ids[start : start + MAX_FRAME_ITEMS]
             try:
                 rows = await self._ledger.get_tasks(page, full=False)
             except MeshqError as error:
@@ -107,9 +123,10 @@ class Watchers:
         ids = list(dict.fromkeys(task_ids))
         clock = asyncio.get_running_loop().time
         deadline = clock() + seconds
-        with self._bus.subscribe(*ids, news=False) as subscription:
+        with self._bus.subscribe(*ids, news=False, rows=False) as subscription:
             rows = await self._ledger.get_tasks(ids, full=False)
             going = {task_id for task_id, row in rows.items() if not row.ended}
+            unread: set[TaskId] = set()
             enough = any_is_enough and len(going) < len(rows)
             while going and not enough and (left := deadline - clock()) > 0:
                 event = await subscription.next(left)
@@ -117,11 +134,15 @@ class Watchers:
                     rows.pop(event.task_id, None)
                     going.discard(event.task_id)
                 elif isinstance(event, TaskRow) and event.task_id in rows:
-                    rows[event.task_id] = row = _later(event, rows[event.task_id])
-                    if row.ended:
+                    rows[event.task_id] = _later(event, rows[event.task_id])
+                    if event.ended:
                         going.discard(event.task_id)
                         enough = any_is_enough
-        return rows
+                elif isinstance(event, Over) and event.task_id in going:
+                    unread.add(event.task_id)
+                    going.discard(event.task_id)
+                    enough = any_is_enough
+        return rows | await self._ledger.get_tasks(list(unread), full=False) if unread else rows
 
     async def end_of(self, subscription: Subscription, row: TaskRow, seconds: float) -> TaskRow:
         """As `ended`, of a task whose subscription is older than the row.

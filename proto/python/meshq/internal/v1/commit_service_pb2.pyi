@@ -60,9 +60,10 @@ class StreamCommitsResponse(_message.Message):
     COMMITS_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     CHANGED_QUEUES_FIELD_NUMBER: _builtins.int
+    ENDS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """The number of the last commit so far; the first of this frame is this number minus the number
-    of commits plus one.
+    of commits and ends plus one.
     """
     @_builtins.property
     def commits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Commit]:
@@ -72,20 +73,66 @@ class StreamCommitsResponse(_message.Message):
     def changed_queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Queues whose settings have changed, as `tenant/queue`: read them again. Sent to every listener."""
 
+    @_builtins.property
+    def ends(self) -> _containers.RepeatedCompositeFieldContainer[Global___CommittedEnd]:
+        """Ends that were committed, where nobody looks at all tasks; later than the commits of the frame."""
+
     def __init__(
         self,
         *,
         commits: _abc.Iterable[Global___Commit] | None = ...,
         sequence: _builtins.int = ...,
         changed_queues: _abc.Iterable[_builtins.str] | None = ...,
+        ends: _abc.Iterable[Global___CommittedEnd] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_queues", b"changed_queues", "commits", b"commits", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_queues", b"changed_queues", "commits", b"commits", "ends", b"ends", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamCommitsResponse: _TypeAlias = StreamCommitsResponse  # noqa: Y015
+
+@_typing.final
+class CommittedEnd(_message.Message):
+    """CommittedEnd is the end of a task that was committed; whoever watches the task reads how it ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    SUCCESS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.bytes
+    """The task's id, 16 bytes."""
+    attempt: _builtins.int
+    """The attempt that has ended it."""
+    success: _builtins.bytes
+    """The result of the attempt, an encoded `meshq.v1.Success`, where it came along with its report."""
+    error: _builtins.bytes
+    """Its error, an encoded `meshq.v1.TaskError`; likewise."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.bytes = ...,
+        attempt: _builtins.int = ...,
+        success: _builtins.bytes | None = ...,
+        error: _builtins.bytes | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_success", b"_success", "error", b"error", "success", b"success"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_success", b"_success", "attempt", b"attempt", "error", b"error", "success", b"success", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
+    _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
+    _WhichOneofReturnType__success: _TypeAlias = _typing.Literal["success"]  # noqa: Y015
+    _WhichOneofArgType__success: _TypeAlias = _typing.Literal["_success", b"_success"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__error) -> _WhichOneofReturnType__error | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__success) -> _WhichOneofReturnType__success | None: ...
+
+Global___CommittedEnd: _TypeAlias = CommittedEnd  # noqa: Y015
 
 @_typing.final
 class Commit(_message.Message):
