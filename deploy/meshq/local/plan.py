@@ -174,13 +174,13 @@ def _in_order(plans: Sequence[ProcessPlan]) -> tuple[ProcessPlan, ...]:
     """Say what waits for what.
 
     Everything bears to be started before what it needs, and most is. But making a PostgreSQL cluster takes a
-    while, in which those who need it would only take the processor from it. Likewise workers.
+    while, in which those who need it would only take the processor from it.
     """
     names = {kind: frozenset(plan.name for plan in plans if plan.kind is kind) for kind in Kind}
     after = {
         Kind.MANAGEMENT: names[Kind.POSTGRES],
         Kind.EXECUTION: names[Kind.POSTGRES],
-        Kind.WORKER: names[Kind.EXECUTION],
+        Kind.WORKER: names[Kind.POSTGRES],
     }
     return tuple(replace(plan, after=after.get(plan.kind, frozenset())) for plan in plans)
 
