@@ -2,6 +2,7 @@
 
 import pytest
 from fixtures.execution import wait_until
+from fixtures.limited import configured, finish, held_now, keyed
 from fixtures.shards import (
     CLASS,
     SESSION,
@@ -20,7 +21,7 @@ from fixtures.shards import (
     task_of,
 )
 
-from meshq.execution.model import Lease, Over, Traits
+from meshq.execution.model import Bucket, Lease, Over, Traits
 from meshq.execution.ring import keys
 from meshq.execution.ring.extras import encode_extras, parse_extras
 from meshq.execution.ring.shard import Held, Shard
@@ -78,6 +79,52 @@ async def test_a_task_that_is_not_leased_in_time_is_handed_out_as_such(shard: Sh
     assert await shard.withdraw([(late, 1, "", "recall")]) == [2]
     await shard.apply([done(found.lease)])
     await nothing_left(shard)
+
+
+@pytest.mark.parametrize("configures", [False, True])
+async def test_a_task_that_comes_too_late_is_not_leased(shard: Shard, configures: bool) -> None:
+    due: list[int] = []
+    shard.on_due = lambda _name, ms: due.append(ms)
+    if configures:
+        await configured(shard, max_running=10, rate=Bucket(1, HOUR, 2))
+    late = await queued(shard, 3, traits=Traits(start_by_ms=now_ms() - 1))
+    first, second = await queued(shard, 2, traits=Traits(start_by_ms=now_ms() + HOUR))
+    due.clear()
+    assert [found.task_id for found in await poll(shard, 1)] == [first]
+    assert ids(await lease(shard, 5)) == [second]
+    # They take no slots and no tokens, and count as ready until they are handed out, which is due at once.
+    assert due == [0]
+    assert await figures(shard) == (3, 0, 2)
+    assert {(found.kind, found.lease.task_id) for found in await over(shard)} == {
+        ("start_by", task_id) for task_id in late
+    }
+    assert ids(await lease(shard, 5)) == []
+
+
+async def test_late_tasks_are_in_nobodys_way(shard: Shard) -> None:
+    await queued(shard, 700, traits=Traits(start_by_ms=now_ms() - 1))
+    (good,) = await queued(shard, 1)
+    # One call does not look at all of them.
+    assert ids(await lease(shard, 5)) == []
+    assert ids(await lease(shard, 5)) == [good]
+
+
+async def test_late_tasks_of_a_full_key_make_room_for_those_behind(shard: Shard) -> None:
+    await configured(shard, max_running_per_key=1)
+    await keyed(shard, 1, "k")
+    (held,) = await held_now(shard)
+    start_by = now_ms() + 300
+    (late,) = await queued(shard, 1, traits=Traits("k", start_by_ms=start_by))
+    (good,) = await keyed(shard, 1, "k")
+    assert await held_now(shard) == []
+    await wait_until(lambda: now_ms() > start_by)
+    await finish(shard, held)
+    assert await held_now(shard) == []
+    (found,) = await over(shard)
+    assert (found.kind, found.lease.task_id) == ("start_by", late)
+    assert ids(await lease(shard, 5)) == [good]
+    await shard.apply([done(found.lease)])
+    assert await figures(shard) == (0, 0, 1)
 
 
 async def test_what_was_leased_in_time_need_not_be_again(shard: Shard) -> None:

@@ -12,6 +12,7 @@ from fixtures.execution import (
     traits,
     wait_until,
 )
+from fixtures.limited import HOUR
 from fixtures.queues import (
     KEYS,
     configured,
@@ -27,6 +28,7 @@ from fixtures.queues import (
 )
 
 from meshq.execution.queues import homes
+from meshq.internal.v1 import dispatch_service_pb2 as pb
 
 
 async def test_tasks_of_a_queue_that_gets_a_limit_come_together(
@@ -244,6 +246,43 @@ async def wiped(instance: Instance) -> dict[str, int]:
         assert shard._connection
         await shard._connection.call("FLUSHALL")
     return before
+
+
+@pytest.mark.parametrize("limit", ["rate", "rate_per_key"])
+async def test_a_wiped_home_does_not_give_its_tokens_again(
+    database: str, shards: dict[str, str], limit: str
+) -> None:
+    async with cluster(database, shards) as system:
+        instance = await system.start()
+        system.ledger.answer = settle
+        rate: dict[str, Any] = {limit: pb.TokenBucket(units=2, period_ms=HOUR, burst=2)}
+        # Once it has had a limit as a whole, the keys of a queue are counted at its home.
+        assert await configured(instance, 1, max_running=10)
+        assert await configured(instance, 2, **rate)
+        dispatcher = system.dispatcher(instance)
+        await dispatcher.many(3, traits=traits(limit_key="k"))
+        await finished(instance, await leased(instance, 2))
+        before = await wiped(instance)
+        await wait_until(lambda: reopened(instance, before), seconds=30)
+        await dispatcher.one(traits=traits(limit_key="k"))
+        assert await polled(instance, 2) == []
+        assert (await depth(instance)).ready == 1
+        # Of a queue that is new nothing has been taken.
+        assert await configured(instance, 3, "new", **rate)
+        await dispatcher.many(3, queue="new", traits=traits(limit_key="k"))
+        await leased(instance, 2, queues=["new"])
+        assert await polled(instance, 0.2, queues=["new"]) == []
+
+
+async def leased(instance: Instance, count: int, **fields: Any) -> list[Any]:
+    got: list[Any] = []
+
+    async def all_are() -> bool:
+        got.extend(await polled(instance, 0.2, **fields))
+        return len(got) == count
+
+    await wait_until(all_are)
+    return got
 
 
 @pytest.mark.parametrize("settles", ["before", "after"])

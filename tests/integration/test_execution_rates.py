@@ -1,5 +1,7 @@
 """Rates and weights on a real shard: tokens of queues and keys, shares of fairness keys."""
 
+from typing import Any
+
 import pytest
 from fixtures.execution import wait_until
 from fixtures.limited import (
@@ -114,6 +116,31 @@ async def test_buckets_begin_empty_where_their_queue_comes_to(shard: Shard) -> N
     assert await held_now(shard) == []
     await configured(shard, version=4, rate=Bucket(1_000, 1, 2))
     assert len(await held_now(shard)) >= 1
+
+
+@pytest.mark.parametrize("limit", ["rate", "rate_per_key"])
+async def test_buckets_begin_empty_on_a_shard_that_begins_anew(shard: Shard, limit: str) -> None:
+    limits: dict[str, Any] = {limit: Bucket(5, 1_000, 2)}
+    await configured(shard, anew=True, **limits)
+    tasks = await keyed(shard, 2, "k")
+    assert await held_now(shard) == []
+    due = (await explained(shard, tasks[0])).due_ms
+    assert 0 < due - now_ms() <= 200
+    # All instances tell the shard, and the first one counts.
+    await configured(shard, anew=True, paused=True, **limits)
+    await configured(shard, anew=True, **limits)
+    assert (await explained(shard, tasks[0])).due_ms <= due + 1
+    await wait_until(lambda: leased_all(shard, 2))
+
+
+@pytest.mark.parametrize("limit", ["rate", "rate_per_key"])
+async def test_buckets_of_a_first_rate_begin_full(shard: Shard, limit: str) -> None:
+    # The queue was known before the shard began anew, but nobody has taken tokens of it.
+    await configured(shard, anew=True, max_running=10)
+    limits: dict[str, Any] = {limit: Bucket(1, HOUR, 2)}
+    await configured(shard, version=2, **limits)
+    await keyed(shard, 3, "k")
+    assert len(await held_now(shard)) == 2
 
 
 async def test_weights_divide_a_class(shard: Shard) -> None:

@@ -326,6 +326,21 @@ async def test_a_task_that_nobody_takes_in_time_has_timed_out(
         await wait_until(lambda: nothing_held(instance))
 
 
+async def test_a_task_that_comes_too_late_is_not_given_to_a_waiting_worker(
+    database: str, shards: dict[str, str]
+) -> None:
+    async with cluster(database, shards) as system:
+        instance = await system.start()
+        system.ledger.answer = lambda _: ledger_pb.Directive(kind=DONE)
+        worker = await system.worker(instance).connect(credit=10)
+        past = int(time.time() * 1000) - 1
+        late = await system.dispatcher(instance).many(5, start_by_time_ms=past)
+        await wait_until(lambda: all(system.ledger.of(task_id, TIMED_OUT) for task_id in late))
+        await wait_until(lambda: nothing_held(instance))
+        assert not worker.assigned
+        assert {report.error_type for report in system.ledger.reports} == {"SCHEDULE_TO_START_TIMEOUT"}
+
+
 async def nothing_held(instance: Instance) -> bool:
     depths = [await shard.totals() for shard in instance.execution.shards.all()]
     return all(depth.ready + depth.delayed + depth.leased == 0 for depth in depths)

@@ -262,7 +262,7 @@ class Keeper:
         aside.attach(connection, epoch)
         configs = await self._around.configs(shard.name, anew=recovering)
         for at in range(0, len(configs), MAX_FRAME_ITEMS):
-            await aside.configure(configs[at : at + MAX_FRAME_ITEMS])
+            await aside.configure(configs[at : at + MAX_FRAME_ITEMS], anew=recovering)
         if shard.epoch != epoch:
             held = list(self._around.holders.held_on(shard.name))
             if recovering:

@@ -295,13 +295,18 @@ class Shard:
 
     # -- queues ----------------------------------------------------------------------------------------
 
-    async def configure(self, queues: Sequence[ShardQueueConfig]) -> list[int]:
+    async def configure(self, queues: Sequence[ShardQueueConfig], *, anew: bool = False) -> list[int]:
         """Take the configurations of queues, at most 1,000.
+
+        Args:
+            queues: How they are set.
+            anew: Whether the shard begins anew and this is what was set until now, so that it may have
+                given tokens of their rates of which it knows nothing.
 
         Returns:
             How many leases of each there are here.
         """
-        arguments: list[Argument] = []
+        arguments: list[Argument] = [int(anew)]
         for queue in queues:
             arguments += (
                 queue.scope, queue.version, int(queue.paused), queue.max_running, queue.max_running_per_key,

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
 -- Takes the configurations of queues. One of an older version changes nothing; the same version may come again with
 -- other news of where the queue lives. What may be served again is called for at once.
--- KEYS: none. ARGV: epoch, ring, per queue: tenant/queue, version, paused, leases at a time, the same per limit key,
--- units, period and burst of the rate, the same per limit key, away, hold, leases elsewhere, how its limits per key are
--- spread over the shards (see Spread), number of limit keys that have leases elsewhere, and each of these keys and how
--- many it has.
+-- KEYS: none. ARGV: epoch, ring, 1 where the shard begins anew and hears what was set until now, per queue:
+-- tenant/queue, version, paused, leases at a time, the same per limit key, units, period and burst of the rate, the
+-- same per limit key, away, hold, leases elsewhere, how its limits per key are spread over the shards (see Spread),
+-- number of limit keys that have leases elsewhere, and each of these keys and how many it has.
 -- Returns {ms until something is due or -1, per queue how many leases of it there are here}.
 
 local bad = guard()
@@ -12,11 +12,15 @@ if bad then
   return bad
 end
 local WRITTEN, FOREIGN, SPREAD = 14, 13, 14
+local anew = ARGV[3] == '1'
 
--- The limits of the queue, or of its keys, were counted elsewhere until now.
-local function comes_here(old, new)
+-- The limits of the queue, or of its keys, were counted elsewhere until now, or here by a shard that has forgotten what
+-- it gave: the last tokens may have been taken just before. Nothing was ever taken of a rate that is set later, so that
+-- its buckets begin full.
+local function begins_empty(old, new)
   local was_whole, is_whole = old.max > 0 or old.rate, new.max > 0 or new.rate
-  return (old.away == 1 and new.away == 0) or (old.keyrate and is_whole and not was_whole)
+  return (anew and old.version == 0 and (new.rate or new.keyrate)) or (old.away == 1 and new.away == 0)
+    or (old.keyrate and is_whole and not was_whole)
 end
 
 -- Writes how many leases each key has elsewhere. Keys that have fewer now are looked at.
@@ -94,7 +98,7 @@ local function write(at, scope, keys)
   if counted and (conf.foreign > 0 or keys > 0) then
     write_foreign(scope, at + WRITTEN + 2, at + WRITTEN + 1 + 2 * keys)
   end
-  if comes_here(conf, limits().conf_of(scope)) then
+  if begins_empty(conf, limits().conf_of(scope)) then
     call('HSET', KEY.CONF .. scope, 'since', NOW)
     limits().confs[scope].since = NOW
   end
@@ -104,7 +108,7 @@ local function write(at, scope, keys)
   end
 end
 
-local answers, at = {-1}, 3
+local answers, at = {-1}, 4
 while at <= #ARGV do
   local scope, keys = ARGV[at], tonumber(ARGV[at + WRITTEN + 1])
   if tonumber(ARGV[at + 1]) >= limits().conf_of(scope).version then

@@ -10,7 +10,8 @@
 -- In queues that are configured extras are never empty, so that whoever holds the lease knows where it counts.
 -- When nothing is left, the instance is noted to be called when one of the classes gets a task, or may be served
 -- again; '-inf' says that it got all that it wanted, so that nobody has noted that nothing is left.
--- Queues that are paused or at their limits are passed over; a task whose limit key has no room is parked.
+-- Queues that are paused or at their limits are passed over; a task whose limit key has no room is parked, and one that
+-- was to start before now leaves its lane and is left to expire.lua.
 
 local bad, shard_state = guard()
 if bad then
@@ -111,6 +112,8 @@ local now_text, ends_text = string.format('%.0f', NOW), string.format('%.0f', NO
 local taken, ends = {NOW, '', -1}, {}
 local number = tonumber(call('HGET', KEY.META, 'leases') or 0)
 local amount, full = 0, false
+-- A call that meets very many tasks that are too late ends early rather than go past them all.
+local late, LATE_LIMIT = 0, 500
 
 -- Makes the lease of one task, which stands at a place of its lane's members. Returns 'yes' when it did, 'gone'
 -- when the task left the lane otherwise, and 'no' when it must stay there.
@@ -122,12 +125,20 @@ local function take(members, at_member, spec, scope, index, gate)
     count(scope, 'ready', -1)
     return 'gone'
   end
+  if not attempt then
+    attempt, extras = split_member(member)
+  end
+  local traits = extras ~= '' and limits().traits_of(extras)
+  if traits and traits.start_by > 0 and traits.start_by <= NOW then
+    -- It must not start any more. With its deadline, which is due, it counts as ready until expire.lua hands it out.
+    slots().due_at(traits.start_by)
+    late = late + 1
+    full = full or late == LATE_LIMIT
+    return 'gone'
+  end
   if amount > 0 and #spec > budget then
     full = true
     return 'no'
-  end
-  if not attempt then
-    attempt, extras = split_member(member)
   end
   if gate then
     local verdict = gates.admit(gate, id, member, members[at_member + 1], extras)
@@ -149,8 +160,8 @@ local function take(members, at_member, spec, scope, index, gate)
     call('HSET', KEY.TASK .. id, 'state', 'leased', 'lease', lease, 'owner', owner.session, 'leased',
       now_text)
   end
-  if extras ~= '' then
-    if limits().traits_of(extras).start_by > 0 then
+  if traits then
+    if traits.start_by > 0 then
       slots().end_deadline('s' .. id)
     end
     slots().begin_traits(id, extras, lease, NOW, scope)

@@ -146,8 +146,8 @@ local function make_limits()
   end
 
   -- The tokens that buckets hold now, as a list; a queue's own has the key ''. One that nobody knows is full, or was
-  -- empty when its queue came here, because its last tokens may have been taken elsewhere just before. It may be below
-  -- zero: who needs more than it can hold waits until it is full and takes them all the same.
+  -- empty when its queue came here or its shard began anew, because its last tokens may have been taken just before. It
+  -- may be below zero: who needs more than it can hold waits until it is full and takes them all the same.
   function made.tokens_of(scope, keys, rate)
     local names, held = {}, {}
     for index, key in ipairs(keys) do
