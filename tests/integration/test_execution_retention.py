@@ -7,16 +7,18 @@ from typing import Any
 
 import psycopg
 import pytest
+from fixtures.partitions import refuse_moves
 
 from meshq.contract.errors import Reason, Unavailable
 from meshq.contract.ids import lowest_id, new_task_id
 from meshq.contract.limits import RETENTION_DAYS
 from meshq.execution.model import Ended, Outcome
+from meshq.execution.postgres import partitions
 from meshq.execution.postgres.attempts import AttemptStore
 from meshq.execution.postgres.database import Database
 from meshq.execution.postgres.partitions import PartitionKeeper
 from meshq.execution.postgres.sql import statement
-from meshq.execution.spans import DAY_MS
+from meshq.execution.spans import DAY_MS, Span
 from meshq.mesh.postgres.migrate import migrate, migrations
 
 PACKAGE = "meshq.execution.postgres"
@@ -33,10 +35,11 @@ class World:
         self.silent = False
         self.asked = 0
 
-    async def attempted(self, ranges: Sequence[tuple[bytes, bytes]]) -> list[bool]:
-        self.asked += len(ranges)
+    async def attempted(self, spans: Sequence[Span]) -> list[bool]:
+        self.asked += len(spans)
         if self.silent:
             raise Unavailable("away", Reason.LEDGER_UNAVAILABLE)
+        ranges = (span.ids() for span in spans)
         return [any(first <= task_id < behind for task_id in self.held) for first, behind in ranges]
 
 
@@ -207,6 +210,28 @@ async def test_what_ended_where_no_partition_was_leaves_as_well(
     world.now_ms = START + 8 * DAY_MS
     await keeper.run_once()
     assert await tables(connection) == {}
+
+
+async def test_what_is_too_much_to_be_moved_leaves_all_the_same(
+    keeper: PartitionKeeper,
+    attempts: AttemptStore,
+    world: World,
+    connection: psycopg.AsyncConnection[tuple[Any, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(partitions, "_ROWS_AT_A_TIME", 2)
+    await refuse_moves(connection, "attempts_30_default")
+    first, second = made(START, 30), made(START + DAY_MS, 30)
+    await attempts.insert(
+        [end(first, attempt) for attempt in (1, 2, 3)] + [end(second, end_ms=START + 5 * DAY_MS)]
+    )
+    world.held = [first]
+    for days, left in ((31, {first, second}), (33, {first, second}), (35, {second}), (36, set())):
+        world.now_ms = START + days * DAY_MS
+        await keeper.run_once()
+        assert await tables(connection) == dict.fromkeys(left, "attempts_30_default"), days
+        if days > 32:
+            world.held = []
 
 
 async def test_deleted_tasks_leave_at_once(attempts: AttemptStore, keeper: PartitionKeeper) -> None:

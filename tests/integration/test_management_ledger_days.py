@@ -5,6 +5,7 @@ import uuid
 
 import psycopg
 from fixtures.ledger import NOW, TODAY, connection, count, finish, ledger, of, task
+from fixtures.partitions import refuse_moves
 
 from meshq.management.model.retention import DAY_MS, leaving
 from meshq.management.model.task import TaskFilter
@@ -51,6 +52,20 @@ async def test_what_ended_before_its_day_was_prepared_moves_into_it(
     assert await count(connection, "finished_tasks_default") == 1
     assert len(await ledger.drop_days(NOW + 8 * DAY_MS)) == 2
     assert await count(connection, "finished_tasks") == 1
+
+
+async def test_what_is_too_much_to_be_moved_leaves_row_by_row(
+    ledger: PostgresLedger, connection: psycopg.AsyncConnection[tuple[object, ...]]
+) -> None:
+    items = [task() for _ in range(4)]
+    await ledger.insert([of(*items)], NOW)
+    old = [finish(item)._replace(end_ms=NOW - 8 * DAY_MS) for item in items[:3]]
+    await ledger.finish([*old, finish(items[3])], NOW)
+    await refuse_moves(connection, "finished_tasks_default")
+    assert await ledger.prepare_days([TODAY - 1, TODAY + 7]) == []
+    assert [await ledger.drop_strayed(NOW, 2) for _ in range(3)] == [2, 1, 0]
+    assert (await ledger.get_tasks([item.task_id for item in items], full=True)).keys() == {items[3].task_id}
+    assert await count(connection, "finished_tasks_default") == 1
 
 
 async def test_the_planner_looks_only_where_an_id_can_be(

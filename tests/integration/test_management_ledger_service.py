@@ -1,8 +1,10 @@
 """What execution asks the ledger beside its reports."""
 
 import uuid
+from itertools import pairwise
 
 import grpc
+import psycopg
 import pytest
 from fixtures.management import cluster, report
 
@@ -10,6 +12,7 @@ from meshq.contract.errors import InvalidRequest
 from meshq.contract.status import from_rpc_error
 from meshq.internal.v1 import ledger_service_pb2 as pb
 from meshq.v1 import task_pb2
+from meshq.v1.task_service_pb2 import CancelTaskRequest
 
 HIGHEST = b"\xff" * 16
 ID = bytes(16)
@@ -42,6 +45,32 @@ async def test_tasks_without_an_attempt_are_left_out_where_it_is_asked_for(datab
         assert list((await node.ledger.FindOpenTasks(request)).open) == [False, True]
 
 
+async def test_tasks_that_ended_after_their_last_attempt_need_it_until_they_leave(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        ids = [uuid.UUID((await node.create()).task_id) for _ in range(4)]
+        late, done, unattempted, _ = ids
+        lost = [report(task_id.bytes, 1, task_pb2.ATTEMPT_OUTCOME_LOST) for task_id in (late, done)]
+        await node.report(*lost)
+        await node.report(report(done.bytes, 2, task_pb2.ATTEMPT_OUTCOME_SUCCEEDED))
+        for task_id in (late, unattempted):
+            await node.tasks.CancelTask(CancelTaskRequest(task_id=str(task_id)))
+            assert (await node.get(str(task_id))).state == task_pb2.TASK_STATE_CANCELLED
+
+        async def needed(days: int = 7) -> list[bool]:
+            request = asked(*pairwise(task_id.bytes for task_id in ids))
+            request.attempted_only = True
+            for item in request.ranges:
+                item.retention_days = days
+            return list((await node.ledger.FindOpenTasks(request)).open)
+
+        assert await needed() == await needed(0) == [True, False, False]
+        assert not any(await needed(14))
+        async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
+            await connection.execute("UPDATE finished_tasks SET leave_ms = 1")
+        assert not any(await needed())
+
+
 async def test_ends_of_attempts_that_a_restored_ledger_has_not_heard_of_count(database: str) -> None:
     async with cluster(database) as system:
         (node,) = system.nodes
@@ -68,6 +97,10 @@ async def test_ends_of_attempts_that_a_restored_ledger_has_not_heard_of_count(da
         (asked((b"x", HIGHEST)), "ranges[0].first"),
         (asked((ID, HIGHEST), (ID, b"")), "ranges[1].end"),
         (asked((HIGHEST, ID)), "ranges[0].end"),
+        (
+            pb.FindOpenTasksRequest(ranges=[pb.IdRange(first=ID, end=HIGHEST, retention_days=2)]),
+            "ranges[0].retention_days",
+        ),
         (asked(*[(ID, HIGHEST)] * 1_001), "ranges"),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 from fixtures.execution import wait_until
 from fixtures.management import Node, cluster, report
 from fixtures.offices import InOffice
+from fixtures.partitions import refuse_moves
 
 from meshq.management.housekeeping import Housekeeping
 from meshq.management.lookout import Lookout
@@ -70,6 +71,20 @@ async def test_each_queue_keeps_its_ended_tasks_for_its_own_days(database: str) 
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await node.get(usual.task_id)
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_what_cannot_be_moved_into_its_day_leaves_all_the_same(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        for _ in range(2):
+            await node.report(report(uuid.UUID((await node.create()).task_id).bytes, 1, SUCCEEDED))
+        async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
+            await refuse_moves(connection, "finished_tasks_default")
+            await connection.execute("UPDATE finished_tasks SET leave_ms = leave_ms + %s", [20 * DAY_MS])
+            for days, left in ((0, 2), (26, 2), (28, 0)):
+                await keep_house(node, days)
+                cursor = await connection.execute("SELECT count(*) FROM finished_tasks_default")
+                assert await cursor.fetchone() == (left,), days
 
 
 async def test_a_task_may_end_while_its_day_comes_into_being(database: str) -> None:

@@ -23,7 +23,7 @@ _log = logger(__name__)
 
 _INTERVAL: Final = 30.0
 _LONG_INTERVAL: Final = 600.0
-_CLAIMS_AT_A_TIME: Final = 5_000
+_ROWS_AT_A_TIME: Final = 5_000
 
 
 class Housekeeping:
@@ -103,6 +103,7 @@ class Housekeeping:
             gone = await self._ledger.drop_days(self._now_ms())
             if gone:
                 _log.info("retention ended", days=gone)
+            await self._drop_strayed()
             self._all_due = monotonic() + _LONG_INTERVAL
 
     def _wanted(self) -> set[int]:
@@ -119,12 +120,18 @@ class Housekeeping:
         self._tried = wanted
         self._prepared = days
 
+    async def _drop_strayed(self) -> None:
+        # No other row is deleted for its age. These were too many to be moved, which is an exception.
+        now_ms = self._now_ms()
+        while await self._ledger.drop_strayed(now_ms, _ROWS_AT_A_TIME) == _ROWS_AT_A_TIME:
+            pass
+
     async def _expire_claims(self) -> None:
         if monotonic() < self._claims_due:
             return
         before_ms = self._now_ms() - REQUEST_ID_TTL_SECONDS * 1_000
         any_ = False
-        while (count := await self._ledger.expire_claims(before_ms, _CLAIMS_AT_A_TIME)) == _CLAIMS_AT_A_TIME:
+        while (count := await self._ledger.expire_claims(before_ms, _ROWS_AT_A_TIME)) == _ROWS_AT_A_TIME:
             any_ = True
         # As long as there are some there will be more of them.
         self._claims_due = monotonic() + (0.0 if any_ or count else _LONG_INTERVAL)

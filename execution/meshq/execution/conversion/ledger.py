@@ -12,6 +12,7 @@ from meshq.contract.ids import ID_BYTES
 from meshq.contract.status import from_rpc_error
 from meshq.execution.model import Directive, Ended, Outcome
 from meshq.execution.ring.tombstones import small_content
+from meshq.execution.spans import Span
 from meshq.internal.v1 import ledger_service_pb2 as pb
 from meshq.internal.v1.ledger_service_pb2_grpc import LedgerServiceStub
 from meshq.v1.task_pb2 import AttemptOutcome
@@ -50,25 +51,26 @@ class GrpcLedger:
             raise InternalError("management answered another number of reports than it was sent")
         return [Directive(item.kind, item.attempt, item.not_before_ms) for item in response.directives]
 
-    async def attempted(self, ranges: Sequence[tuple[bytes, bytes]]) -> list[bool]:
-        """Whether a task is open that has had an attempt, for each range of ids.
-
-        Args:
-            ranges: The first id and the one behind the last, each.
+    async def attempted(self, spans: Sequence[Span]) -> list[bool]:
+        """Whether a task needs attempts that are older than its retention, for each partition of attempts.
 
         Raises:
             MeshqError: Management does not answer, or refuses.
         """
-        return await self._found(ranges, attempted_only=True)
+        asked = [(*span.ids(), span.retention) for span in spans]
+        return await self._found(
+            [pb.IdRange(first=first, end=end, retention_days=days) for first, end, days in asked],
+            attempted_only=True,
+        )
 
     async def open_among(self, task_ids: Sequence[bytes]) -> set[bytes]:
         """Which of some tasks are open; raises `MeshqError`."""
-        found = await self._found([(task_id, _next(task_id)) for task_id in task_ids], attempted_only=False)
+        ranges = [pb.IdRange(first=task_id, end=_next(task_id)) for task_id in task_ids]
+        found = await self._found(ranges, attempted_only=False)
         return {task_id for task_id, is_open in zip(task_ids, found, strict=True) if is_open}
 
-    async def _found(self, ranges: Sequence[tuple[bytes, bytes]], *, attempted_only: bool) -> list[bool]:
-        asked = [pb.IdRange(first=first, end=end) for first, end in ranges]
-        request = pb.FindOpenTasksRequest(ranges=asked, attempted_only=attempted_only)
+    async def _found(self, ranges: Sequence[pb.IdRange], *, attempted_only: bool) -> list[bool]:
+        request = pb.FindOpenTasksRequest(ranges=ranges, attempted_only=attempted_only)
         try:
             response = await self._find_open(request, timeout=_CALL_SECONDS)
         except grpc.RpcError as error:

@@ -21,6 +21,18 @@ CLOCK_MARGIN_MS: Final = 3_600_000
 _DAYS_AHEAD: Final = 2
 
 
+class IdRange(NamedTuple):
+    """Tasks by their ids: from the first one to before another one.
+
+    Attributes:
+        retention_days: Only those that are kept for so many days, as their ids say; 0 for all.
+    """
+
+    first: TaskId
+    behind: TaskId
+    retention_days: int = 0
+
+
 class Leaving(NamedTuple):
     """When tasks leave: at or after `first`, and before `behind`, in milliseconds."""
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, LiteralString
 
-from meshq.management.model.retention import leaving
+from meshq.contract.limits import RETENTION_DAYS
+from meshq.management.model.retention import IdRange, leaving
 from meshq.management.model.task import TaskId, TaskRow
 from meshq.management.postgres.database import Database, LedgerConnection
 from meshq.management.postgres.sql import statement
-from meshq.mesh.postgres.arrays import uuids
+from meshq.mesh.postgres.arrays import integers, uuids
 
 _GET: Final = statement("get")
 _SPECS: Final = statement("specs")
 _PREDECESSORS: Final = statement("predecessors")
 _FIND_OPEN: Final = statement("find_open")
+_FIND_ATTEMPTED: Final = statement("find_attempted")
 _OPEN_COUNT: Final = """
 SELECT coalesce(sum(created - succeeded - failed - cancelled - expired), 0)::bigint FROM queue_counters
 """
+_ANY: Final = -1
 
 
 class Reads:
@@ -45,14 +48,23 @@ class Reads:
         """See `Ledger.predecessors`."""
         return dict(await self._fetch(_PREDECESSORS, {"ids": uuids(task_ids)}))
 
-    async def find_open(
-        self, ranges: Sequence[tuple[TaskId, TaskId]], *, attempted_only: bool = False
-    ) -> list[bool]:
+    async def find_open(self, ranges: Sequence[IdRange]) -> list[bool]:
         """See `Ledger.find_open`."""
-        firsts, ends = zip(*ranges, strict=True)
-        parameters = {"firsts": uuids(firsts), "ends": uuids(ends), "attempted": attempted_only}
-        rows = await self._fetch(_FIND_OPEN, parameters)
+        firsts, ends, _ = zip(*ranges, strict=True)
+        rows = await self._fetch(_FIND_OPEN, {"firsts": uuids(firsts), "ends": uuids(ends)})
         return [found for (found,) in rows]
+
+    async def find_attempted(self, ranges: Sequence[IdRange]) -> list[bool]:
+        """See `Ledger.find_attempted`."""
+        firsts, ends, days = zip(*ranges, strict=True)
+        retentions = [RETENTION_DAYS.index(item) if item else _ANY for item in days]
+        parameters = {
+            "firsts": uuids(firsts),
+            "ends": uuids(ends),
+            "retentions": integers(retentions),
+            "now": self._now_ms(),
+        }
+        return [found for (found,) in await self._fetch(_FIND_ATTEMPTED, parameters)]
 
     async def open_count(self) -> int:
         """See `Ledger.open_count`."""

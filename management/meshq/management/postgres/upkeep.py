@@ -39,6 +39,11 @@ DELETE FROM claims WHERE claim IN (
 """
 _FINISHED: Final = "finished_tasks"
 _DAY_PREFIX: Final = "finished_tasks_2"
+_DROP_STRAYED: Final = """
+DELETE FROM finished_tasks_default WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM finished_tasks_default WHERE leave_ms < %(before)s::bigint LIMIT %(limit)s::bigint
+))
+"""
 _STRAYED: Final = f"SELECT DISTINCT leave_ms / {DAY_MS} FROM finished_tasks_default"  # noqa: S608
 
 
@@ -118,7 +123,7 @@ class Upkeep:
         """See `Ledger.prepare_days`.
 
         What went into the default partition meanwhile moves into its day. Where that takes too long it
-        stays, which is said, and costs only that those rows do not leave with a partition.
+        stays, which is said, and costs only that those rows leave one by one, see `drop_strayed`.
         """
         missing = {_partition(day): day for day in days}
         for name in await self._days():
@@ -137,6 +142,10 @@ class Upkeep:
         for name in gone:
             await self._drop_day(name)
         return gone
+
+    async def drop_strayed(self, before_ms: int, limit: int) -> int:
+        """See `Ledger.drop_strayed`."""
+        return await self._execute(_DROP_STRAYED, {"before": before_ms, "limit": limit})
 
     async def _days(self) -> set[str]:
         async def work(connection: LedgerConnection) -> set[str]:

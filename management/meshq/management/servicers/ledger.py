@@ -8,13 +8,13 @@ import grpc
 
 from meshq.contract.errors import InvalidRequest
 from meshq.contract.ids import ID_BYTES
-from meshq.contract.limits import MAX_FRAME_ITEMS
+from meshq.contract.limits import MAX_FRAME_ITEMS, RETENTION_DAYS
 from meshq.internal.v1 import ledger_service_pb2, ledger_service_pb2_grpc
 from meshq.management.conversion.contents import content_of
 from meshq.management.conversion.reports import directive_messages, read_reports
 from meshq.management.finish import Finisher
 from meshq.management.ledger import Ledger
-from meshq.management.model.task import TaskId
+from meshq.management.model.retention import IdRange
 from meshq.management.watch.commits import CommitLog
 from meshq.management.watch.fresh import FreshContent
 
@@ -65,14 +65,18 @@ class LedgerServicer(ledger_service_pb2_grpc.LedgerServiceServicer):
         ranges = [_range(item, f"ranges[{index}]") for index, item in enumerate(request.ranges)]
         if not ranges:
             return ledger_service_pb2.FindOpenTasksResponse()
-        found = await self._ledger.find_open(ranges, attempted_only=request.attempted_only)
+        find = self._ledger.find_attempted if request.attempted_only else self._ledger.find_open
+        found = await find(ranges)
         return ledger_service_pb2.FindOpenTasksResponse(open=found)
 
 
-def _range(item: ledger_service_pb2.IdRange, path: str) -> tuple[TaskId, TaskId]:
+def _range(item: ledger_service_pb2.IdRange, path: str) -> IdRange:
     for field, value in (("first", item.first), ("end", item.end)):
         if len(value) != ID_BYTES:
             raise InvalidRequest.field(f"{path}.{field}", f"must have {ID_BYTES} bytes, not {len(value)}")
     if item.end < item.first:
         raise InvalidRequest.field(f"{path}.end", f"must not be below first, not {item.end.hex()}")
-    return item.first, item.end
+    if item.retention_days not in (0, *RETENTION_DAYS):
+        rule = f"must be 0 or the days of a retention, not {item.retention_days}"
+        raise InvalidRequest.field(f"{path}.retention_days", rule)
+    return IdRange(item.first, item.end, item.retention_days)

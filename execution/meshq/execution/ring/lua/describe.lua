@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Reads the counters of queues and looks at the heads of their lanes.
 -- KEYS: none. ARGV: epoch, ring, lanes to look at per type (and limit keys that wait), scopes (tenant/queue).
--- Returns per scope {ready, delayed, leased, ms when the oldest ready task became ready or 0}.
+-- Returns per scope {ready, delayed, leased, ms when the oldest of these heads became ready or 0}.
 
 local bad = guard()
 if bad then

@@ -234,8 +234,9 @@ class FindOpenTasksRequest(_message.Message):
     RANGES_FIELD_NUMBER: _builtins.int
     ATTEMPTED_ONLY_FIELD_NUMBER: _builtins.int
     attempted_only: _builtins.bool
-    """Whether only those tasks count that have had an attempt, so that tasks which wait for a far day do not
-    keep what is recorded of others.
+    """Whether it is asked for attempts that are older than the retention of their tasks. Then of open tasks only
+    those count that have had an attempt, so that tasks which wait for a far day do not keep what is recorded
+    of others; and so do ended ones that were cancelled or have expired after an attempt and have not left yet.
     """
     @_builtins.property
     def ranges(self) -> _containers.RepeatedCompositeFieldContainer[Global___IdRange]:
@@ -263,19 +264,23 @@ class IdRange(_message.Message):
 
     FIRST_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    RETENTION_DAYS_FIELD_NUMBER: _builtins.int
     first: _builtins.bytes
     """The first id, 16 bytes."""
     end: _builtins.bytes
     """The id behind the last one, 16 bytes."""
+    retention_days: _builtins.int
+    """With attempted_only: only tasks count that are kept for so many days, as their ids say; 0 for all."""
     def __init__(
         self,
         *,
         first: _builtins.bytes = ...,
         end: _builtins.bytes = ...,
+        retention_days: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "first", b"first"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "first", b"first", "retention_days", b"retention_days"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -290,7 +295,7 @@ class FindOpenTasksResponse(_message.Message):
     OPEN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def open(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
-        """Whether a task of the range is open, in the order of the request."""
+        """Whether there is such a task in the range, in the order of the request."""
 
     def __init__(
         self,

@@ -61,8 +61,8 @@ class LedgerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FindOpenTasks(self, request, context):
-        """FindOpenTasks says for ranges of ids whether any task in them is open, so that execution drops no
-        attempts that are still needed. At most 1,000.
+        """FindOpenTasks says for ranges of ids whether any task in them is open, or needs its attempts for another
+        reason, so that execution drops none that are still needed. At most 1,000.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

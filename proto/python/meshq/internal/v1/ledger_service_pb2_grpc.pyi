@@ -39,8 +39,8 @@ class LedgerServiceStub:
     repeated report gets the current directive again. At most 1,000.
     """
     FindOpenTasks: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.FindOpenTasksRequest, _ledger_service_pb2.FindOpenTasksResponse]
-    """FindOpenTasks says for ranges of ids whether any task in them is open, so that execution drops no
-    attempts that are still needed. At most 1,000.
+    """FindOpenTasks says for ranges of ids whether any task in them is open, or needs its attempts for another
+    reason, so that execution drops none that are still needed. At most 1,000.
     """
 
 @_typing.type_check_only
@@ -54,8 +54,8 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     repeated report gets the current directive again. At most 1,000.
     """
     FindOpenTasks: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.FindOpenTasksRequest, _ledger_service_pb2.FindOpenTasksResponse]  # type: ignore[assignment]
-    """FindOpenTasks says for ranges of ids whether any task in them is open, so that execution drops no
-    attempts that are still needed. At most 1,000.
+    """FindOpenTasks says for ranges of ids whether any task in them is open, or needs its attempts for another
+    reason, so that execution drops none that are still needed. At most 1,000.
     """
 
 class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -78,8 +78,8 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_service_pb2.FindOpenTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_service_pb2.FindOpenTasksResponse, _abc.Awaitable[_ledger_service_pb2.FindOpenTasksResponse]]:
-        """FindOpenTasks says for ranges of ids whether any task in them is open, so that execution drops no
-        attempts that are still needed. At most 1,000.
+        """FindOpenTasks says for ranges of ids whether any task in them is open, or needs its attempts for another
+        reason, so that execution drops none that are still needed. At most 1,000.
         """
 
 def add_LedgerServiceServicer_to_server(servicer: LedgerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
