@@ -3,12 +3,15 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 import psycopg
 import pytest
 from fixtures.management import Node, cluster, until
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshq.contract.errors import Conflict, InvalidRequest, MeshqError, Overloaded, Reason
 from meshq.contract.metadata import EDGE, REQUEST_ID
@@ -87,6 +90,33 @@ async def test_a_bad_task_does_not_keep_the_others_out(database: str) -> None:
         assert await open_count(node) == 2
 
 
+async def test_a_bad_time_does_not_keep_the_others_out(database: str) -> None:
+    bad: dict[str, Any] = {
+        "start_time": Timestamp(seconds=253_402_300_800),
+        "start_delay": Duration(seconds=5, nanos=-6),
+        "heartbeat_timeout": Duration(nanos=2_000_000_000),
+    }
+    tasks = [task_pb2.Task(type="t"), *(task_pb2.Task(type="t", **{name: bad[name]}) for name in bad)]
+
+    async def frames() -> AsyncIterator[task_service_pb2.IngestTasksRequest]:
+        yield task_service_pb2.IngestTasksRequest(tasks=tasks)
+
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        answer = await node.tasks.BatchCreateTasks(task_service_pb2.BatchCreateTasksRequest(tasks=tasks))
+        (ingested,) = [frame async for frame in node.tasks.IngestTasks(frames())]
+        for good, *refused in (answer.results, ingested.results):
+            assert good.task_id
+            errors = [from_status(item.error) for item in refused]
+            for number, (name, value, error) in enumerate(zip(bad, bad.values(), errors, strict=True), 1):
+                assert isinstance(error, InvalidRequest)
+                (violation,) = error.violations
+                assert violation.field == f"tasks[{number}].{name}"
+                assert violation.rule.startswith("must be ")
+                assert violation.rule.endswith(f", not seconds {value.seconds}, nanos {value.nanos}")
+        assert await open_count(node) == 2
+
+
 async def test_what_the_ledger_refuses_is_alone(database: str) -> None:
     async with cluster(database) as system:
         (node,) = system.nodes
@@ -154,6 +184,106 @@ async def test_a_frame_that_is_refused_comes_after_the_answers_before_it(databas
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call.read()
         assert isinstance(from_rpc_error(caught.value), InvalidRequest)
+
+
+@asynccontextmanager
+async def taken(database: str, key: str) -> AsyncIterator[psycopg.AsyncConnection[tuple[Any, ...]]]:
+    """Let whoever wants a unique key wait until the block ends; yields a connection to look with."""
+    async with (
+        await psycopg.AsyncConnection.connect(database) as holder,
+        await psycopg.AsyncConnection.connect(database, autocommit=True) as connection,
+    ):
+        await holder.execute(
+            "INSERT INTO unique_keys (tenant, queue, key, task_id, scope)"
+            " VALUES ('default', 'default', %s, gen_random_uuid(), 2)",
+            [key],
+        )
+        yield connection
+        await holder.rollback()
+
+
+async def blocked(connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> list[int]:
+    """The connections that wait for others."""
+    cursor = await connection.execute(
+        "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    return [pid for (pid,) in await cursor.fetchall()]
+
+
+def chained(number: int) -> task_service_pb2.IngestTasksRequest:
+    """A frame of a chain; the first one also wants a unique key."""
+    tasks = [task_pb2.Task(type="t", ordering_key="k") for _ in range(30)]
+    if number == 0:
+        tasks[0].unique_key = "u"
+    return task_service_pb2.IngestTasksRequest(tasks=tasks, request_id=f"f{number}")
+
+
+async def in_order(
+    database: str, answers: list[task_service_pb2.IngestTasksResponse]
+) -> tuple[list[str], list[str]]:
+    """The tasks of a chain as they were sent, and as they have their places."""
+    async with await psycopg.AsyncConnection.connect(database) as connection:
+        cursor = await connection.execute(
+            "SELECT id::text FROM open_tasks WHERE ordering_key = 'k' ORDER BY order_seq"
+        )
+        stored = [task_id for (task_id,) in await cursor.fetchall()]
+    return [result.task_id for answer in answers for result in answer.results], stored
+
+
+async def test_frames_of_a_chain_do_not_overtake_each_other(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        call: Any = node.tasks.IngestTasks()
+        async with taken(database, "u") as connection:
+            for number in range(8):
+                await call.write(chained(number))
+            await until(lambda: blocked(connection), "the first frame")
+            # Others go on, and would take the frames behind the first one along.
+            for number in range(20):
+                await node.create(unique_key=f"other-{number}")
+        for number in range(8, 40):
+            await call.write(chained(number))
+        await call.done_writing()
+        sent, stored = await in_order(database, [answer async for answer in call])
+        assert len(sent) == 1_200
+        assert stored == sent
+
+
+async def test_behind_a_frame_that_failed_no_other_of_the_chain_is_stored(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        call: Any = node.tasks.IngestTasks()
+        async with taken(database, "u") as connection:
+            for number in range(8):
+                await call.write(chained(number))
+            (pid,) = await until(lambda: blocked(connection), "the first frame")
+            await connection.execute("SELECT pg_cancel_backend(%s)", [pid])
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call.read()
+            for number in range(20):
+                await node.create(unique_key=f"other-{number}")
+        assert await open_count(node) == 20
+        # As clients do.
+        again = node.tasks.IngestTasks(iter([chained(number) for number in range(8)]))
+        sent, stored = await in_order(database, [answer async for answer in again])
+        assert len(sent) == 240
+        assert stored == sent
+
+
+async def test_a_stop_answers_the_frame_that_others_of_its_chain_wait_for(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        call: Any = node.tasks.IngestTasks()
+        async with taken(database, "u") as connection:
+            for number in range(3):
+                await call.write(chained(number))
+            await until(lambda: blocked(connection), "the first frame")
+            await node.management.drain()
+        assert (await call.read()).frame == 0
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert from_rpc_error(caught.value).reason == Reason.DRAINING
+        assert await open_count(node) == 30
 
 
 async def test_a_stop_answers_what_was_read_and_sends_the_stream_away(database: str) -> None:

@@ -19,6 +19,7 @@ from meshq.management.postgres.database import Database
 from meshq.management.postgres.ledger import PostgresLedger
 
 NOW = int(time.time() * 1_000)
+DAY = 86_400_000
 CHAIN = ChainKey("default", "q", "k")
 FIRST = ChainKey("", "", "")
 Connection = psycopg.AsyncConnection[tuple[object, ...]]
@@ -129,13 +130,52 @@ async def test_a_key_may_be_let_go_at_the_start(ledger: PostgresLedger) -> None:
     assert (await ledger.insert_keyed([of(second)], NOW)).others
 
 
-async def test_a_window_stays_closed_whatever_becomes_of_the_task(ledger: PostgresLedger) -> None:
+async def test_a_window_stays_closed_when_the_task_has_ended(ledger: PostgresLedger) -> None:
     first, second, third = (unique(scope=Scope.WINDOW, until_ms=NOW + 100) for _ in range(3))
     await ledger.insert_keyed([of(first)], NOW)
     await ledger.finish([end(first.task_id)], NOW)
     inserted = await ledger.insert_keyed([of(second)], NOW + 99)
     assert inserted.others == {second.task_id: Answer(first.task_id, Verdict.EXISTING)}
     assert (await ledger.insert_keyed([of(third)], NOW + 100)).others == {}
+
+
+async def test_a_window_is_over_when_the_task_is_gone(ledger: PostgresLedger) -> None:
+    def windowed(key: str) -> NewTask:
+        return unique(key, scope=Scope.WINDOW, until_ms=NOW + 30 * DAY)
+
+    deleted, expired = windowed("a"), windowed("b")
+    await ledger.insert_keyed([of(deleted, expired)], NOW)
+    await ledger.finish([end(deleted.task_id), end(expired.task_id)], NOW)
+    assert await ledger.delete(deleted.task_id, NOW)
+    heir, other, late, last = windowed("a"), windowed("b"), windowed("b"), windowed("a")
+    inserted = await ledger.insert_keyed([of(heir, other)], NOW)
+    assert inserted.others == {other.task_id: Answer(expired.task_id, Verdict.EXISTING)}
+    # Ended tasks are kept for seven days.
+    assert (await ledger.insert_keyed([of(late)], NOW + 8 * DAY)).others == {}
+    inserted = await ledger.insert_keyed([of(last)], NOW + 8 * DAY)
+    assert inserted.others == {last.task_id: Answer(heir.task_id, Verdict.EXISTING)}
+
+
+async def test_a_window_may_reject_and_be_replaced(ledger: PostgresLedger) -> None:
+    def windowed(policy: Policy) -> NewTask:
+        return unique(policy=policy, scope=Scope.WINDOW, until_ms=NOW + 100)
+
+    first, rejected, heir, last = map(
+        windowed, (Policy.REJECT, Policy.REJECT, Policy.REPLACE, Policy.REPLACE)
+    )
+    await ledger.insert_keyed([of(first)], NOW)
+    for _ in range(2):
+        inserted = await ledger.insert_keyed([of(rejected)], NOW)
+        assert inserted.others == {rejected.task_id: Answer(first.task_id, Verdict.TAKEN)}
+        await ledger.finish([end(first.task_id)], NOW)
+    # What has ended needs no cancelling; what is open does.
+    inserted = await ledger.insert_keyed([of(heir)], NOW)
+    assert (inserted.others, inserted.replaced) == ({}, [])
+    inserted = await ledger.insert_keyed([of(rejected)], NOW)
+    assert inserted.others == {rejected.task_id: Answer(heir.task_id, Verdict.TAKEN)}
+    inserted = await ledger.insert_keyed([of(last)], NOW)
+    assert [row.task_id for row, _ in inserted.replaced] == [heir.task_id]
+    assert await states(ledger, first, heir, last) == [State.SUCCEEDED, State.CANCELLING, State.PENDING]
 
 
 async def test_a_task_may_take_the_place_of_another(ledger: PostgresLedger) -> None:

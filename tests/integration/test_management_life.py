@@ -52,6 +52,11 @@ async def batch(
     return list((await node.tasks.BatchCreateTasks(request)).results)
 
 
+async def delete(node: Node, task_id: bytes) -> None:
+    request = task_service_pb2.DeleteTaskRequest(task_id=str(uuid.UUID(bytes=task_id)))
+    await node.tasks.DeleteTask(request)
+
+
 async def on_shard(system: Cluster, task_id: bytes) -> None:
     await until(lambda: task_id in system.execution.shard, "the dispatch")
 
@@ -125,6 +130,18 @@ async def test_attempts_without_answer_are_poison_by_the_limit_of_the_queue(data
             task = await node.get(str(uuid.UUID(bytes=task_id)), view)
             assert (task.state, task.error.type) == (task_pb2.TASK_STATE_FAILED, "POISON")
             assert task.error.message.startswith("2 attempts in a row ended without an answer")
+
+
+async def test_a_task_none_of_whose_attempts_was_answered_is_poison(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        never, once = await created(node, max_attempts=2), await created(node, max_attempts=2)
+        await node.report(report(never, 1, LOST), report(once, 1, FAILED, retry_delay_ms=0))
+        for task_id, reason in ((never, "POISON"), (once, "LOST")):
+            (directive,) = await node.report(report(task_id, 2, LOST))
+            assert directive.kind == pb.DIRECTIVE_KIND_DONE
+            task = await shown(node, task_id)
+            assert (task.state, task.error.type) == (task_pb2.TASK_STATE_FAILED, reason)
 
 
 async def test_an_announced_start_is_known_at_once_and_once(database: str) -> None:
@@ -347,6 +364,49 @@ async def test_a_key_that_is_held_until_the_start_is_free_then(database: str) ->
         assert await created(node, **key) == first
         await node.report(report(first, 1, STARTED))
         assert await created(node, **key) != first
+
+
+async def test_a_key_that_is_held_for_a_time_is_free_when_its_task_is_deleted(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        key: dict[str, Any] = {
+            "unique_key": "u",
+            "unique_scope": task_pb2.UNIQUE_SCOPE_WINDOW,
+            "unique_window": timedelta(hours=1),
+        }
+        first = await created(node, **key)
+        await node.report(report(first, 1, SUCCEEDED))
+        assert await created(node, **key) == first
+        await delete(node, first)
+        second = await created(node, **key)
+        assert second != first
+        await node.report(report(second, 1, SUCCEEDED))
+        await delete(node, second)
+        (answer,) = await batch(node, [task_pb2.Task(type="t", **key)])
+        assert not answer.existing
+        assert (await shown(node, uuid.UUID(answer.task_id).bytes)).state == task_pb2.TASK_STATE_PENDING
+
+
+async def test_a_repeated_request_whose_task_is_deleted_hears_that_it_was_accepted(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        task = await node.create(request_id="r")
+        (before,) = await batch(node, [task_pb2.Task(type="t")], "r")
+        for task_id in (task.task_id, before.task_id):
+            await node.report(report(uuid.UUID(task_id).bytes, 1, SUCCEEDED))
+            await delete(node, uuid.UUID(task_id).bytes)
+        error = await refused(node, request_id="r")
+        assert (error.reason, error.metadata["task_id"]) == (Reason.TASK_NOT_FOUND, task.task_id)
+        assert error.message == (
+            f"The request was accepted before; its task {task.task_id} was deleted or has expired since."
+        )
+        request = task_service_pb2.RunTaskRequest(task=task_pb2.Task(type="t"), request_id="r")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await node.tasks.RunTask(request)
+        assert from_rpc_error(caught.value).message == error.message
+        # Who only wants ids gets them.
+        assert await batch(node, [task_pb2.Task(type="t")], "r") == [before]
+        assert await node.management.ledger.open_count() == 0
 
 
 async def test_a_draining_queue_takes_no_tasks_by_any_way(database: str) -> None:

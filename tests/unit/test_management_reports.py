@@ -101,13 +101,22 @@ def test_a_lost_attempt_is_followed_by_the_next(before: State) -> None:
     assert decision.error_type == LOST
 
 
-@pytest.mark.parametrize(("attempt", "max_attempts"), [(1, 1), (3, 3)])
-def test_the_last_lost_attempt_fails_the_task(attempt: int, max_attempts: int) -> None:
-    standing = row(State.RUNNING, attempt, max_attempts)
-    decision = decided(report(Outcome.LOST, attempt), standing)
+@pytest.mark.parametrize(
+    ("max_attempts", "unanswered", "poison_limit"), [(1, 0, 5), (1, 0, 1), (3, 0, 5), (3, 1, 5), (7, 3, 5)]
+)
+def test_the_last_lost_attempt_fails_the_task(max_attempts: int, unanswered: int, poison_limit: int) -> None:
+    standing = row(State.RUNNING, max_attempts, max_attempts, unanswered=unanswered)
+    decision = decide(report(Outcome.LOST, max_attempts), standing, NOW, rules(poison_limit=poison_limit))
     assert isinstance(decision, Finish)
     assert (decision.state, decision.error_type) == (State.FAILED, LOST)
     assert decision.error_message
+
+
+def test_losses_are_not_made_good_where_the_policy_says_so() -> None:
+    policy = RetryPolicy(non_retryable=(LOST,))
+    lost = decide(report(Outcome.LOST), row(State.RUNNING), NOW, rules(policy, poison_limit=1))
+    assert isinstance(lost, Finish)
+    assert (lost.state, lost.error_type) == (State.FAILED, LOST)
 
 
 def test_a_lost_attempt_of_a_task_that_is_to_be_cancelled_ends_it() -> None:
@@ -217,12 +226,14 @@ def test_attempts_without_an_answer_add_up_to_poison() -> None:
     assert (decision.state, decision.error_type) == (State.FAILED, POISON)
 
 
-def test_out_of_attempts_comes_before_poison() -> None:
-    decision = decide(
-        report(Outcome.LOST, 3), row(State.RUNNING, 3, unanswered=2), NOW, rules(poison_limit=3)
-    )
+@pytest.mark.parametrize(("max_attempts", "spared"), [(2, 0), (3, 0), (3, 4)])
+def test_a_task_none_of_whose_attempts_was_answered_is_poison(max_attempts: int, spared: int) -> None:
+    attempt = max_attempts + spared
+    standing = row(State.RUNNING, attempt, max_attempts, spared=spared, unanswered=max_attempts - 1)
+    decision = decided(report(Outcome.LOST, attempt), standing)
     assert isinstance(decision, Finish)
-    assert decision.error_type == LOST
+    assert (decision.state, decision.error_type) == (State.FAILED, POISON)
+    assert decision.error_message.startswith(f"{max_attempts} attempts in a row ended without an answer")
 
 
 def test_a_task_that_nobody_started_in_time_expires() -> None:
@@ -268,8 +279,12 @@ def test_a_start_that_is_said_again_is_as_good_as_the_first() -> None:
 
 
 def test_delays_grow_to_their_cap_and_vary_within_their_jitter() -> None:
-    policy = RetryPolicy(initial_ms=100, multiplier=3.0, max_ms=1_000, jitter=0.5)
+    policy = RetryPolicy(initial_ms=100, multiplier=3.0, max_ms=1_500, jitter=0.5)
     assert [retry_delay_ms(policy, n, 0.5) for n in (1, 2, 3, 4, 99)] == [100, 300, 900, 1_000, 1_000]
+    assert (retry_delay_ms(policy, 3, 0.0), retry_delay_ms(policy, 3, 1.0)) == (450, 1_350)
+    # At the cap chance still spreads them, up to the longest delay and not beyond.
     assert (retry_delay_ms(policy, 4, 0.0), retry_delay_ms(policy, 4, 1.0)) == (500, 1_500)
+    month = RetryPolicy(max_ms=30 * 86_400_000, multiplier=100.0, jitter=0.1)
+    assert retry_delay_ms(month, 99, 1.0) == month.max_ms
     assert retry_delay_ms(RetryPolicy(initial_ms=0, multiplier=100.0), 99, 0.9) == 0
     assert retry_delay_ms(RetryPolicy(multiplier=100.0, jitter=0.0), 99, 0.9) == 600_000

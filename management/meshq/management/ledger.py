@@ -12,6 +12,7 @@ from meshq.management.model.chains import ChainKey
 from meshq.management.model.changes import Updated
 from meshq.management.model.claims import Answer, Claim, Submission
 from meshq.management.model.reports import Finish, Retry, Start, Wish
+from meshq.management.model.retention import IdRange
 from meshq.management.model.task import (
     Changed,
     NewTask,
@@ -162,12 +163,13 @@ class Ledger(Protocol):
     async def changed_tasks(self, wanted: TaskFilter, since_ms: int, limit: int) -> list[Changed]:
         """Tasks that a filter selects and that have changed since a time, in the order of the changes."""
 
-    async def find_open(
-        self, ranges: Sequence[tuple[TaskId, TaskId]], *, attempted_only: bool = False
-    ) -> list[bool]:
-        """For each range of ids, its first one and the one behind its last, whether a task in it is open.
+    async def find_open(self, ranges: Sequence[IdRange]) -> list[bool]:
+        """For each range of ids whether a task in it is open; of whatever retention."""
 
-        With `attempted_only` only tasks count that have had an attempt.
+    async def find_attempted(self, ranges: Sequence[IdRange]) -> list[bool]:
+        """For each range of ids whether a task in it needs attempts that are older than its retention.
+
+        That is one that is open and has had an attempt, or has ended later than its last one and is kept.
         """
 
     async def open_count(self) -> int:
@@ -208,11 +210,14 @@ class Ledger(Protocol):
     async def drop_days(self, before_ms: int) -> list[str]:
         """Drop the partitions of days that ended before a time; returns those that are gone."""
 
+    async def drop_strayed(self, before_ms: int, limit: int) -> int:
+        """Remove tasks that left before a time and have no partition for their day; returns how many."""
 
-def task_missing(task_id: TaskId, what: str = "There is no task") -> NotFound:
+
+def task_missing(task_id: TaskId, sentence: str = "There is no task {}.") -> NotFound:
     """The error that names a task which is not, or no longer, in the ledger."""
     text = str(uuid.UUID(bytes=task_id))
-    return NotFound(f"{what} {text}.", task_id=text)
+    return NotFound(sentence.format(text), task_id=text)
 
 
 async def one_task(ledger: Ledger, task_id: TaskId, *, full: bool) -> TaskRow:

@@ -68,6 +68,11 @@ class Submission(NamedTuple):
     size: int
 
     @property
+    def ordered(self) -> bool:
+        """Whether any of its tasks has a place in a chain."""
+        return any(task.special is not None and task.special.ordering_key for task in self.tasks)
+
+    @property
     def keyed(self) -> bool:
         """Whether what becomes of it depends on other tasks."""
         return any(

@@ -129,7 +129,7 @@ class Rules(NamedTuple):
 
     Attributes:
         retry: When failed attempts are made again.
-        poison_limit: So many attempts in a row may end without an answer.
+        poison_limit: So many attempts in a row may end without an answer, or all that a task has.
         chance: A random number from 0 to 1, for the jitter.
     """
 
@@ -227,24 +227,29 @@ def retry_delay_ms(policy: RetryPolicy, failures: int, chance: float) -> int:
     Args:
         policy: How it grows.
         failures: Attempts that have failed so far, at least one.
-        chance: From 0 to 1; 0.5 leaves the delay as it is.
+        chance: From 0 to 1; 0.5 leaves the delay as it is, below the longest.
     """
     # A multiplier of 100 to the power of 99 is no float of use, and no reason to fail.
     growth = min(policy.multiplier ** min(failures - 1, 64), 1e12)
-    delay_ms = min(policy.initial_ms * growth, policy.max_ms)
-    return int(delay_ms * (1 + policy.jitter * (2 * chance - 1)))
+    # With room for chance: were the result cut instead, many tasks would come back at the same moment.
+    delay_ms = min(policy.initial_ms * growth, policy.max_ms / (1 + policy.jitter))
+    return round(delay_ms * (1 + policy.jitter * (2 * chance - 1)))
 
 
 def _after_loss(report: Report, row: TaskRow, now_ms: int, rules: Rules) -> Finish | Retry:
     report = report._replace(
         error_type=report.error_type or LOST, error_message=report.error_message or _LOST_MESSAGE
     )
-    if not _attempts_left(row):
+    if report.error_type in rules.retry.non_retryable:
         return _finish(report, State.FAILED, now_ms)
-    if row.unanswered + 1 >= rules.poison_limit:
-        message = f"{row.unanswered + 1} attempts in a row ended without an answer; the last: "
+    unanswered = row.unanswered + 1
+    # One attempt alone proves nothing.
+    if row.max_attempts > 1 and unanswered >= min(rules.poison_limit, row.max_attempts):
+        message = f"{unanswered} attempts in a row ended without an answer; the last: "
         poison = report._replace(error_type=POISON, error_message=message + report.error_message)
         return _finish(poison, State.FAILED, now_ms)
+    if not _attempts_left(row):
+        return _finish(report, State.FAILED, now_ms)
     return _again(report, row, State.PENDING, now_ms)._replace(unanswered=1)
 
 

@@ -58,7 +58,11 @@ class Placing(NamedTuple):
 
 
 def place(
-    tasks: Sequence[NewTask], holders: Mapping[KeyName, Holder], open_ids: Collection[TaskId], now_ms: int
+    tasks: Sequence[NewTask],
+    holders: Mapping[KeyName, Holder],
+    open_ids: Collection[TaskId],
+    ended_ids: Collection[TaskId],
+    now_ms: int,
 ) -> Placing:
     """Decide for tasks in the order of their making.
 
@@ -66,6 +70,7 @@ def place(
         tasks: The new ones.
         holders: Who has each key that they want; where nobody had it, the first of them that wants it.
         open_ids: Which holders among earlier tasks are open.
+        ended_ids: Which of those with the scope WINDOW have ended and are still kept.
         now_ms: The time.
     """
     placing = Placing({}, {}, {})
@@ -77,7 +82,7 @@ def place(
             continue
         name = KeyName(task.tenant, task.queue, unique.key)
         holder = current[name]
-        if holder.task_id != task.task_id and _holds(holder, open_now, now_ms):
+        if holder.task_id != task.task_id and _holds(holder, open_now, ended_ids, now_ms):
             if unique.policy != Policy.REPLACE:
                 placing.others[task.task_id] = Answer(holder.task_id, _verdict(unique))
                 continue
@@ -90,9 +95,15 @@ def place(
     return placing
 
 
-def _holds(holder: Holder, open_now: Collection[TaskId], now_ms: int) -> bool:
+def in_window(holder: Holder, now_ms: int) -> bool:
+    """Whether the holder keeps its key even when it has ended."""
+    return holder.scope == Scope.WINDOW and holder.until_ms is not None and holder.until_ms > now_ms
+
+
+def _holds(holder: Holder, open_now: Collection[TaskId], ended_ids: Collection[TaskId], now_ms: int) -> bool:
+    # A task that is gone holds nothing: nobody could be told what stands for the new one.
     if holder.scope == Scope.WINDOW:
-        return holder.until_ms is not None and holder.until_ms > now_ms
+        return in_window(holder, now_ms) and (holder.task_id in open_now or holder.task_id in ended_ids)
     return holder.task_id in open_now
 
 

@@ -8,15 +8,16 @@ before they let go of a lock is seen then.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 from meshq.management.ledger import Inserted
 from meshq.management.model.chains import ChainKey
 from meshq.management.model.claims import Answer, Claim, Submission, corrected_answers
 from meshq.management.model.reports import Wish
+from meshq.management.model.retention import leaving
 from meshq.management.model.states import State
 from meshq.management.model.task import NewTask, TaskId, TaskRow
-from meshq.management.model.uniqueness import Holder, KeyName, Placing, place
+from meshq.management.model.uniqueness import Holder, KeyName, Placing, in_window, place
 from meshq.management.postgres.columns import Row, chain_columns, claim_columns, special_columns, task_columns
 from meshq.management.postgres.database import Database, LedgerConnection
 from meshq.management.postgres.inserts import new_queues, without_known
@@ -31,6 +32,10 @@ _CREATE: Final = (
 _TAKE: Final = statement("take_keys")
 _HAND_OVER: Final = statement("hand_over_keys")
 _OPEN: Final = "SELECT uuid_send(id) FROM open_tasks WHERE id = ANY (%(ids)s::uuid[])"
+_ENDED: Final = """
+SELECT uuid_send(id) FROM finished_tasks
+WHERE id = ANY (%(ids)s::uuid[]) AND leave_ms >= %(first)s::bigint AND leave_ms < %(behind)s::bigint
+"""
 _LENGTHEN: Final = statement("lengthen_chains")
 _BUSY: Final = statement("busy_chains")
 _CANCEL: Final = statement("cancel")
@@ -107,9 +112,23 @@ class Insertion:
         taken = await self._fetch(_TAKE, _key_columns(wanted))
         holders = {KeyName(*row[:3]): Holder(*row[3:]) for row in taken}
         own = {task.task_id for task in tasks}
-        others = [holder.task_id for holder in holders.values() if holder.task_id not in own]
-        rows = await self._fetch(_OPEN, {"ids": uuids(others)}) if others else []
-        return place(tasks, holders, {task_id for (task_id,) in rows}, self._now_ms)
+        others = [holder for holder in holders.values() if holder.task_id not in own]
+        open_ids = await self._which(_OPEN, [holder.task_id for holder in others])
+        # Asked afterwards: what ends in between is found.
+        windowed = [
+            holder.task_id
+            for holder in others
+            if holder.task_id not in open_ids and in_window(holder, self._now_ms)
+        ]
+        bounds = leaving(windowed, self._now_ms)._asdict() if windowed else {}
+        ended_ids = await self._which(_ENDED, windowed, **bounds)
+        return place(tasks, holders, open_ids, ended_ids, self._now_ms)
+
+    async def _which(self, query: LiteralString, task_ids: Sequence[TaskId], **bounds: int) -> set[TaskId]:
+        """Those of some tasks that the query finds."""
+        if not task_ids:
+            return set()
+        return {task_id for (task_id,) in await self._fetch(query, {"ids": uuids(task_ids), **bounds})}
 
     async def _chain(self, tasks: Sequence[NewTask]) -> tuple[dict[TaskId, int], set[TaskId]]:
         """Give tasks their places in the chains of their ordering keys; returns those and who has to wait."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
-from meshq.contract.errors import InvalidRequest
+from meshq.contract.errors import InvalidRequest, NotFound
 from meshq.contract.ids import parse_task_id
 from meshq.management.conversion.tasks import accepted_task
-from meshq.management.ledger import one_task
+from meshq.management.ledger import one_task, task_missing
 from meshq.management.model.claims import ClaimKind
 from meshq.management.model.task import NewTask, TaskId, TaskRow, created_row
 from meshq.management.servicers.ingest import ingest
@@ -29,7 +30,9 @@ class CreatingMethods(TaskMethods):
         task, task_id = await self._create(request.task, request.request_id)
         if task is not None:
             return accepted_task(task)
-        return await self._parts.views.one(await one_task(self._parts.ledger, task_id, full=True))
+        with _stands_for_request(task_id):
+            row = await one_task(self._parts.ledger, task_id, full=True)
+        return await self._parts.views.one(row)
 
     async def BatchCreateTasks(  # noqa: N802
         self, request: task_service_pb2.BatchCreateTasksRequest, context: Context
@@ -59,7 +62,8 @@ class CreatingMethods(TaskMethods):
         del context
         seconds = wait_seconds(request)
         if request.HasField("task") == bool(request.task_id):
-            raise InvalidRequest.field("task_id", "exactly one of task_id and task must be set")
+            given = "both" if request.task_id else "neither"
+            raise InvalidRequest.field("task_id", f"exactly one of task_id and task must be set, not {given}")
         if request.task_id:
             row = await self._parts.watchers.ended(parse_task_id(request.task_id).bytes, seconds)
         else:
@@ -74,9 +78,20 @@ class CreatingMethods(TaskMethods):
             if new is not None:
                 row = created_row(new)._replace(spec=new.spec)
                 return await watchers.end_of(subscription, row, seconds)
-        return await watchers.ended(task_id, seconds)
+        with _stands_for_request(task_id):
+            return await watchers.ended(task_id, seconds)
 
     async def _create(self, task: task_pb2.Task, request_id: str) -> tuple[NewTask | None, TaskId]:
         """Store a task; returns it if it is new, and the id of the task that stands for the request."""
         checked = single(task, request_id, self._parts.admission)
         return created(checked, await submit(self._parts.creator, checked))
+
+
+@contextmanager
+def _stands_for_request(task_id: TaskId) -> Iterator[None]:
+    """Say of a missing task that the request for it was done, so that nobody takes it for refused."""
+    try:
+        yield
+    except NotFound:
+        sentence = "The request was accepted before; its task {} was deleted or has expired since."
+        raise task_missing(task_id, sentence) from None

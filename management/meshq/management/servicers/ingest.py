@@ -1,4 +1,9 @@
-"""The bulk stream: frames are stored side by side and answered in their order."""
+"""The bulk stream: frames are stored side by side and answered in their order.
+
+But for frames with ordering keys: a place in a chain goes to whoever commits first, so each of them waits
+until the one before is stored. Where that fails, none of the later ones is stored either, and all are sent
+again.
+"""
 
 from __future__ import annotations
 
@@ -59,13 +64,21 @@ async def _read(
     pending: asyncio.Queue[_Pending | Exception | None],
 ) -> None:
     end: Exception | None = None
+    before: Awaitable[Accepted | None] | None = None
     try:
         async for request in requests:
             checked = frame(
                 ClaimKind.INGEST, request.tasks, request.ByteSize(), request.request_id, admission
             )
+            ordered = checked.submission.ordered
+            if ordered and before is not None:
+                # Shielded: what was read is answered, also when the reading is ended meanwhile.
+                await asyncio.shield(before)
             await creator.room()
-            await pending.put((checked, submit(creator, checked)))
+            answer = submit(creator, checked)
+            if ordered:
+                before = answer
+            await pending.put((checked, answer))
     except Exception as error:  # noqa: BLE001
         # Whatever it is, it is raised where the frames are answered, behind those that came before.
         end = error

@@ -176,5 +176,5 @@ def completed(event: TaskRow, known: TaskRow) -> TaskRow:
 
 def _still_there(event: Event | None) -> News | None:
     if isinstance(event, Gone):
-        raise task_missing(event.task_id, "Meanwhile somebody has deleted task")
+        raise task_missing(event.task_id, "Meanwhile somebody has deleted task {}.")
     return event if isinstance(event, News) else None
