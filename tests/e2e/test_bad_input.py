@@ -9,6 +9,8 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshq.client import SyncClient, TaskState
 from meshq.contract import errors
@@ -143,6 +145,30 @@ def test_a_bad_page(tasks: Any, rest: Any, query: str, fields: dict[str, Any], f
         for path in ("/v1/queues", "/v1/workers"):
             answer = rest("GET", f"{path}?{query}")
             assert (answer.status, list(answer.violations)) == (400, [field]), path
+            assert "not 'not a token'" in str(answer.violations) or field == "page_size"
+
+
+def test_a_time_that_is_none(tasks: Any) -> None:
+    """Over REST it could not even be written."""
+    bad_time, bad_length = Timestamp(seconds=-(2**62)), Duration(seconds=5, nanos=-6)
+    task = task_pb2.Task(type="t", start_time=bad_time)
+    update = task_pb2.Task(task_id=UNKNOWN_ID, start_delay=bad_length)
+    for call, request, field in (
+        (tasks.CreateTask, task_service_pb2.CreateTaskRequest(task=task), "task.start_time"),
+        (tasks.RunTask, task_service_pb2.RunTaskRequest(task=task), "task.start_time"),
+        (tasks.UpdateTask, task_service_pb2.UpdateTaskRequest(task=update), "task.start_delay"),
+        (
+            tasks.RunTask,
+            task_service_pb2.RunTaskRequest(task_id=UNKNOWN_ID, wait_timeout=bad_length),
+            "wait_timeout",
+        ),
+        (tasks.ListTasks, task_service_pb2.ListTasksRequest(max_create_time=bad_time), "max_create_time"),
+        (tasks.CountTasks, task_service_pb2.CountTasksRequest(min_create_time=bad_time), "min_create_time"),
+    ):
+        error = refused(call, request, timeout=20)
+        assert_field(error, field)
+        value = "5, nanos -6" if field in {"task.start_delay", "wait_timeout"} else f"{-(2**62)}, nanos 0"
+        assert error.message.endswith(f", not seconds {value}")
 
 
 def test_a_frame_of_100_000_tasks(tasks: Any) -> None:
@@ -263,6 +289,7 @@ def test_tokens_that_are_none(workers: Any) -> None:
         request = worker_service_pb2.CompleteTasksRequest(worker_id="w", results=[result])
         error = refused(workers.CompleteTasks, request, timeout=20)
         assert_field(error, "results[0].lease_token")
+        assert f"not {len(token)} other bytes" in error.message
 
 
 def test_a_session_that_does_not_begin_with_hello(workers: Any) -> None:

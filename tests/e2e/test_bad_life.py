@@ -25,7 +25,8 @@ def assert_refused(answer: Any, field: str) -> None:
     assert answer.status == 400, answer.text
     assert (answer.json["code"], answer.reason) == (3, "INVALID_FIELD")
     assert list(answer.violations) == [field]
-    assert answer.violations[field], "the rule is told"
+    rule = answer.violations[field]
+    assert ", not " in rule or "must not be empty" in rule, "the rule is told, and the value"
 
 
 BAD_TASKS: list[tuple[dict[str, Any], str]] = [
@@ -54,6 +55,8 @@ BAD_TASKS: list[tuple[dict[str, Any], str]] = [
     ({"unique_key": "k", "unique_scope": "UNIQUE_SCOPE_WINDOW"}, "unique_window"),
     ({"unique_key": "k", "unique_scope": "UNIQUE_SCOPE_WINDOW", "unique_window": "0.5s"}, "unique_window"),
     ({"unique_key": "k", "unique_scope": 17}, "unique_scope"),
+    ({"unique_scope": "UNIQUE_SCOPE_UNTIL_STARTED"}, "unique_scope"),
+    ({"unique_key": "k", "unique_window": "60s"}, "unique_window"),
     ({"unique_key": "k", "unique_policy": 17}, "unique_policy"),
     ({"schedule_to_start_timeout": "0s"}, "schedule_to_start_timeout"),
     ({"start_to_close_timeout": "99999999s"}, "start_to_close_timeout"),
@@ -144,6 +147,30 @@ def test_a_bad_queue(rest: Any, fields: dict[str, Any], field: str) -> None:
 )
 def test_a_bad_call(rest: Any, method: str, path: str, body: Any, field: str) -> None:
     assert_refused(rest(method, path, body), field)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "value"),
+    [
+        ("GET", "/v1/tasks?page_token=x!", None, "'x!'"),
+        ("GET", "/v1/queues?page_token=YSBi", None, "'YSBi'"),
+        ("GET", "/v1/workers?page_token=x!", None, "'x!'"),
+        ("GET", f"/v1/instances?component={'c' * 129}", None, "129"),
+        ("POST", "/v1/tasks", {"type": "t", "unique_policy": "UNIQUE_POLICY_REJECT"}, "UNIQUE_POLICY_REJECT"),
+        ("POST", "/v1/tasks", {"type": "t", "unique_key": "k", "unique_window": "60s"}, "60 s"),
+        ("PATCH", f"/v1/tasks/{UNKNOWN_ID}?update_mask=payload", {"data": "eHl6"}, "3 bytes"),
+        ("PATCH", f"/v1/tasks/{UNKNOWN_ID}", {"content_type": "x/y"}, "only content_type"),
+        ("POST", "/v1/tasks:cancel", {}, "neither"),
+        ("POST", "/v1/tasks:delete", {"task_ids": [UNKNOWN_ID], "filter": {"queue": "q"}}, "both"),
+        ("POST", "/v1/tasks:redrive", {"filter": {"states": ["TASK_STATE_FAILED"]}}, "only states"),
+        ("POST", "/v1/tasks:watch", {"resume_token": "bm9uZQ=="}, "'bm9uZQ'"),
+    ],
+)
+def test_a_refusal_ends_with_the_value(rest: Any, method: str, path: str, body: Any, value: str) -> None:
+    answer = rest(method, path, body)
+    assert answer.status == 400, answer.text
+    (rule,) = answer.violations.values()
+    assert rule.endswith(f", not {value}"), rule
 
 
 @pytest.mark.parametrize(

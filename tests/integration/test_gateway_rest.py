@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -185,8 +186,17 @@ async def test_a_service_that_nobody_serves_now(stand: Stand) -> None:
 
 
 async def test_a_body_that_is_too_large(stand: Stand) -> None:
-    status, answer = await stand.rest("POST", "/v1/tasks", data=_task_of_size(MAX_MESSAGE_BYTES))
-    assert (status, answer["code"], reason(answer)) == (413, 3, "INVALID_FIELD")
+    body = _task_of_size(MAX_MESSAGE_BYTES).getvalue()
+
+    async def in_pieces() -> AsyncIterator[bytes]:
+        yield body
+
+    for data, value in ((io.BytesIO(body), f", not {len(body)}"), (in_pieces(), "")):
+        status, answer = await stand.rest("POST", "/v1/tasks", data=data)
+        assert (status, answer["code"], reason(answer)) == (413, 3, "INVALID_FIELD")
+        (violation,) = answer["details"][1]["field_violations"]
+        rule = f"must be at most {MAX_MESSAGE_BYTES} bytes{value}"
+        assert violation == {"field": "body", "description": rule}
 
 
 async def test_a_large_body_passes(stand: Stand) -> None:

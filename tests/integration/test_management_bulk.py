@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 import pytest
 from fixtures.management import Node, cluster, report, until
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshq.contract.errors import InvalidRequest
 from meshq.contract.status import from_rpc_error
@@ -97,23 +98,28 @@ FILTER = pb.TaskFilter(queue="q")
 
 
 @pytest.mark.parametrize(
-    ("request_", "field"),
+    ("request_", "field", "value"),
     [
-        (pb.CancelTasksRequest(), "task_ids"),
-        (pb.CancelTasksRequest(task_ids=[ID], filter=FILTER), "task_ids"),
-        (pb.CancelTasksRequest(task_ids=["x"]), "task_ids[0]"),
-        (pb.CancelTasksRequest(task_ids=[ID] * 1_001), "task_ids"),
-        (pb.CancelTasksRequest(filter=pb.TaskFilter()), "filter"),
-        (pb.CancelTasksRequest(filter=pb.TaskFilter(queue="?")), "filter.queue"),
-        (pb.CancelTasksRequest(filter=pb.TaskFilter(labels=["a=b"] * 17)), "filter.labels"),
-        (pb.CancelTasksRequest(filter=FILTER, reason="x" * 1_025), "reason"),
-        (pb.DeleteTasksRequest(), "task_ids"),
-        (pb.DeleteTasksRequest(filter=pb.TaskFilter()), "filter"),
-        (pb.DeleteTasksRequest(filter=pb.TaskFilter(type="?")), "filter.type"),
+        (pb.CancelTasksRequest(), "task_ids", "not neither"),
+        (pb.CancelTasksRequest(task_ids=[ID], filter=FILTER), "task_ids", "not both"),
+        (pb.CancelTasksRequest(task_ids=["x"]), "task_ids[0]", "not 'x'"),
+        (pb.CancelTasksRequest(task_ids=[ID] * 1_001), "task_ids", "not 1001"),
+        (pb.CancelTasksRequest(filter=pb.TaskFilter()), "filter", "empty"),
+        (pb.CancelTasksRequest(filter=pb.TaskFilter(queue="?")), "filter.queue", "not '?'"),
+        (pb.CancelTasksRequest(filter=pb.TaskFilter(labels=["a=b"] * 17)), "filter.labels", "not 17"),
+        (
+            pb.CancelTasksRequest(filter=pb.TaskFilter(max_create_time=Timestamp(nanos=-1))),
+            "filter.max_create_time",
+            "not seconds 0, nanos -1",
+        ),
+        (pb.CancelTasksRequest(filter=FILTER, reason="x" * 1_025), "reason", "not 1025"),
+        (pb.DeleteTasksRequest(), "task_ids", "not neither"),
+        (pb.DeleteTasksRequest(filter=pb.TaskFilter()), "filter", "empty"),
+        (pb.DeleteTasksRequest(filter=pb.TaskFilter(type="?")), "filter.type", "not '?'"),
     ],
 )
-async def test_a_bad_call_names_its_field(
-    database: str, request_: pb.CancelTasksRequest | pb.DeleteTasksRequest, field: str
+async def test_a_bad_call_names_field_and_value(
+    database: str, request_: pb.CancelTasksRequest | pb.DeleteTasksRequest, field: str, value: str
 ) -> None:
     async with cluster(database) as system:
         stub = system.nodes[0].tasks
@@ -123,3 +129,4 @@ async def test_a_bad_call_names_its_field(
         error = from_rpc_error(caught.value)
         assert isinstance(error, InvalidRequest)
         assert [item.field for item in error.violations] == [field]
+        assert value in error.violations[0].rule

@@ -249,7 +249,9 @@ async def test_full_views_are_bounded_by_bytes(database: str) -> None:
         assert 1 <= len(page.tasks) < 8
         assert all(len(task.data) == 1 << 20 for task in page.tasks)
         batch = task_service_pb2.BatchGetTasksRequest(task_ids=ids, view=task_pb2.TASK_VIEW_FULL)
-        assert isinstance(await failure(node.tasks.BatchGetTasks(batch)), InvalidRequest)
+        error = await failure(node.tasks.BatchGetTasks(batch))
+        assert isinstance(error, InvalidRequest)
+        assert error.message == "task_ids: must name tasks of at most 8388608 bytes; 7 fit, not 12"
         batch.view = task_pb2.TASK_VIEW_BASIC
         assert len((await node.tasks.BatchGetTasks(batch)).tasks) == 12
 

@@ -202,22 +202,28 @@ async def test_cancelled_tasks_are_redriven_when_the_filter_says_so(database: st
 @pytest.mark.parametrize(
     ("request_", "fields"),
     [
-        (pb.RedriveTasksRequest(), ["filter"]),
-        (pb.RedriveTasksRequest(filter=pb.TaskFilter(states=[DEAD])), ["filter"]),
-        (pb.RedriveTasksRequest(filter=pb.TaskFilter(queue="q", states=[PENDING])), ["filter.states[0]"]),
-        (pb.RedriveTasksRequest(filter=pb.TaskFilter(queue="?")), ["filter.queue"]),
+        (pb.RedriveTasksRequest(), {"filter": "nothing"}),
+        (pb.RedriveTasksRequest(filter=pb.TaskFilter(states=[DEAD])), {"filter": "only states"}),
+        (
+            pb.RedriveTasksRequest(filter=pb.TaskFilter(queue="q", states=[PENDING])),
+            {"filter.states[0]": "PENDING"},
+        ),
+        (pb.RedriveTasksRequest(filter=pb.TaskFilter(queue="?")), {"filter.queue": "'?'"}),
         (
             pb.RedriveTasksRequest(filter=pb.TaskFilter(queue="q"), rate=-1, max_tasks=-1),
-            ["rate", "max_tasks"],
+            {"rate": "-1", "max_tasks": "-1"},
         ),
-        (pb.RedriveTasksRequest(filter=pb.TaskFilter(queue="q"), rate=float("nan")), ["rate"]),
-        (pb.RedriveTasksRequest(filter=pb.TaskFilter(queue="q"), max_tasks=1_000_001), ["max_tasks"]),
+        (pb.RedriveTasksRequest(filter=pb.TaskFilter(queue="q"), rate=float("nan")), {"rate": "nan"}),
+        (
+            pb.RedriveTasksRequest(filter=pb.TaskFilter(queue="q"), max_tasks=1_000_001),
+            {"max_tasks": "1000001"},
+        ),
     ],
 )
-async def test_a_bad_redrive_names_its_fields(
-    database: str, request_: pb.RedriveTasksRequest, fields: list[str]
+async def test_a_bad_redrive_names_fields_and_values(
+    database: str, request_: pb.RedriveTasksRequest, fields: dict[str, str]
 ) -> None:
     async with cluster(database) as system:
         error = await failure(system.nodes[0].tasks.RedriveTasks(request_))
         assert isinstance(error, InvalidRequest)
-        assert [item.field for item in error.violations] == fields
+        assert {item.field: item.rule.rpartition(", not ")[2] for item in error.violations} == fields

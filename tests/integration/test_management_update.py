@@ -20,6 +20,7 @@ from meshq.contract.errors import (
     Unavailable,
 )
 from meshq.contract.status import from_rpc_error
+from meshq.management.conversion.updates import read_update
 from meshq.v1 import task_pb2
 from meshq.v1 import task_service_pb2 as pb
 
@@ -209,6 +210,8 @@ ID = str(uuid.uuid4())
         ({"labels": {"a": "x" * 129}}, [], ["task.labels['a']"]),
         ({"start_delay": Duration(seconds=-1)}, [], ["task.start_delay"]),
         ({"start_time": Timestamp(seconds=1 << 34)}, [], ["task.start_time"]),
+        ({"start_time": Timestamp(nanos=2 * 10**9)}, [], ["task.start_time"]),
+        ({"start_delay": Duration(seconds=5, nanos=-6)}, [], ["task.start_delay"]),
         ({"start_delay": Duration(seconds=1)}, ["start_time"], ["task.start_delay"]),
         ({"data": b"x"}, ["payload"], ["task.data"]),
         ({"data": bytes((1 << 20) + 1)}, [], ["task.data"]),
@@ -226,3 +229,26 @@ async def test_a_bad_update_names_its_fields(
         error = await failure(system.nodes[0].tasks.UpdateTask(request))
         assert isinstance(error, InvalidRequest)
         assert [item.field for item in error.violations] == fields
+
+
+@pytest.mark.parametrize(
+    ("task", "paths", "rule"),
+    [
+        (
+            {"start_time": Timestamp(seconds=10**12)},
+            ["start_delay"],
+            "must be unset where update_mask names start_delay, not seconds 1000000000000, nanos 0",
+        ),
+        ({"data": b"xyz"}, ["payload"], "must be unset where update_mask names payload, not 3 bytes"),
+        (
+            {"content_type": "x/y", "priority": 1},
+            [],
+            "must name data where it names content_type, not only content_type, priority",
+        ),
+    ],
+)
+def test_a_mask_that_does_not_fit_names_the_value(task: dict[str, Any], paths: list[str], rule: str) -> None:
+    request = pb.UpdateTaskRequest(task=task_pb2.Task(**task), update_mask=FieldMask(paths=paths))
+    with pytest.raises(InvalidRequest) as caught:
+        read_update(request)
+    assert [item.rule for item in caught.value.violations] == [rule]

@@ -120,6 +120,7 @@ ID = str(uuid.uuid4())
         (pb.AwaitTasksRequest(task_ids=[ID] * 1_001), "task_ids"),
         (pb.AwaitTasksRequest(task_ids=[ID, "x"]), "task_ids[1]"),
         (pb.AwaitTasksRequest(task_ids=[ID], wait_timeout=Duration(seconds=601)), "wait_timeout"),
+        (pb.AwaitTasksRequest(task_ids=[ID], wait_timeout=Duration(seconds=5, nanos=-6)), "wait_timeout"),
         (pb.AwaitTasksRequest(task_ids=[ID], mode=7), "mode"),  # type: ignore[arg-type]
         (pb.AwaitTasksRequest(task_ids=[ID], view=7), "view"),  # type: ignore[arg-type]
     ],

@@ -236,7 +236,7 @@ def test_services_and_instances_are_told(mesh: Mesh, registry_channel: grpc.Chan
         stub.ListInstances(pb.ListInstancesRequest(component="x" * 129))
     error = from_rpc_error(caught.value)
     assert isinstance(error, InvalidRequest)
-    assert error.violations[0].field == "component"
+    assert error.message == "component: must be at most 128 characters, not 129"
 
 
 def test_a_watch_of_instances_follows(mesh: Mesh, registry_channel: grpc.Channel) -> None:

@@ -3,6 +3,7 @@
 from contextlib import suppress
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from meshq.execution.ring.extras import encode_extras
 from meshq.v1 import worker_service_pb2 as pb
 from meshq.v1.task_pb2 import Task, TaskError
 
+BAD = Duration(seconds=5, nanos=-6)
 LEASE = Lease(b"0123456789abcdef", 2, 5, 77, "shard-1", "default", 1_700_000_000_000)
 
 
@@ -49,6 +51,12 @@ def test_a_token_that_carries_junk_is_refused(lane: str, extras: bytes) -> None:
 def test_junk_is_no_token(junk: bytes) -> None:
     with suppress(InvalidRequest):
         assert len(decode_token(junk, "results[3].lease_token").task_id) == 16
+
+
+@pytest.mark.parametrize("junk", [b"", b"\xff", bytes(1_025), encode_token(LEASE._replace(attempt=0))])
+def test_of_a_token_that_is_none_the_length_is_told(junk: bytes) -> None:
+    with pytest.raises(InvalidRequest, match=rf"^t: must be .*, not {len(junk)} other bytes$"):
+        decode_token(junk, "t")
 
 
 @pytest.mark.parametrize(
@@ -139,6 +147,22 @@ def test_a_bad_result_names_its_field(outcome: dict[str, object], field: str) ->
     assert caught.value.violations[0].field == field
 
 
+@pytest.mark.parametrize(
+    ("outcome", "field"),
+    [
+        ({"failure": pb.Failure(error=TaskError(type="E"), retry_delay=BAD)}, "r.failure.retry_delay"),
+        ({"snooze": pb.Snooze(delay=BAD)}, "r.snooze.delay"),
+        ({"finish_later": pb.FinishLater(timeout=BAD)}, "r.finish_later.timeout"),
+    ],
+)
+def test_a_time_that_is_none_is_refused_with_its_value(outcome: dict[str, object], field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        reported(result(**outcome), "w", 1, "r", strict=True)
+    (violation,) = caught.value.violations
+    assert violation.field == field
+    assert violation.rule.endswith(", not seconds 5, nanos -6")
+
+
 def test_a_release_is_no_end() -> None:
     assert reported(result(release=pb.Release(reason="busy")), "w", 1, "r", strict=True).ended is None
 
@@ -158,6 +182,13 @@ def test_bad_output_names_its_field() -> None:
         with pytest.raises(InvalidRequest) as caught:
             check_output(output, "o")
         assert caught.value.violations[0].field == field
+
+
+@pytest.mark.parametrize("field", ["wait_timeout", "lease_ttl"])
+def test_a_poll_for_no_time_names_its_field(field: str) -> None:
+    request = pb.PollTasksRequest(worker_id="w", task_types=["t"], **{field: BAD})  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match=rf"^{field}: must be .*, not seconds 5, nanos -6$"):
+        poll_of(request)
 
 
 def test_a_poll_has_defaults() -> None:

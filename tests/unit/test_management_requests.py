@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshq.contract.errors import InvalidRequest
 from meshq.contract.limits import MAX_PAYLOAD_BYTES
@@ -79,6 +80,27 @@ def test_a_broken_rule_names_its_field(change: Callable[[task_pb2.Task], None], 
     with pytest.raises(InvalidRequest) as caught:
         accept_content(task, "task")
     assert fields_of(caught.value) == [field]
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (
+            lambda task: setattr(task.payload, "string_value", "p"),
+            "must be empty with payload, not 'text/plain'; it names the form of data",
+        ),
+        (
+            lambda task: task.headers.update({"k" * 65: ""}),
+            f"keys must have 1 to 64 characters, not 65: '{'k' * 60}'...",
+        ),
+    ],
+)
+def test_a_broken_rule_names_the_value(change: Callable[[task_pb2.Task], None], rule: str) -> None:
+    task = task_pb2.Task(type="t", content_type="text/plain")
+    change(task)
+    with pytest.raises(InvalidRequest) as caught:
+        accept_content(task, "task")
+    assert [item.rule for item in caught.value.violations] == [rule]
 
 
 def test_all_broken_rules_are_named_at_once() -> None:
@@ -201,12 +223,14 @@ def test_a_page_token_belongs_to_its_filters() -> None:
         with pytest.raises(InvalidRequest) as caught:
             read_page_token(token, digest)
         assert fields_of(caught.value) == ["page_token"]
+        assert f", not '{token}" in caught.value.message
 
 
 def test_a_page_token_of_queues_is_a_name() -> None:
     assert read_name_token(name_token("abc")) == "abc"
-    with pytest.raises(InvalidRequest):
-        read_name_token("____")
+    for token in ("____", name_token("a b"), name_token("x" * 129)):
+        with pytest.raises(InvalidRequest, match=f"page_token: .*, not '{token[:60]}'"):
+            read_name_token(token)
 
 
 def test_filters_are_checked() -> None:
@@ -214,6 +238,13 @@ def test_filters_are_checked() -> None:
     with pytest.raises(InvalidRequest) as caught:
         read_filter(request, "default")
     assert fields_of(caught.value) == ["type", "queue", "states[2]"]
+    request = task_service_pb2.ListTasksRequest(
+        min_create_time=Timestamp(seconds=2**62), max_create_time=Timestamp(nanos=-1)
+    )
+    with pytest.raises(InvalidRequest) as caught:
+        read_filter(request, "default", "filter.")
+    assert fields_of(caught.value) == ["filter.min_create_time", "filter.max_create_time"]
+    assert "not seconds 4611686018427387904, nanos 0" in caught.value.message
     good = task_service_pb2.ListTasksRequest(states=[3, 8, 3], min_create_time=timestamp(1_234))  # type: ignore[list-item]
     assert read_filter(good, "default") == TaskFilter("default", (3, 8), "", "", 1_234, None)
 

@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshq.contract.errors import InvalidRequest
 from meshq.internal.v1 import dispatch_service_pb2
@@ -21,6 +23,8 @@ Task: Any = task_pb2.Task
 Retry: Any = task_pb2.RetryPolicy
 DAY = timedelta(days=1)
 YEARS = timedelta(days=3_661)
+TIMESTAMP = "must be of the years 1 to 9999 with nanos of 0 to 999999999"
+DURATION = "must be within 315576000000 s either way with nanos of the same sign up to 999999999"
 
 
 def made(settings: QueueSettings = UNSET, **fields: Any) -> NewTask:
@@ -83,12 +87,16 @@ BROKEN: list[tuple[Callable[[task_pb2.Task], None], str, str]] = [
     (said(rate_units=1_001), "rate_units", "must be 1 to 1000, not 1001"),
     (said(rate_units=-1), "rate_units", "must be 1 to 1000, not -1"),
     (said(unique_scope=7, unique_key="k"), "unique_scope", "must be one of its names, not 7"),
-    (said(unique_policy=2), "unique_policy", "must not be set without unique_key"),
+    (
+        said(unique_policy=2),
+        "unique_policy",
+        "must be unset without unique_key, not UNIQUE_POLICY_REJECT",
+    ),
     (said(unique_key="k", unique_scope=3), "unique_window", "is required with the scope WINDOW"),
     (
         said(unique_key="k", unique_window=DAY),
         "unique_window",
-        "must not be set without the scope WINDOW",
+        "must be unset without the scope WINDOW, not 86400 s",
     ),
     (
         said(unique_key="k", unique_scope=3, unique_window=31 * DAY),
@@ -114,6 +122,34 @@ BROKEN: list[tuple[Callable[[task_pb2.Task], None], str, str]] = [
         delay("heartbeat_timeout", timedelta(milliseconds=99)),
         "heartbeat_timeout",
         "must be 0.1 to 86400 s, not 0.099 s",
+    ),
+    *(
+        (said(**{field: value}), field, f"{TIMESTAMP if field == 'start_time' else DURATION}, not {parts}")
+        for field, value, parts in (
+            ("start_time", Timestamp(nanos=2 * 10**9), "seconds 0, nanos 2000000000"),
+            ("start_time", Timestamp(seconds=-(2**62)), "seconds -4611686018427387904, nanos 0"),
+            ("start_time", Timestamp(seconds=10**12), "seconds 1000000000000, nanos 0"),
+            ("start_delay", Duration(seconds=5, nanos=-6), "seconds 5, nanos -6"),
+            ("heartbeat_timeout", Duration(nanos=2 * 10**9), "seconds 0, nanos 2000000000"),
+            ("start_to_close_timeout", Duration(seconds=5, nanos=-6), "seconds 5, nanos -6"),
+            ("schedule_to_start_timeout", Duration(seconds=2**60), "seconds 1152921504606846976, nanos 0"),
+            ("schedule_to_close_timeout", Duration(seconds=-5, nanos=6), "seconds -5, nanos 6"),
+        )
+    ),
+    (
+        policy(initial_delay=Duration(seconds=5, nanos=-6)),
+        "retry_policy.initial_delay",
+        f"{DURATION}, not seconds 5, nanos -6",
+    ),
+    (
+        policy(max_delay=Duration(nanos=2 * 10**9)),
+        "retry_policy.max_delay",
+        f"{DURATION}, not seconds 0, nanos 2000000000",
+    ),
+    (
+        said(unique_key="k", unique_scope=3, unique_window=Duration(seconds=5, nanos=-6)),
+        "unique_window",
+        f"{DURATION}, not seconds 5, nanos -6",
     ),
 ]
 

@@ -96,7 +96,8 @@ async def _quiet_wait(changed: asyncio.Event) -> None:
 
 def _component(given: str) -> str:
     if len(given) > MAX_NAME_LENGTH:
-        raise InvalidRequest.field("component", f"must be at most {MAX_NAME_LENGTH} characters")
+        rule = f"must be at most {MAX_NAME_LENGTH} characters, not {len(given)}"
+        raise InvalidRequest.field("component", rule)
     return given
 
 

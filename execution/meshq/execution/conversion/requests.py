@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from meshq.contract.errors import InvalidRequest, PreconditionFailed, Reason
+from meshq.contract.errors import InvalidRequest, PreconditionFailed, Reason, shown
 from meshq.contract.limits import (
     DEFAULT_PAGE_SIZE,
     DEFAULT_POLL_LEASE_SECONDS,
@@ -88,7 +88,7 @@ def poll_of(request: pb.PollTasksRequest) -> Poll:
         queue_weights=_weights(request.queue_weights, request.queues, ""),
     )
     if request.request_id and not REQUEST_ID_PATTERN.fullmatch(request.request_id):
-        rule = f"{REQUEST_ID_RULE}, not {request.request_id[:MAX_NAME_LENGTH]!r}"
+        rule = f"{REQUEST_ID_RULE}, not {shown(request.request_id)}"
         raise InvalidRequest.field("request_id", rule)
     max_tasks = request.max_tasks or 1
     _between(max_tasks, 1, MAX_FRAME_ITEMS, "max_tasks")
@@ -139,13 +139,14 @@ def page_size(value: int) -> int:
 def page_token(value: str) -> str:
     """The worker after whom a page begins; raises `InvalidRequest`."""
     if value and not NAME_PATTERN.fullmatch(value):
-        raise InvalidRequest.field("page_token", "must be the next_page_token of the page before")
+        rule = f"must be the next_page_token of the page before, not {shown(value)}"
+        raise InvalidRequest.field("page_token", rule)
     return value
 
 
 def _name(value: str, field: str) -> None:
     if not NAME_PATTERN.fullmatch(value):
-        raise InvalidRequest.field(field, f"{NAME_RULE}, not {value[:MAX_NAME_LENGTH]!r}")
+        raise InvalidRequest.field(field, f"{NAME_RULE}, not {shown(value)}")
 
 
 def _names(values: Sequence[str], most: int, field: str, *, least: int = 0) -> tuple[str, ...]:
@@ -159,10 +160,8 @@ def _names(values: Sequence[str], most: int, field: str, *, least: int = 0) -> t
 def _weights(weights: Mapping[str, int], queues: Sequence[str], path: str) -> dict[str, int]:
     for queue, weight in weights.items():
         if queue not in (queues or (DEFAULT_QUEUE,)):
-            field = f"{path}queue_weights"
-            raise InvalidRequest.field(
-                field, f"must weigh queues that are served, not {queue[:MAX_NAME_LENGTH]!r}"
-            )
+            rule = f"must weigh queues that are served, not {shown(queue)}"
+            raise InvalidRequest.field(f"{path}queue_weights", rule)
         _between(weight, 1, MAX_QUEUE_WEIGHT, f"{path}queue_weights[{queue!r}]")
     return dict(weights)
 
@@ -171,9 +170,8 @@ def _labels(labels: Mapping[str, str]) -> dict[str, str]:
     _at_most(len(labels), MAX_LABELS, "hello.labels", "entries")
     for key, value in labels.items():
         if not 0 < len(key) <= MAX_LABEL_KEY_LENGTH:
-            raise InvalidRequest.field(
-                "hello.labels", f"must have keys of 1 to {MAX_LABEL_KEY_LENGTH} characters, not {len(key)}"
-            )
+            rule = f"keys must have 1 to {MAX_LABEL_KEY_LENGTH} characters, not {len(key)}: {shown(key)}"
+            raise InvalidRequest.field("hello.labels", rule)
         _at_most(len(value), MAX_LABEL_VALUE_LENGTH, f"hello.labels[{key!r}]", "characters")
     return dict(labels)
 

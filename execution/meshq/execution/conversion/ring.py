@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Final, TypeVar
 
-from meshq.contract.errors import FieldViolation, InvalidRequest
+from meshq.contract.errors import FieldViolation, InvalidRequest, shown
 from meshq.contract.limits import MAX_SHARD_WEIGHT, NAME_PATTERN, NAME_RULE
 from meshq.execution.ring.address import parse_address
 from meshq.execution.ring.hashring import RingShard
 from meshq.v1 import ring_service_pb2 as pb
 
-_SHOWN: Final = 60
 _SETTINGS: Final = ("address", "weight")
 
 Violations = list[FieldViolation]
@@ -49,9 +48,7 @@ def checked_update(request: pb.UpdateShardRequest) -> tuple[str, str | None, int
     paths = list(request.update_mask.paths) or [name for name in _SETTINGS if getattr(shard, name)]
     rule = "must name address, weight or both"
     violations += [
-        FieldViolation("update_mask", f"{rule}, not {path[:_SHOWN]!r}")
-        for path in paths
-        if path not in _SETTINGS
+        FieldViolation("update_mask", f"{rule}, not {shown(path)}") for path in paths if path not in _SETTINGS
     ]
     if not paths:
         violations.append(FieldViolation("update_mask", f"{rule}, as long as neither is set"))
@@ -71,7 +68,7 @@ def _unless(violations: Violations, value: T) -> T:
 
 def _check_name(violations: Violations, name: str, field: str) -> None:
     if not NAME_PATTERN.fullmatch(name):
-        violations.append(FieldViolation(field, f"{NAME_RULE}, not {name[:_SHOWN]!r}"))
+        violations.append(FieldViolation(field, f"{NAME_RULE}, not {shown(name)}"))
 
 
 def _check_weight(violations: Violations, weight: int) -> None:

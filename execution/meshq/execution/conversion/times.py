@@ -6,6 +6,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshq.contract.errors import InvalidRequest
+from meshq.contract.times import broken_rule
 
 
 def duration(seconds: float) -> Duration:
@@ -31,6 +32,8 @@ def timestamp(milliseconds: int) -> Timestamp:
 
 def seconds_of(value: Duration, least: float, most: float, field: str) -> float:
     """The seconds of a duration; raises `InvalidRequest` unless it is within its bounds."""
+    if rule := broken_rule(value):
+        raise InvalidRequest.field(field, rule)
     seconds = value.seconds + value.nanos / 1e9
     if not least <= seconds <= most:
         raise InvalidRequest.field(field, f"must be {least:g} to {most:.10g} s, not {seconds:.10g} s")

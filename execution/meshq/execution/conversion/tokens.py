@@ -58,17 +58,22 @@ def decode_token(token: bytes, field: str) -> Lease:
         InvalidRequest: It is no token of ours.
     """
     if len(token) > _MAX_TOKEN_BYTES:
-        raise InvalidRequest.field(field, _RULE)
+        raise _refusal(token, field)
     try:
         found = LeaseToken.FromString(token)
     except DecodeError:
-        raise InvalidRequest.field(field, _RULE) from None
+        raise _refusal(token, field) from None
     lease = Lease(
         found.task_id, found.attempt, found.epoch, found.lease, found.shard, found.tenant, found.lease_time_ms
     )
     if not _plausible(lease) or not _carries_well(found):
-        raise InvalidRequest.field(field, _RULE)
+        raise _refusal(token, field)
     return lease
+
+
+def _refusal(token: bytes, field: str) -> InvalidRequest:
+    # Who has a token has the lease, so no more is told of it than its length.
+    return InvalidRequest.field(field, f"{_RULE}, not {len(token)} other bytes")
 
 
 def _carries_well(token: LeaseToken) -> bool:

@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from meshq.contract.errors import shown
+
 _SCHEME: Final = "sentinel://"
 _MAX_PORT: Final = 65_535
 _MAX_SENTINELS: Final = 16
@@ -63,14 +65,14 @@ def parse_address(text: str) -> Server | Watched:
     listed, _, name = text.removeprefix(_SCHEME).partition("/")
     if not _PRIMARY.fullmatch(name):
         raise ValueError(
-            f"{text!r} must end with /name, the name that its Sentinels have for the primary: "
+            f"{shown(text)} must end with /name, the name that its Sentinels have for the primary: "
             "1 to 128 letters, digits, '.', '_' or '-'"
         )
     sentinels = tuple(parse_server(part) for part in listed.split(","))
     if len(set(sentinels)) != len(sentinels):
-        raise ValueError(f"{text!r} must not name a Sentinel twice")
+        raise ValueError(f"{shown(text)} must not name a Sentinel twice")
     if len(sentinels) > _MAX_SENTINELS:
-        raise ValueError(f"{text!r} must name at most {_MAX_SENTINELS} Sentinels, not {len(sentinels)}")
+        raise ValueError(f"{shown(text)} must name at most {_MAX_SENTINELS} Sentinels, not {len(sentinels)}")
     return Watched(sentinels, name)
 
 
@@ -78,5 +80,5 @@ def parse_server(text: str) -> Server:
     """Read `host:port`; raises ValueError."""
     host, _, port = text.rpartition(":")
     if not _HOST.fullmatch(host) or not (port.isascii() and port.isdigit() and 0 < int(port) <= _MAX_PORT):
-        raise ValueError(f"{text!r} must be host:port with a port of 1 to {_MAX_PORT}")
+        raise ValueError(f"{shown(text)} must be host:port with a port of 1 to {_MAX_PORT}")
     return Server(host.removeprefix("[").removesuffix("]"), int(port))

@@ -29,6 +29,7 @@ from meshq.gateway.edge.origin import ORIGINAL_PATH
 from meshq.gateway.edge.wrappers import number
 
 _ENVOYS_WORDS: Final = "%LOCAL_REPLY_BODY%"
+_BODY_BYTES: Final = "%REQ(content-length)%"
 _RETRY_SECONDS: Final = 1.0
 _OVERLOADED: Final = ("UO", "OM", "RL")
 _TIMED_OUT: Final = ("UT", "SI", "DT", "UMSDR")
@@ -70,13 +71,15 @@ def _refusals(services: Sequence[str]) -> Iterator[Refusal]:
         "No instance that serves this answers; retry.", retry_delay=_RETRY_SECONDS
     )
     unknown = errors.Unimplemented("There is no such path or method.")
-    too_large = errors.InvalidRequest.field("body", f"must be at most {MAX_MESSAGE_BYTES} bytes")
+    too_large = f"must be at most {MAX_MESSAGE_BYTES} bytes"
+    too_large_by = f"{too_large}, not {_BODY_BYTES}"
     yield Refusal(_all(_status(404), _path_of(services)), unavailable, 503)
     yield Refusal(_status(404), unknown)
     yield Refusal(_flags(_OVERLOADED), overloaded, 429)
     yield Refusal(_flags(_TIMED_OUT), late, 504)
     yield Refusal(_flags(_UNREACHABLE), unavailable, 503)
-    yield Refusal(_status(413), too_large)
+    yield Refusal(_all(_status(413), _WITH_LENGTH), errors.InvalidRequest.field("body", too_large_by))
+    yield Refusal(_status(413), errors.InvalidRequest.field("body", too_large))
     yield Refusal(_status(429), overloaded)
     yield Refusal(_any(_status(408), _status(504)), late)
     yield Refusal(_any(_status(502), _status(503)), unavailable)
@@ -101,8 +104,8 @@ def _json_reply(refusal: Refusal) -> http_connection_manager_pb2.ResponseMapper:
 
 def _grpc_reply(refusal: Refusal) -> http_connection_manager_pb2.ResponseMapper:
     status = to_status(refusal.error)
-    if _ENVOYS_WORDS in status.message:
-        # Details cannot hold words that are only known later; Envoy makes a message of them.
+    if _ENVOYS_WORDS in status.message or _BODY_BYTES in status.message:
+        # Details cannot hold what is only known later; Envoy makes a message of its words.
         headers = {"grpc-status": str(status.code)}
         return http_connection_manager_pb2.ResponseMapper(
             filter=refusal.when, headers_to_add=_headers(headers)
@@ -174,4 +177,5 @@ _NOT_GRPC: Final = _request_header(
 )
 _TRANSCODED: Final = _request_header(ORIGINAL_PATH, present_match=True)
 _REST: Final = _any(_NOT_GRPC, _TRANSCODED)
+_WITH_LENGTH: Final = _request_header("content-length", present_match=True)
 _WITH_QUERY: Final = _request_header(":path", string_match=string_pb2.StringMatcher(contains="?"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshq.contract.errors import FieldViolation
 from meshq.contract.limits import (
@@ -19,6 +20,7 @@ from meshq.contract.limits import (
     MIN_HEARTBEAT_TIMEOUT_SECONDS,
     MIN_TIMEOUT_SECONDS,
 )
+from meshq.contract.times import broken_rule
 from meshq.management.model.validation import Violations, check_range, check_text
 from meshq.v1 import queue_service_pb2, task_pb2
 
@@ -38,7 +40,16 @@ def check_priority(violations: Violations, field: str, value: int) -> None:
 
 def check_duration(violations: Violations, field: str, value: Duration, least: float, most: float) -> None:
     """A time in seconds."""
-    check_range(violations, field, value.seconds + value.nanos / 1e9, (least, most), " s")
+    if check_time(violations, field, value):
+        check_range(violations, field, value.seconds + value.nanos / 1e9, (least, most), " s")
+
+
+def check_time(violations: Violations, field: str, value: Timestamp | Duration) -> bool:
+    """Any time; returns whether it is one."""
+    rule = broken_rule(value)
+    if rule:
+        violations.append(FieldViolation(field, rule))
+    return not rule
 
 
 def check_timeouts(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from meshq.contract.errors import FieldViolation, InvalidRequest
+from meshq.contract.errors import FieldViolation, InvalidRequest, shown
 from meshq.contract.limits import MAX_TASK_LABEL_VALUE_LENGTH, MAX_TASK_LABELS, TASK_LABEL_KEY_PATTERN
+from meshq.management.conversion.checks import check_time
 from meshq.management.conversion.values import milliseconds
 from meshq.management.model.states import State
 from meshq.management.model.task import TaskFilter
@@ -13,7 +14,6 @@ from meshq.management.model.validation import Violations, check_name
 from meshq.v1 import task_service_pb2
 
 _STATES: Final = frozenset(map(int, State))
-_SHOWN: Final = 60
 _LABEL_RULE: Final = (
     "must be key=value, the key of 1 to 64 characters of A-Z a-z 0-9 . _ / -, the value of at most 128"
 )
@@ -42,6 +42,11 @@ def read_filter(message: Filter, tenant: str, path: str = "") -> TaskFilter:
             violations.append(
                 FieldViolation(f"{path}states[{index}]", f"must be a state of a task, not {state}")
             )
+    for field, time in (
+        ("min_create_time", message.min_create_time),
+        ("max_create_time", message.max_create_time),
+    ):
+        check_time(violations, path + field, time)
     _check_labels(violations, f"{path}labels", list(message.labels))
     if violations:
         raise InvalidRequest(violations)
@@ -63,8 +68,7 @@ def _check_labels(violations: Violations, field: str, labels: list[str]) -> None
         return
     for index, label in enumerate(labels):
         if not _is_label(label):
-            shown = repr(label[:_SHOWN]) + ("..." if len(label) > _SHOWN else "")
-            violations.append(FieldViolation(f"{field}[{index}]", f"{_LABEL_RULE}, not {shown}"))
+            violations.append(FieldViolation(f"{field}[{index}]", f"{_LABEL_RULE}, not {shown(label)}"))
 
 
 def _is_label(text: str) -> bool:

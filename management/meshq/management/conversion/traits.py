@@ -31,6 +31,7 @@ from meshq.management.conversion.checks import (
     check_duration,
     check_priority,
     check_retry_policy,
+    check_time,
 )
 from meshq.management.conversion.queue_settings import read_retry_policy, write_retry_policy
 from meshq.management.conversion.values import milliseconds, timestamp
@@ -53,6 +54,10 @@ _NAMES: Final[Mapping[int, str]] = {
 }
 _DEFAULTED: Final = frozenset({"priority", "retry_policy", *TIMEOUTS})
 _UNIQUE: Final = frozenset({"unique_scope", "unique_policy", "unique_window"})
+_UNIQUE_ENUMS: Final[Mapping[str, Any]] = {
+    "unique_scope": task_pb2.UniqueScope,
+    "unique_policy": task_pb2.UniquePolicy,
+}
 
 
 def trait_name(number: int) -> str | None:
@@ -76,7 +81,7 @@ def check_traits(violations: Violations, path: str, traits: Traits) -> None:
 
 def _check_start_time(violations: Violations, field: str, value: Timestamp) -> None:
     """When a task is to start."""
-    if value.seconds > time() + MAX_START_SECONDS:
+    if check_time(violations, field, value) and value.seconds > time() + MAX_START_SECONDS:
         rule = f"must be at most 10 years ahead, not {value.ToJsonString()}"
         violations.append(FieldViolation(field, rule))
 
@@ -135,9 +140,8 @@ _CHECKS: Final[Mapping[str, Callable[[Violations, str, Any], None]]] = {
     "rate_units": _check_units,
     "ordering_key": _check_key,
     "unique_key": _check_unique_key,
-    "unique_scope": _enum_check(task_pb2.UniqueScope),
     "unique_window": _check_unique_window,
-    "unique_policy": _enum_check(task_pb2.UniquePolicy),
+    **{name: _enum_check(enum) for name, enum in _UNIQUE_ENUMS.items()},
     **{name: _timeout_check(*bounds) for name, bounds in TIMEOUTS.items()},
 }
 """The rule for each field by itself."""
@@ -147,16 +151,24 @@ def _check_unique(violations: Violations, path: str, traits: Traits) -> None:
     """The rules for how the fields around unique_key go together."""
     if "unique_key" not in traits:
         violations.extend(
-            FieldViolation(f"{path}.{name}", "must not be set without unique_key")
-            for name in ("unique_scope", "unique_policy")
+            FieldViolation(
+                f"{path}.{name}", f"must be unset without unique_key, not {_enum_name(enum, traits[name])}"
+            )
+            for name, enum in _UNIQUE_ENUMS.items()
             if name in traits
         )
     window = traits.get("unique_scope") == task_pb2.UNIQUE_SCOPE_WINDOW
     if "unique_window" in traits and not window:
-        rule = "must not be set without the scope WINDOW"
+        seconds = traits["unique_window"].seconds + traits["unique_window"].nanos / 1e9
+        rule = f"must be unset without the scope WINDOW, not {seconds:.15g} s"
         violations.append(FieldViolation(f"{path}.unique_window", rule))
     elif window and "unique_window" not in traits:
         violations.append(FieldViolation(f"{path}.unique_window", "is required with the scope WINDOW"))
+
+
+def _enum_name(enum: Any, value: int) -> str:
+    """The name of a value, or its number where it has none."""
+    return enum.Name(value) if value in enum.values() else str(value)
 
 
 class Resolved(NamedTuple):

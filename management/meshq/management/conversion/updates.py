@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
-from meshq.contract.errors import FieldViolation, InvalidRequest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Value
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from meshq.contract.errors import FieldViolation, InvalidRequest, shown
+from meshq.contract.times import parts_of
 from meshq.management.conversion.tasks import check_input
 from meshq.management.conversion.traits import check_traits, columns_of, traits_of
 from meshq.management.conversion.values import milliseconds, timestamp
@@ -48,11 +53,13 @@ def read_update(request: task_service_pb2.UpdateTaskRequest) -> Update:
     named = {name: value for name, value in traits_of(task).items() if name in fields}
     check_traits(violations, "task", named)
     if fields & _START:
-        _check_named(violations, fields, task.WhichOneof("start"), _START)
+        _check_named(violations, fields, task, "start", _START)
     if fields & _INPUT:
-        _check_named(violations, fields - {"content_type"}, task.WhichOneof("input"), _INPUT)
+        _check_named(violations, fields - {"content_type"}, task, "input", _INPUT)
         if "content_type" in fields and "data" not in fields:
-            violations.append(FieldViolation("update_mask", "must name data where it names content_type"))
+            named_only = ", ".join(sorted(fields))
+            rule = f"must name data where it names content_type, not only {named_only}"
+            violations.append(FieldViolation("update_mask", rule))
         check_input(violations, "task", task)
     if violations:
         raise InvalidRequest(violations)
@@ -67,17 +74,30 @@ def _named(request: task_service_pb2.UpdateTaskRequest, violations: Violations) 
         if field.number != _ID and field.number not in _WRITTEN_BY_SERVER
     ]
     violations.extend(
-        FieldViolation("update_mask", f"{_RULE}, not {name[:60]!r}") for name in names if name not in _FIELDS
+        FieldViolation("update_mask", f"{_RULE}, not {shown(name)}") for name in names if name not in _FIELDS
     )
     return frozenset(names) & _FIELDS
 
 
 def _check_named(
-    violations: Violations, fields: frozenset[str], given: str | None, group: frozenset[str]
+    violations: Violations,
+    fields: frozenset[str],
+    task: task_pb2.Task,
+    oneof: Literal["start", "input"],
+    group: frozenset[str],
 ) -> None:
+    given = task.WhichOneof(oneof)
     if given is not None and given not in fields:
         named = ", ".join(sorted(fields & group)) or "none of them"
-        violations.append(FieldViolation(f"task.{given}", f"must not be set where update_mask names {named}"))
+        rule = f"must be unset where update_mask names {named}, not {_outlined(getattr(task, given))}"
+        violations.append(FieldViolation(f"task.{given}", rule))
+
+
+def _outlined(value: Timestamp | Duration | Value | bytes) -> str:
+    """A time, or how long an input is."""
+    if isinstance(value, Timestamp | Duration):
+        return parts_of(value)
+    return f"{len(value) if isinstance(value, bytes) else value.ByteSize()} bytes"
 
 
 def updated(row: TaskRow, update: Update, now_ms: int) -> Updated:

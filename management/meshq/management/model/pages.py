@@ -7,8 +7,9 @@ import binascii
 import hashlib
 from typing import Final
 
-from meshq.contract.errors import InvalidRequest
+from meshq.contract.errors import InvalidRequest, shown
 from meshq.management.model.task import TaskFilter, TaskId
+from meshq.management.model.validation import is_name
 
 _DIGEST_BYTES: Final = 8
 _ID_BYTES: Final = 16
@@ -35,7 +36,7 @@ def read_page_token(token: str, digest: bytes) -> TaskId:
     """
     content = _decoded(token)
     if len(content) != _DIGEST_BYTES + _ID_BYTES or content[:_DIGEST_BYTES] != digest:
-        raise InvalidRequest.field("page_token", _RULE)
+        raise _foreign(token)
     return content[_DIGEST_BYTES:]
 
 
@@ -51,9 +52,12 @@ def read_name_token(token: str) -> str:
         InvalidRequest: The token was not made by us.
     """
     try:
-        return _decoded(token).decode()
+        name = _decoded(token).decode()
     except UnicodeDecodeError as error:
-        raise InvalidRequest.field("page_token", _RULE) from error
+        raise _foreign(token) from error
+    if not is_name(name):
+        raise _foreign(token)
+    return name
 
 
 def resume_token(time_ms: int) -> bytes:
@@ -70,7 +74,8 @@ def read_resume_token(token: bytes) -> int:
     """
     content = token[:_TIME_BYTES]
     if token != resume_token(int.from_bytes(content, "big")):
-        raise InvalidRequest.field("resume_token", "must be the resume_token of an event of an earlier watch")
+        rule = f"must be the resume_token of an event of an earlier watch, not {shown(_encoded(token))}"
+        raise InvalidRequest.field("resume_token", rule)
     return int.from_bytes(content, "big")
 
 
@@ -83,4 +88,8 @@ def _decoded(token: str) -> bytes:
         padded = token.encode("ascii") + b"=" * (-len(token) % 4)
         return base64.b64decode(padded, altchars=b"-_", validate=True)
     except (UnicodeEncodeError, binascii.Error) as error:
-        raise InvalidRequest.field("page_token", _RULE) from error
+        raise _foreign(token) from error
+
+
+def _foreign(token: str) -> InvalidRequest:
+    return InvalidRequest.field("page_token", f"{_RULE}, not {shown(token)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-from meshq.contract.errors import FieldViolation, InvalidRequest
+from meshq.contract.errors import FieldViolation, InvalidRequest, shown
 from meshq.contract.limits import (
     MAX_ATTEMPTS,
     MAX_CONTENT_TYPE_LENGTH,
@@ -28,8 +28,6 @@ from meshq.contract.limits import (
 )
 
 Violations = list[FieldViolation]
-
-_SHOWN = 60
 
 
 @lru_cache(maxsize=4_096)
@@ -64,7 +62,8 @@ def check_content_type(violations: Violations, field: str, value: str, *, has_pa
             FieldViolation(field, f"must have at most {MAX_CONTENT_TYPE_LENGTH} characters, not {len(value)}")
         )
     elif has_payload:
-        violations.append(FieldViolation(field, "must be empty with payload; it names the form of data"))
+        rule = f"must be empty with payload, not {shown(value)}; it names the form of data"
+        violations.append(FieldViolation(field, rule))
 
 
 def check_headers(violations: Violations, field: str, headers: Mapping[str, str]) -> None:
@@ -76,7 +75,7 @@ def check_headers(violations: Violations, field: str, headers: Mapping[str, str]
         return
     for key, value in headers.items():
         if not 1 <= len(key) <= MAX_HEADER_KEY_LENGTH:
-            rule = f"keys must have 1 to {MAX_HEADER_KEY_LENGTH} characters, not {len(key)}"
+            rule = f"keys must have 1 to {MAX_HEADER_KEY_LENGTH} characters, not {len(key)}: {shown(key)}"
             violations.append(FieldViolation(field, rule))
         elif len(value) > MAX_HEADER_VALUE_LENGTH:
             rule = f"must have at most {MAX_HEADER_VALUE_LENGTH} characters, not {len(value)}"
@@ -110,7 +109,7 @@ def check_labels(violations: Violations, field: str, labels: Mapping[str, str]) 
         return
     for key, value in labels.items():
         if not TASK_LABEL_KEY_PATTERN.fullmatch(key):
-            rule = f"keys {TASK_LABEL_KEY_RULE}, not {key[:_SHOWN]!r}"
+            rule = f"keys {TASK_LABEL_KEY_RULE}, not {shown(key)}"
             violations.append(FieldViolation(field, rule))
         else:
             check_text(violations, f"{field}[{key!r}]", value, MAX_TASK_LABEL_VALUE_LENGTH)
@@ -177,6 +176,4 @@ def storable(text: str) -> str:
 
 
 def _but(value: str) -> str:
-    if not value:
-        return ""
-    return f", not {value[:_SHOWN]!r}" + ("..." if len(value) > _SHOWN else "")
+    return f", not {shown(value)}" if value else ""

@@ -66,7 +66,8 @@ def _selected(
 ) -> TaskFilter | None:
     """What the filter of a call selects; None where the call has ids."""
     if bool(request.task_ids) == request.HasField("filter"):
-        raise InvalidRequest.field("task_ids", "exactly one of task_ids and filter must be set")
+        given = "both" if request.task_ids else "neither"
+        raise InvalidRequest.field("task_ids", f"exactly one of task_ids and filter must be set, not {given}")
     if request.task_ids:
         return None
     wanted = read_filter(request.filter, TENANT, "filter.")
@@ -88,7 +89,9 @@ def _redrivable(request: task_service_pb2.RedriveTasksRequest) -> TaskFilter:
         if state not in REDRIVABLE
     )
     if wanted._replace(states=()).empty:
-        violations.append(FieldViolation("filter", "must name a queue, a type, labels or a time"))
+        given = "only states" if request.filter.states else "nothing"
+        rule = f"must name a queue, a type, labels or a time, not {given}"
+        violations.append(FieldViolation("filter", rule))
     if request.rate:
         check_range(violations, "rate", request.rate, (MIN_REDRIVE_RATE, MAX_REDRIVE_RATE))
     if request.max_tasks:

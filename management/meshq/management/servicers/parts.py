@@ -13,10 +13,12 @@ from meshq.contract.limits import DEFAULT_RUN_WAIT_SECONDS, MAX_RUN_WAIT_SECONDS
 from meshq.management.admission import Admission
 from meshq.management.bulk import Bulk
 from meshq.management.cancel import Canceller
+from meshq.management.conversion.checks import check_duration
 from meshq.management.create import Creator
 from meshq.management.delete import Deleter
 from meshq.management.ledger import Ledger
 from meshq.management.model.task import TaskId
+from meshq.management.model.validation import Violations
 from meshq.management.redrive import Redriver
 from meshq.management.servicers.views import Views
 from meshq.management.servicers.waiting import Waiting
@@ -68,9 +70,8 @@ def wait_seconds(request: task_service_pb2.RunTaskRequest | task_service_pb2.Awa
     """
     if not request.HasField("wait_timeout"):
         return DEFAULT_RUN_WAIT_SECONDS
-    seconds = request.wait_timeout.seconds + request.wait_timeout.nanos / 1e9
-    if not 0 <= seconds <= MAX_RUN_WAIT_SECONDS:
-        raise InvalidRequest.field(
-            "wait_timeout", f"must be 0 to {MAX_RUN_WAIT_SECONDS:g} s, not {seconds:g} s"
-        )
-    return seconds
+    violations: Violations = []
+    check_duration(violations, "wait_timeout", request.wait_timeout, 0, MAX_RUN_WAIT_SECONDS)
+    if violations:
+        raise InvalidRequest(violations)
+    return request.wait_timeout.seconds + request.wait_timeout.nanos / 1e9

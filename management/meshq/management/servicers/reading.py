@@ -77,9 +77,8 @@ class ReadingMethods(TaskMethods):
         tasks = await self._view(known, full=full)
         await self._parts.waiting.add(tasks, known, progress=full)
         if len(tasks) < len(known):
-            raise InvalidRequest.field(
-                "task_ids", f"name tasks of more than {MAX_FRAME_BYTES} bytes; ask for fewer at a time"
-            )
+            rule = f"must name tasks of at most {MAX_FRAME_BYTES} bytes; {len(tasks)} fit, not {len(known)}"
+            raise InvalidRequest.field("task_ids", rule)
         return tasks, missing
 
     async def ListTasks(  # noqa: N802

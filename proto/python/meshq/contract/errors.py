@@ -84,6 +84,14 @@ class FieldViolation:
     rule: str
 
 
+_SHOWN: Final = 60
+
+
+def shown(value: str) -> str:
+    """A value as rules show it: quoted, and cut where it is long."""
+    return repr(value[:_SHOWN]) + ("..." if len(value) > _SHOWN else "")
+
+
 class MeshqError(Exception):
     """An error that meshq answers with.
 
