@@ -95,6 +95,22 @@ def test_cancel_and_delete(meshq: Meshq) -> None:
     assert "meshq task list" in meshq("task", "get", task_id, code=3).stderr
 
 
+def test_a_task_is_completed_from_outside(meshq: Meshq, hand: Any) -> None:
+    paid, refused = hand.create(), hand.create()
+    tokens = {}
+    for _ in range(2):
+        lease = hand.take()
+        assert hand.end(lease, finish_later={"timeout": "60s"}) == "ACCEPTED"
+        tokens[lease["task"]["task_id"]] = lease["lease_token"]
+    meshq("task", "complete", tokens[paid["task_id"]], '{"paid": true}')
+    assert meshq("task", "run", paid["task_id"]).stdout == '{"paid": true}\n'
+    final = ["--error", "no funds", "--error-type", "REFUSED", "--non-retryable"]
+    meshq("task", "complete", tokens[refused["task_id"]], *final)
+    assert "REFUSED: no funds" in meshq("task", "run", refused["task_id"], code=1).stderr
+    meshq("task", "complete", tokens[refused["task_id"]], "1")
+    assert "FAILED" in meshq("task", "get", refused["task_id"]).stdout, "the first end counts"
+
+
 def test_what_there_is(meshq: Meshq) -> None:
     meshq("task", "run", "word_count", "a")
     assert "default" in meshq("queue", "list").stdout

@@ -266,6 +266,21 @@ def test_success_before_the_cancellation_is_confirmed_wins(rest: Any, hand: Any,
     assert becomes(task, "SUCCEEDED")["result"] == 1
 
 
+@pytest.mark.parametrize("delay", ["60s", "3600s"])  # On its shard, and in the ledger for now.
+def test_what_waits_for_its_time_is_cancelled_at_once(rest: Any, hand: Any, becomes: Any, delay: str) -> None:
+    scheduled = hand.create(start_delay=delay)
+    assert state(scheduled) == "SCHEDULED"
+    retrying = hand.create(retry_policy={**QUICK, "initial_delay": delay})
+    hand.fail(hand.take())
+    becomes(retrying, "RETRYING")
+    for task in (scheduled, retrying):
+        answer = rest("POST", f"/v1/tasks/{task['task_id']}:cancel", {"reason": "enough"})
+        assert (answer.status, state(answer.json)) in {(200, "CANCELLING"), (200, "CANCELLED")}
+        assert becomes(task, "CANCELLED")["cancel_reason"] == "enough"
+    first, *_ = rest("GET", f"/v1/tasks/{retrying['task_id']}/attempts").json["attempts"]
+    assert first["outcome"] == "ATTEMPT_OUTCOME_FAILED"
+
+
 def test_many_are_cancelled_by_a_filter(rest: Any, hand: Any, becomes: Any) -> None:
     red = [hand.create(labels={"colour": "red"}) for _ in range(3)]
     blue = hand.create(labels={"colour": "blue"})

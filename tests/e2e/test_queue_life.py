@@ -82,8 +82,10 @@ def test_a_queue_is_paused_and_resumed_and_says_by_whom(rest: Any, hand: Any, ev
     waits_for(hand, eventually, task, "QUEUE_PAUSED")
     new = hand.create()
     assert new["task_id"]
-    resumed = rest("POST", f"{path}:resume").json
+    resumed = rest("POST", f"{path}:resume", {"actor": "eve", "reason": "it is back"}).json
     assert resumed.get("pause") is None
+    assert (resumed["resumed"]["actor"], resumed["resumed"]["reason"]) == ("eve", "it is back")
+    assert rest("GET", path).json["resumed"] == resumed["resumed"]
     found: set[str] = set()
     while len(found) < 2:
         found |= {lease["task"]["task_id"] for lease in hand.poll(most=2)}
@@ -99,7 +101,10 @@ def test_a_draining_queue_takes_no_tasks_and_works_off_those_it_has(rest: Any, h
     refused = hand.try_to_create()
     assert (refused.status, refused.reason) == (400, "QUEUE_DRAINING")
     hand.succeed(hand.take())
-    assert rest("POST", f"{path}:resume").json.get("drain") is None
+    assert rest("POST", f"{path}:pause", {}).json["drain"] == drained["drain"]
+    resumed = rest("POST", f"{path}:resume").json
+    assert (resumed.get("pause"), resumed.get("drain")) == (None, None), "both end together"
+    assert resumed["resumed"]["time"]
     assert hand.try_to_create().status == 200
 
 

@@ -15,7 +15,7 @@ from fixtures.command_line import DEADLINE, FAILED, ID, SUCCEEDED, Meshq, Termin
 
 from meshq.contract import errors
 from meshq.contract.status import to_status
-from meshq.v1 import queue_service_pb2, task_pb2, task_service_pb2
+from meshq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
 
 __all__ = ["inside"]
 
@@ -355,6 +355,72 @@ def test_a_watch_of_many_ends_with_its_timeout(inside: Meshq) -> None:
     gone.set()
 
 
+# Completing from outside
+
+
+TOKEN = base64.urlsafe_b64encode(b"\xff\xfelease").decode()
+
+
+def acknowledged(status: str) -> worker_service_pb2.CompleteTasksResponse:
+    number = worker_service_pb2.ResultStatus.Value(f"RESULT_STATUS_{status}")
+    return worker_service_pb2.CompleteTasksResponse(acks=[worker_service_pb2.ResultAck(status=number)])
+
+
+def test_a_task_is_completed_with_a_result(inside: Meshq, tmp_path: Path) -> None:
+    inside.server.answers["CompleteTasks"] = lambda _: acknowledged("ACCEPTED")
+    picture = tmp_path / "picture"
+    picture.write_bytes(b"\x00png")
+    assert (
+        inside("task", "complete", TOKEN, '{"paid": true}').stdout == "The end of the attempt is recorded.\n"
+    )
+    inside("task", "complete", TOKEN, "3", "--string")
+    inside("task", "complete", TOKEN, "--data-file", str(picture), "--content-type", "image/png")
+    run = inside("task", "complete", TOKEN, "--json")
+    assert lines(run.stdout) == [{"status": "ACCEPTED"}]
+    results = [request.results[0] for request in inside.server.requests]
+    assert {result.lease_token for result in results} == {b"\xff\xfelease"}
+    json, text, data, nothing = (result.success for result in results)
+    assert json.result.struct_value["paid"] is True
+    assert text.result.string_value == "3"
+    assert (data.data, data.content_type) == (b"\x00png", "image/png")
+    assert nothing.WhichOneof("output") is None
+
+
+def test_a_task_is_completed_with_an_error(inside: Meshq) -> None:
+    inside.server.answers["CompleteTasks"] = lambda _: acknowledged("ACCEPTED")
+    final = ["--error-type", "REFUSED", "--non-retryable"]
+    inside("task", "complete", TOKEN, "--error", "no")
+    inside("task", "complete", TOKEN, "--error", "no", *final)
+    failures = [request.results[0].failure for request in inside.server.requests]
+    assert [(item.error.type, item.error.message, item.non_retryable) for item in failures] == [
+        ("Failed", "no", False),
+        ("REFUSED", "no", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["a b"], "TOKEN: must be base64"),
+        ([TOKEN, "1", "--error", "no"], "not both"),
+        ([TOKEN, "--non-retryable"], "go with --error"),
+        ([TOKEN, "9007199254740993"], "RESULT: must be an integer of at most 2**53"),
+    ],
+)
+def test_what_cannot_complete_a_task_is_told(inside: Meshq, words: list[str], told: str) -> None:
+    assert told in inside("task", "complete", *words, code=2).stderr
+    assert inside.server.requests == []
+
+
+def test_an_attempt_that_has_ended_is_not_completed(inside: Meshq) -> None:
+    inside.server.answers["CompleteTasks"] = lambda _: acknowledged("LEASE_LOST")
+    run = inside("task", "complete", TOKEN, code=5)
+    assert run.stderr.startswith("Error: Cannot complete the task: its attempt has ended otherwise; ")
+    rule = errors.InvalidRequest.field("results[0].success.data", "must be shorter")
+    inside.server.answers["CompleteTasks"] = lambda _: rule
+    assert "\n  --data-file: must be shorter\n" in inside("task", "complete", TOKEN, code=2).stderr
+
+
 # Queues
 
 
@@ -364,6 +430,7 @@ QUEUE.limits.max_running = 10
 QUEUE.limits.rate.units = 5
 QUEUE.limits.rate.period.FromSeconds(60)
 QUEUE.pause.actor, QUEUE.pause.reason = "eva@host", "the provider is down"
+QUEUE.resumed.actor, QUEUE.resumed.reason = "bob@host", "it is back"
 
 
 def queue_answers(inside: Meshq) -> None:
@@ -376,6 +443,7 @@ def test_a_queue_says_who_stopped_it(inside: Meshq) -> None:
     text = inside("queue", "get", "q").stdout
     for part in (
         "by eva@host, the provider is down",
+        "by bob@host, it is back",
         "10 at workers, 5 starts in 1 min 0 s",
         "defaults of t",
         "priority 3",
@@ -437,7 +505,9 @@ def test_queues_are_stopped_and_go_on(inside: Meshq) -> None:
     assert "@" in request.actor
     inside("queue", "drain", "q", "--actor", "me")
     assert inside.server.requests[-1].actor == "me"
-    assert lines(inside("queue", "resume", "q", "--json").stdout)[0]["queue"] == "q"
+    assert lines(inside("queue", "resume", "q", "--reason", "back", "--json").stdout)[0]["queue"] == "q"
+    request = inside.server.requests[-1]
+    assert (request.reason, "@" in request.actor) == ("back", True)
     assert inside("queue", "delete", "q").stdout == "Queue q is deleted.\n"
 
 

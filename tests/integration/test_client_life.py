@@ -269,13 +269,14 @@ async def test_a_queue_says_all_about_itself(service: Service, client: Any) -> N
     message.defaults.heartbeat_timeout.FromSeconds(60)
     message.type_defaults["t"].max_attempts = 2
     message.pause.actor = "me"
+    message.resumed.actor = "you"
     service.script.append(message)
     found = await client.queue("q")
     assert (found.limits.max_running, found.limits.rate) == (10, RateLimit(5, MINUTE))
     assert (found.limits.rate_per_key, found.max_open_tasks) == (None, None)
     assert found.defaults == TaskDefaults(priority=0, heartbeat_timeout=MINUTE)
     assert found.type_defaults == {"t": TaskDefaults(max_attempts=2)}
-    assert (found.pause.actor, found.drain) == ("me", None)
+    assert (found.pause.actor, found.drain, found.resumed.actor) == ("me", None, "you")
 
 
 async def test_settings_are_named_one_by_one(service: Service, client: Any) -> None:
@@ -309,11 +310,12 @@ async def test_queues_are_stopped_and_cleared(service: Service, client: Any) -> 
     ]
     await client.pause_queue("q", "deploy", actor="me")
     await client.drain_queue("q", "moving", actor="me")
-    await client.resume_queue("q")
+    await client.resume_queue("q", "back", actor="me")
     assert (await client.delete_queue("q")).queue == "q"
     assert await client.purge_queue("q", "wrong") == 3
-    pause, drain, *_, purge = service.requests
+    pause, drain, resume, *_, purge = service.requests
     assert (pause.actor, pause.reason, drain.reason, purge.reason) == ("me", "deploy", "moving", "wrong")
+    assert (resume.actor, resume.reason) == ("me", "back")
 
 
 async def test_queues_are_watched(service: Service, client: Any) -> None:

@@ -117,6 +117,8 @@ async def test_bad_settings_are_named_and_change_nothing(database: str) -> None:
             (node.queues.PauseQueue(PauseQueueRequest(queue="q", actor="x" * 129)), "actor"),
             (node.queues.DrainQueue(DrainQueueRequest(queue="q", reason="x" * 1_025)), "reason"),
             (node.queues.ResumeQueue(ResumeQueueRequest(queue="")), "queue"),
+            (node.queues.ResumeQueue(ResumeQueueRequest(queue="q", actor="x" * 129)), "actor"),
+            (node.queues.ResumeQueue(ResumeQueueRequest(queue="q", reason="x" * 1_025)), "reason"),
             (node.queues.DeleteQueue(DeleteQueueRequest(queue="a b")), "queue"),
         ):
             error = await failure(call)
@@ -139,12 +141,20 @@ async def test_a_pause_says_who_when_and_why_and_comes_into_force_before_it_answ
         drained = await other.queues.DrainQueue(DrainQueueRequest(queue="q", actor="eve"))
         assert (drained.pause.actor, drained.drain.actor) == ("ann", "eve")
         await until(lambda: one.management.book.settings(*KEY).drain, "the change")
-        resumed = await other.queues.ResumeQueue(ResumeQueueRequest(queue="q"))
+        assert not drained.HasField("resumed")
+        resume = ResumeQueueRequest(queue="q", actor="ann", reason="back")
+        resumed = await other.queues.ResumeQueue(resume)
         assert not resumed.HasField("pause")
         assert not resumed.HasField("drain")
         assert not system.execution.configs[KEY].paused
-        again = await one.queues.ResumeQueue(ResumeQueueRequest(queue="q"))
-        assert again.update_time == resumed.update_time
+        assert (resumed.resumed.actor, resumed.resumed.reason) == ("ann", "back")
+        assert resumed.resumed.time == resumed.update_time
+        again = await one.queues.ResumeQueue(ResumeQueueRequest(queue="q", actor="bob"))
+        assert (again.resumed, again.update_time) == (resumed.resumed, resumed.update_time)
+        set_ = await one.queues.UpdateQueue(UpdateQueueRequest(queue=queue(retentionDays=1)))
+        assert set_.resumed == resumed.resumed
+        drained = await one.queues.DrainQueue(DrainQueueRequest(queue="q"))
+        assert not drained.HasField("resumed")
         error = await failure(one.queues.PauseQueue(PauseQueueRequest(queue="none")))
         assert error.reason == Reason.QUEUE_NOT_FOUND
 
@@ -433,6 +443,7 @@ async def _to_the_end(call: Any) -> None:
         (WatchQueuesRequest(queues=["q", "?"]), "queues[1]"),
         (WatchQueuesRequest(interval=Duration(nanos=400_000_000)), "interval"),
         (WatchQueuesRequest(interval=Duration(seconds=61)), "interval"),
+        (WatchQueuesRequest(interval=Duration(nanos=2 * 10**9)), "interval"),
     ],
 )
 async def test_a_bad_watch_is_refused(database: str, request_: WatchQueuesRequest, field: str) -> None:

@@ -17,6 +17,7 @@ HELD = QueueSettings(
     limits=Limits(max_running=5, rate=Rate(10, 1_000, 10)),
     retention_days=30,
     pause=Hold("ann", "", 1),
+    resumed=Hold("eve", "", 2),
 )
 
 
@@ -31,7 +32,7 @@ def merged(before: QueueSettings, *paths: str, **fields: Any) -> QueueSettings:
 
 def test_a_declared_queue_has_the_defaults_of_what_it_leaves_out() -> None:
     assert checked_queue(queue()) == UNSET
-    assert checked_queue(queue(pause={"actor": "x"}, counts={"open": "7"})) == UNSET
+    assert checked_queue(queue(pause={"actor": "x"}, resumed={"actor": "x"}, counts={"open": "7"})) == UNSET
     assert checked_queue(queue(limits={"rate": {"units": "3"}})).limits.rate == Rate(3, 1_000, 3)
     policy = checked_queue(queue(defaults={"retryPolicy": {"initialDelay": "0s"}})).defaults.retry
     assert policy == RetryPolicy(initial_ms=0)
@@ -112,6 +113,19 @@ def test_a_broken_rule_is_named_with_field_and_value(fields: dict[str, Any], fie
             merged(UNSET, **fields)
 
 
+def test_a_time_that_is_none_is_named_with_its_value() -> None:
+    # Of JSON it could not even be read.
+    message = queue(limits={"rate": {"units": "1", "period": "1s"}}, defaults={"heartbeatTimeout": "1s"})
+    message.limits.rate.period.nanos = -6
+    message.defaults.heartbeat_timeout.nanos = 2_000_000_000
+    with pytest.raises(InvalidRequest) as caught:
+        checked_queue(message)
+    assert {item.field: item.rule.rpartition(", not ")[2] for item in caught.value.violations} == {
+        "queue.defaults.heartbeat_timeout": "seconds 1, nanos 2000000000",
+        "queue.limits.rate.period": "seconds 1, nanos -6",
+    }
+
+
 def test_a_mask_changes_what_it_names_and_nothing_else() -> None:
     fields = {"limits": {"maxRunning": 9}, "defaults": {"priority": 0}, "retentionDays": 1}
     assert merged(HELD, "limits.max_running", **fields) == HELD._replace(
@@ -123,7 +137,7 @@ def test_a_mask_changes_what_it_names_and_nothing_else() -> None:
 
 def test_a_mask_unsets_what_the_call_leaves_out() -> None:
     bare = merged(HELD, "limits", "defaults", "type_defaults", "retention_days")
-    assert bare == UNSET._replace(pause=HELD.pause)
+    assert bare == UNSET._replace(pause=HELD.pause, resumed=HELD.resumed)
     assert merged(HELD, "defaults.priority").defaults == TaskDefaults(max_attempts=2)
     assert merged(HELD, "limits.rate").limits == Limits(max_running=5)
 
@@ -137,7 +151,7 @@ def test_without_a_mask_what_is_set_changes() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["pause", "counts", "limits.rate.units", "limits.x", "type_defaults.t", "", "*"]
+    "path", ["pause", "resumed", "counts", "limits.rate.units", "limits.x", "type_defaults.t", "", "*"]
 )
 def test_a_mask_names_settings_only(path: str) -> None:
     with pytest.raises(InvalidRequest) as caught:

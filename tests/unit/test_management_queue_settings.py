@@ -34,6 +34,7 @@ FULL = QueueSettings(
     max_open_tasks=1_000,
     pause=Hold("ann", "lunch", 1_700_000_000_123),
     drain=Hold("", "", 5),
+    resumed=Hold("eve", "it is back", 7),
 )
 
 

@@ -75,6 +75,7 @@ def queue(item: models.Queue) -> Table:
             ("queue", item.queue),
             ("paused", Text(_hold(item.pause), style=STYLES["PAUSED"])),
             ("draining", Text(_hold(item.drain), style=STYLES["DRAINING"])),
+            ("resumed", _hold(item.resumed, "")),
             ("created", ago(item.create_time)),
             *counts,
             ("oldest", span(item.oldest_pending_age)),
@@ -117,11 +118,11 @@ def lines(news: models.QueueNews) -> Iterator[str]:
         yield printable(f"{name}: deleted")
 
 
-def _hold(item: models.QueueHold | None) -> str:
+def _hold(item: models.QueueHold | None, since: str = "since ") -> str:
     if item is None:
         return ""
     who = f"by {item.actor}" if item.actor else ""
-    when = f"since {ago(item.time)}" if item.time else ""
+    when = since + ago(item.time) if item.time else ""
     return ", ".join(part for part in (who, when, item.reason) if part) or "yes"
 
 

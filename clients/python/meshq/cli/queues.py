@@ -133,10 +133,12 @@ def drain(
 
 @app.command("resume")
 @with_session
-def resume(session: Session, name: NameArgument) -> None:
+def resume(
+    session: Session, name: NameArgument, *, reason: ReasonOption = "", actor: ActorOption = None
+) -> None:
     """End what `pause` and `drain` began."""
     with session.client() as client, doing(f"resume queue {name}", names=_NAMES):
-        found = client.resume_queue(name)
+        found = client.resume_queue(name, reason, actor=_actor(actor))
     session.output.tell(shapes.record(found), f"Queue {name} goes on.")
 
 
@@ -205,7 +207,7 @@ def _follow(session: Session, stream: Iterator[QueueNews]) -> None:
 
 
 def _actor(given: str | None) -> str:
-    """Who stops a queue, for those who wonder later."""
+    """Who stops a queue or lets it go on, for those who wonder later."""
     if given is not None:
         return given
     try:

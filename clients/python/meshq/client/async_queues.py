@@ -75,9 +75,11 @@ class AsyncQueues(AsyncCalls):
         """Keep new tasks from a queue until it is resumed; those it has are worked off."""
         return await self._perform(operations.drain_queue(name, reason, actor), timeout)
 
-    async def resume_queue(self, name: str, *, timeout: float | None = None) -> Queue:
+    async def resume_queue(
+        self, name: str, reason: str = "", *, actor: str = "", timeout: float | None = None
+    ) -> Queue:
         """End what `pause_queue` and `drain_queue` began."""
-        return await self._perform(operations.resume_queue(name), timeout)
+        return await self._perform(operations.resume_queue(name, reason, actor), timeout)
 
     async def purge_queue(self, name: str, reason: str = "", *, timeout: float | None = None) -> int:
         """Cancel all tasks of a queue that no worker has, and return how many; goes on until complete."""

@@ -11,13 +11,13 @@ worker.run()
 ```
 """
 
+from meshq.client.leases import LeaseLost
 from meshq.worker.completion import CancelRequest, Completer, SyncCompleter
 from meshq.worker.context import TaskContext
 from meshq.worker.errors import (
     Ending,
     FinishLater,
     InvalidInput,
-    LeaseLost,
     NoRetry,
     Retry,
     Snooze,

@@ -8,29 +8,21 @@ with SyncCompleter("localhost:8080") as completer:
 
 from __future__ import annotations
 
-import base64
-import binascii
 import datetime as dt
-import secrets
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 from meshq.client.async_calls import AsyncCalls
+from meshq.client.leases import LeaseLost, LeaseToken, checked_name, completion, token_bytes
 from meshq.client.operations import Operation
 from meshq.client.retries import CallRetries
 from meshq.client.sync_calls import SyncCalls
 from meshq.client.values import JsonValue
-from meshq.contract.errors import InvalidRequest, Unavailable
-from meshq.contract.limits import NAME_PATTERN, NAME_RULE
 from meshq.v1 import worker_service_pb2 as pb
 from meshq.worker import outcomes
 from meshq.worker.context import checkpoint_of, progress_of
-from meshq.worker.errors import LeaseLost, TaskFailure
+from meshq.worker.errors import TaskFailure
 
-COMPLETE: Final = "/meshq.v1.WorkerService/CompleteTasks"
 HEARTBEAT: Final = "/meshq.v1.WorkerService/HeartbeatTasks"
-
-LeaseToken: TypeAlias = "str | bytes"
-"""`TaskContext.lease_token`, or the bytes that it stands for."""
 
 
 class CancelRequest(NamedTuple):
@@ -49,39 +41,36 @@ class _Reports:
     """What there is to say of a task, as calls for both completers."""
 
     def __init__(self, name: str | None) -> None:
-        self._name = name or f"completer-{secrets.token_hex(4)}"
-        if not NAME_PATTERN.fullmatch(self._name):
-            raise ValueError(f"{self._name!r} {NAME_RULE}")
+        self._name = checked_name(name)
 
     def success(self, token: LeaseToken, result: Any) -> Operation[None]:
-        made = outcomes.success(_bytes(token), result)
+        made = outcomes.success(token_bytes(token), result)
         if made.HasField("failure"):
             raise ValueError(made.failure.error.message)
         return self._end(made)
 
     def failure(self, token: LeaseToken, error: TaskFailure) -> Operation[None]:
-        return self._end(outcomes.raised(_bytes(token), error))
+        return self._end(outcomes.raised(token_bytes(token), error))
 
     def cancelled(self, token: LeaseToken, message: str) -> Operation[None]:
-        return self._end(outcomes.cancelled(_bytes(token), message))
+        return self._end(outcomes.cancelled(token_bytes(token), message))
 
     def heartbeat(self, token: LeaseToken) -> Operation[CancelRequest | None]:
-        request = pb.HeartbeatTasksRequest(worker_id=self._name, lease_tokens=[_bytes(token)])
+        request = pb.HeartbeatTasksRequest(worker_id=self._name, lease_tokens=[token_bytes(token)])
         return self._word(request)
 
     def progress(
         self, token: LeaseToken, fraction: float, message: str, detail: JsonValue
     ) -> Operation[CancelRequest | None]:
-        word = progress_of(_bytes(token), fraction, message, detail)
+        word = progress_of(token_bytes(token), fraction, message, detail)
         return self._word(pb.HeartbeatTasksRequest(worker_id=self._name, progress=[word]))
 
     def checkpoint(self, token: LeaseToken, value: JsonValue) -> Operation[CancelRequest | None]:
-        word = checkpoint_of(_bytes(token), value)
+        word = checkpoint_of(token_bytes(token), value)
         return self._word(pb.HeartbeatTasksRequest(worker_id=self._name, progress=[word]))
 
     def _end(self, result: pb.TaskResult) -> Operation[None]:
-        request = pb.CompleteTasksRequest(worker_id=self._name, results=[result])
-        return Operation(COMPLETE, request, pb.CompleteTasksResponse, _read_end)
+        return completion(self._name, result)
 
     def _word(self, request: pb.HeartbeatTasksRequest) -> Operation[CancelRequest | None]:
         return Operation(HEARTBEAT, request, pb.HeartbeatTasksResponse, _read_word)
@@ -182,25 +171,6 @@ class SyncCompleter(SyncCalls):
     def checkpoint(self, lease_token: LeaseToken, value: JsonValue) -> CancelRequest | None:
         """As `Completer.checkpoint`."""
         return self._perform(self._reports.checkpoint(lease_token, value))
-
-
-def _bytes(token: LeaseToken) -> bytes:
-    if isinstance(token, bytes):
-        return token
-    # REST shows tokens in the other alphabet of base64, and padded.
-    text = token.replace("+", "-").replace("/", "_").rstrip("=")
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidRequest.field("lease_token", f"must be base64, not {token[:60]!r}") from None
-
-
-def _read_end(response: pb.CompleteTasksResponse) -> None:
-    status = response.acks[0].status
-    if status == pb.RESULT_STATUS_LEASE_LOST:
-        raise LeaseLost("the attempt has ended otherwise; the result is dropped")
-    if status != pb.RESULT_STATUS_ACCEPTED:
-        raise Unavailable("the result could not be stored just now")
 
 
 def _read_word(response: pb.HeartbeatTasksResponse) -> CancelRequest | None:

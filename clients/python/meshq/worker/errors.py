@@ -151,10 +151,6 @@ class TaskCancelled(Ending):
     """Ends a task that was to be cancelled: raise it once `TaskContext.cancelled` is true."""
 
 
-class LeaseLost(Exception):
-    """The attempt has ended already, or is no longer whose token this is; nothing was recorded."""
-
-
 def _retry_delay(name: str, delay: float | dt.timedelta) -> float:
     return _within(name, delay, 0.0, MAX_ATTEMPT_SECONDS, "0 s to 30 days")
 

@@ -126,7 +126,7 @@ def _is_setting(path: str) -> bool:
 
 
 def _without_holds(settings: QueueSettings) -> QueueSettings:
-    return settings._replace(pause=None, drain=None)
+    return settings._replace(pause=None, drain=None, resumed=None)
 
 
 def _check_settings(violations: Violations, queue: queue_service_pb2.Queue) -> None:

@@ -39,6 +39,7 @@ def read_settings(queue: queue_service_pb2.Queue) -> QueueSettings:
         max_open_tasks=queue.max_open_tasks,
         pause=_read_hold(queue.pause) if queue.HasField("pause") else None,
         drain=_read_hold(queue.drain) if queue.HasField("drain") else None,
+        resumed=_read_hold(queue.resumed) if queue.HasField("resumed") else None,
     )
 
 
@@ -92,6 +93,8 @@ def add_settings(queue: queue_service_pb2.Queue, settings: QueueSettings) -> Non
         _write_hold(queue.pause, settings.pause)
     if settings.drain:
         _write_hold(queue.drain, settings.drain)
+    if settings.resumed:
+        _write_hold(queue.resumed, settings.resumed)
     if settings.update_ms:
         queue.update_time.CopyFrom(timestamp(settings.update_ms))
 

@@ -63,7 +63,7 @@ class Limits(NamedTuple):
 
 
 class Hold(NamedTuple):
-    """Who stopped a queue, why and when."""
+    """Who stopped a queue or let it go on, why and when."""
 
     actor: str
     reason: str
@@ -79,6 +79,7 @@ class QueueSettings(NamedTuple):
         max_open_tasks: 0 for no limit.
         pause: Set while nothing is handed out.
         drain: Set while no new tasks are taken.
+        resumed: Set from the end of both until the next of either.
     """
 
     version: int = 0
@@ -91,6 +92,7 @@ class QueueSettings(NamedTuple):
     max_open_tasks: int = 0
     pause: Hold | None = None
     drain: Hold | None = None
+    resumed: Hold | None = None
 
 
 UNSET: Final = QueueSettings()

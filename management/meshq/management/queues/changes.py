@@ -103,24 +103,26 @@ class QueueChanges:
         def decide(before: QueueSettings | None) -> QueueSettings | None:
             before = _existing(key, before)
             if kind == "pause":
-                return None if before.pause else before._replace(pause=hold)
-            return None if before.drain else before._replace(drain=hold)
+                return None if before.pause else before._replace(pause=hold, resumed=None)
+            return None if before.drain else before._replace(drain=hold, resumed=None)
 
         await self._change(key, decide)
         if kind == "pause":
             await self._in_force(key)
 
-    async def resume(self, key: QueueKey) -> None:
-        """End both.
+    async def resume(self, key: QueueKey, actor: str, reason: str) -> None:
+        """End both; a queue that is held neither way stays as it is.
 
         Raises:
             NotFound: There is no such queue.
             Unavailable: The end of the pause is not in force everywhere yet.
         """
+        resumed = Hold(actor, reason, self._now_ms())
 
         def decide(before: QueueSettings | None) -> QueueSettings | None:
             before = _existing(key, before)
-            return before._replace(pause=None, drain=None) if before.pause or before.drain else None
+            held = before.pause or before.drain
+            return before._replace(pause=None, drain=None, resumed=resumed) if held else None
 
         await self._change(key, decide)
         await self._in_force(key)

@@ -25,6 +25,7 @@ from meshq.v1 import queue_service_pb2, queue_service_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Hold = queue_service_pb2.PauseQueueRequest | queue_service_pb2.DrainQueueRequest
+Told = Hold | queue_service_pb2.ResumeQueueRequest
 
 _PAGE_BYTES: Final = MAX_FRAME_BYTES
 """Where a page of queues with much to say is cut, holding at least one."""
@@ -126,8 +127,8 @@ class QueueServicer(queue_service_pb2_grpc.QueueServiceServicer):
     ) -> queue_service_pb2.Queue:
         """End both."""
         del context
-        key = _key(request.queue)
-        await self._changes.resume(key)
+        key, reason = _told(request)
+        await self._changes.resume(key, request.actor, reason)
         return await self._shown(key)
 
     async def PurgeQueue(  # noqa: N802
@@ -152,11 +153,8 @@ class QueueServicer(queue_service_pb2_grpc.QueueServiceServicer):
                     yield response
 
     async def _hold(self, kind: Literal["pause", "drain"], request: Hold) -> queue_service_pb2.Queue:
-        key = _key(request.queue)
-        if len(request.actor) > MAX_ACTOR_LENGTH:
-            rule = f"must have at most {MAX_ACTOR_LENGTH} characters, not {len(request.actor)}"
-            raise InvalidRequest.field("actor", rule)
-        await self._changes.hold(key, kind, request.actor, checked_reason(request.reason))
+        key, reason = _told(request)
+        await self._changes.hold(key, kind, request.actor, reason)
         return await self._shown(key)
 
     async def _shown(self, key: QueueKey) -> queue_service_pb2.Queue:
@@ -183,12 +181,14 @@ def _key(name: str) -> QueueKey:
     return TENANT, name
 
 
+def _told(request: Told) -> tuple[QueueKey, str]:
+    """Which queue, and why, of a request whose actor is checked as well."""
+    key = _key(request.queue)
+    if len(request.actor) > MAX_ACTOR_LENGTH:
+        rule = f"must have at most {MAX_ACTOR_LENGTH} characters, not {len(request.actor)}"
+        raise InvalidRequest.field("actor", rule)
+    return key, checked_reason(request.reason)
+
+
 def _after(token: str) -> str:
-    if not token:
-        return ""
-    name = read_name_token(token)
-    violations: Violations = []
-    check_name(violations, "page_token", name)
-    if violations:
-        raise InvalidRequest.field("page_token", "must be the next_page_token of an earlier call")
-    return name
+    return read_name_token(token) if token else ""

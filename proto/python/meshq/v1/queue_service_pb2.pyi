@@ -66,6 +66,7 @@ class Queue(_message.Message):
     PAUSE_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    RESUMED_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
     """The name, as in `Task.queue`."""
     tenant: _builtins.str
@@ -82,7 +83,8 @@ class Queue(_message.Message):
     """For how many days ended tasks are kept: 1, 3, 7, 14, 30, 90, 180 or 365. Default 7. A setting."""
     poison_limit: _builtins.int
     """Attempts in a row that may end without any answer of a worker, 1 to 100, before the task ends as
-    FAILED with the error POISON. Default 5. A setting.
+    FAILED with the error POISON. So does a task whose attempts, more than one, all ended like that.
+    Default 5. A setting.
     """
     max_open_tasks: _builtins.int
     """Open tasks that the queue takes, 1 to 1,000,000,000; further ones are refused with QUEUE_FULL.
@@ -99,7 +101,11 @@ class Queue(_message.Message):
 
     @_builtins.property
     def oldest_pending_age(self) -> _duration_pb2.Duration:
-        """How long the ready task that waits longest has been ready. Absent when none waits."""
+        """How long the ready task that waits longest has been ready, of those that are next: on each shard the
+        first of each type and fairness key, for the 100 keys of a type whose turn is nearest. A task of lower
+        priority that stands behind may have waited longer, by at most a minute for each unit of priority
+        between them. Absent when none waits.
+        """
 
     @_builtins.property
     def defaults(self) -> Global___TaskDefaults:
@@ -125,6 +131,10 @@ class Queue(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When its settings were last changed."""
 
+    @_builtins.property
+    def resumed(self) -> Global___QueueHold:
+        """Set from a resumption until the queue is paused or drained again: by whom, when and why."""
+
     def __init__(
         self,
         *,
@@ -145,10 +155,11 @@ class Queue(_message.Message):
         pause: Global___QueueHold | None = ...,
         drain: Global___QueueHold | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        resumed: Global___QueueHold | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "create_time", b"create_time", "defaults", b"defaults", "drain", b"drain", "limits", b"limits", "oldest_pending_age", b"oldest_pending_age", "pause", b"pause", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "create_time", b"create_time", "defaults", b"defaults", "drain", b"drain", "limits", b"limits", "oldest_pending_age", b"oldest_pending_age", "pause", b"pause", "resumed", b"resumed", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival_rate", b"arrival_rate", "complete", b"complete", "completion_rate", b"completion_rate", "counts", b"counts", "create_time", b"create_time", "defaults", b"defaults", "drain", b"drain", "limits", b"limits", "max_open_tasks", b"max_open_tasks", "oldest_pending_age", b"oldest_pending_age", "pause", b"pause", "poison_limit", b"poison_limit", "queue", b"queue", "retention_days", b"retention_days", "tenant", b"tenant", "type_defaults", b"type_defaults", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival_rate", b"arrival_rate", "complete", b"complete", "completion_rate", b"completion_rate", "counts", b"counts", "create_time", b"create_time", "defaults", b"defaults", "drain", b"drain", "limits", b"limits", "max_open_tasks", b"max_open_tasks", "oldest_pending_age", b"oldest_pending_age", "pause", b"pause", "poison_limit", b"poison_limit", "queue", b"queue", "resumed", b"resumed", "retention_days", b"retention_days", "tenant", b"tenant", "type_defaults", b"type_defaults", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -289,7 +300,7 @@ Global___RateLimit: _TypeAlias = RateLimit  # noqa: Y015
 
 @_typing.final
 class QueueHold(_message.Message):
-    """QueueHold says who stopped a queue."""
+    """QueueHold says who stopped a queue, or let it go on."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -601,16 +612,24 @@ class ResumeQueueRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     QUEUE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
     """The name of the queue."""
+    actor: _builtins.str
+    """Who asks, for people: at most 128 characters."""
+    reason: _builtins.str
+    """Why, for people: at most 1,024 characters."""
     def __init__(
         self,
         *,
         queue: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "queue", b"queue", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

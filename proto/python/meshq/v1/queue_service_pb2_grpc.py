@@ -180,9 +180,10 @@ class QueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeQueue(self, request, context):
-        """ResumeQueue ends PauseQueue and DrainQueue.
+        """ResumeQueue ends PauseQueue and DrainQueue together. Resuming a queue that is neither paused nor
+        draining changes nothing.
 
-        INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+        INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
         NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
         UNAVAILABLE/SHARD_UNAVAILABLE: as in UpdateQueue.
         """

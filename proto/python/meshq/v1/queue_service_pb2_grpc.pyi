@@ -91,9 +91,10 @@ class QueueServiceStub:
     NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
     """
     ResumeQueue: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.ResumeQueueRequest, _queue_service_pb2.Queue]
-    """ResumeQueue ends PauseQueue and DrainQueue.
+    """ResumeQueue ends PauseQueue and DrainQueue together. Resuming a queue that is neither paused nor
+    draining changes nothing.
 
-    INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+    INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
     NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
     UNAVAILABLE/SHARD_UNAVAILABLE: as in UpdateQueue.
     """
@@ -176,9 +177,10 @@ class QueueServiceAsyncStub(QueueServiceStub):
     NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
     """
     ResumeQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.ResumeQueueRequest, _queue_service_pb2.Queue]  # type: ignore[assignment]
-    """ResumeQueue ends PauseQueue and DrainQueue.
+    """ResumeQueue ends PauseQueue and DrainQueue together. Resuming a queue that is neither paused nor
+    draining changes nothing.
 
-    INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+    INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
     NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
     UNAVAILABLE/SHARD_UNAVAILABLE: as in UpdateQueue.
     """
@@ -306,9 +308,10 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _queue_service_pb2.ResumeQueueRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_queue_service_pb2.Queue, _abc.Awaitable[_queue_service_pb2.Queue]]:
-        """ResumeQueue ends PauseQueue and DrainQueue.
+        """ResumeQueue ends PauseQueue and DrainQueue together. Resuming a queue that is neither paused nor
+        draining changes nothing.
 
-        INVALID_ARGUMENT/INVALID_FIELD: the name breaks its rule.
+        INVALID_ARGUMENT/INVALID_FIELD: a field breaks its rule.
         NOT_FOUND/QUEUE_NOT_FOUND: there is no such queue.
         UNAVAILABLE/SHARD_UNAVAILABLE: as in UpdateQueue.
         """

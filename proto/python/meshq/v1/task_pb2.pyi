@@ -139,7 +139,9 @@ class _UniqueScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UniqueSco
     UNIQUE_SCOPE_UNTIL_FINISHED: _UniqueScope.ValueType  # 2
     """Until the task has ended."""
     UNIQUE_SCOPE_WINDOW: _UniqueScope.ValueType  # 3
-    """For unique_window after its creation, whatever becomes of the task."""
+    """For unique_window after its creation, also when the task has ended, but no longer than it exists:
+    once it was deleted or has left its retention, the key is free.
+    """
 
 class UniqueScope(_UniqueScope, metaclass=_UniqueScopeEnumTypeWrapper):
     """UniqueScope says for how long a task holds its unique_key."""
@@ -151,7 +153,9 @@ UNIQUE_SCOPE_UNTIL_STARTED: UniqueScope.ValueType  # 1
 UNIQUE_SCOPE_UNTIL_FINISHED: UniqueScope.ValueType  # 2
 """Until the task has ended."""
 UNIQUE_SCOPE_WINDOW: UniqueScope.ValueType  # 3
-"""For unique_window after its creation, whatever becomes of the task."""
+"""For unique_window after its creation, also when the task has ended, but no longer than it exists:
+once it was deleted or has left its retention, the key is free.
+"""
 Global___UniqueScope: _TypeAlias = UniqueScope  # noqa: Y015
 
 class _UniquePolicy:
@@ -600,8 +604,8 @@ Global___Task: _TypeAlias = Task  # noqa: Y015
 @_typing.final
 class RetryPolicy(_message.Message):
     """RetryPolicy says when and whether a failed attempt is made again. The delay before attempt n + 1 is
-    initial_delay times multiplier to the power of n - 1, at most max_delay, and then changed by chance
-    within jitter. A worker's own `retry_delay` or `non_retryable` goes before it. Attempts whose
+    initial_delay times multiplier to the power of n - 1, changed by chance within jitter, and at most
+    max_delay. A worker's own `retry_delay` or `non_retryable` goes before it. Attempts whose
     worker was lost are made again at once.
     """
 
@@ -622,7 +626,7 @@ class RetryPolicy(_message.Message):
 
     @_builtins.property
     def max_delay(self) -> _duration_pb2.Duration:
-        """The longest delay, 0 to 30 days. Default 10 minutes."""
+        """The longest delay, jitter included, 0 to 30 days. Default 10 minutes."""
 
     @_builtins.property
     def non_retryable_errors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -715,11 +719,11 @@ class TaskError(_message.Message):
     TRACEBACK_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     """A short stable name that programs compare: the exception's class at a worker, or one of the
-    system's own: `LOST` (the worker vanished), `POISON` (so many attempts in a row ended without an
-    answer that the task was given up), `SCHEDULE_TO_START_TIMEOUT`, `START_TO_CLOSE_TIMEOUT`,
-    `SCHEDULE_TO_CLOSE_TIMEOUT`, `HEARTBEAT_TIMEOUT`, `FINISH_LATER_TIMEOUT`, `CANCEL_GRACE_ENDED`,
-    `UNKNOWN_TASK_TYPE`, `INVALID_INPUT`, `RESULT_TOO_LARGE`, `RESULT_EXPIRED`. At most 256
-    characters.
+    system's own: `LOST` (the worker vanished), `POISON` (given up, because so many attempts in a row,
+    or all of several, ended without an answer), `SCHEDULE_TO_START_TIMEOUT`,
+    `START_TO_CLOSE_TIMEOUT`, `SCHEDULE_TO_CLOSE_TIMEOUT`, `HEARTBEAT_TIMEOUT`,
+    `FINISH_LATER_TIMEOUT`, `CANCEL_GRACE_ENDED`, `UNKNOWN_TASK_TYPE`, `INVALID_INPUT`,
+    `RESULT_TOO_LARGE`, `RESULT_EXPIRED`. At most 256 characters.
     """
     message: _builtins.str
     """The message for a person, at most 4,096 characters; longer text is cut by the server."""

@@ -157,6 +157,8 @@ class TaskServiceServicer:
         ALREADY_EXISTS/REQUEST_ID_REUSED: the request_id was used with another content.
         ALREADY_EXISTS/UNIQUE_KEY_TAKEN: another task holds the unique_key, and the policy is REJECT; the
         metadata of ErrorInfo has its `task_id`.
+        NOT_FOUND/TASK_NOT_FOUND: the request_id was used before, and its task was deleted or has left its
+        retention since, as the message says; no other one is created. The metadata has its `task_id`.
         FAILED_PRECONDITION/QUEUE_DRAINING: the queue takes no new tasks.
         RESOURCE_EXHAUSTED/QUEUE_FULL: the queue has as many open tasks as its settings allow.
         RESOURCE_EXHAUSTED/BACKLOG_FULL: too many open tasks; retry after the delay in RetryInfo.
@@ -181,7 +183,9 @@ class TaskServiceServicer:
     def IngestTasks(self, request_iterator, context):
         """IngestTasks is BatchCreateTasks as a stream, for bulk: each frame is answered once its tasks
         are stored durably, in the order of the frames. Several frames may be under way at a time;
-        the server reads no further while too many wait for storage.
+        the server reads no further while too many wait for storage. Frames with ordering keys are
+        stored one after the other, so that chains have the order of the stream; behind one that failed
+        no other such frame is stored.
 
         INVALID_ARGUMENT/INVALID_FIELD: a frame as a whole breaks a rule; frames before it are
         answered first. Other codes as in BatchCreateTasks; unanswered frames are to be sent again
@@ -360,7 +364,8 @@ class TaskServiceServicer:
 
         INVALID_ARGUMENT/INVALID_FIELD: both or neither of task_id and task are set, or one breaks a
         rule.
-        NOT_FOUND/TASK_NOT_FOUND: no task with that id, or it was deleted while it was waited for.
+        NOT_FOUND/TASK_NOT_FOUND: no task with that id, or it was deleted while it was waited for, or the
+        task that the request_id stands for is gone, as the message says.
         UNAVAILABLE/DRAINING: the instance stops; call again, with the id or the same request_id.
         Other codes as in CreateTask.
         """

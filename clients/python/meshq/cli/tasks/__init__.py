@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from meshq.cli.tasks import changing, creating, following, reading
+from meshq.cli.tasks import changing, completing, creating, following, reading
 
 app = typer.Typer(help="Create, find, change, watch and end tasks.")
 
@@ -22,5 +22,6 @@ for _name, _command in {
     "cancel": changing.cancel,
     "redrive": changing.redrive,
     "delete": changing.delete,
+    "complete": completing.complete,
 }.items():
     app.command(_name)(_command)

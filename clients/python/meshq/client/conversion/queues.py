@@ -45,6 +45,7 @@ def queue(message: queue_service_pb2.Queue) -> models.Queue:
         max_open_tasks=message.max_open_tasks or None,
         pause=_hold(message.pause) if message.HasField("pause") else None,
         drain=_hold(message.drain) if message.HasField("drain") else None,
+        resumed=_hold(message.resumed) if message.HasField("resumed") else None,
         update_time=time_of(message, "update_time"),
     )
 

@@ -72,7 +72,7 @@ class QueueLimits:
 
 @dataclass(frozen=True, slots=True)
 class QueueHold:
-    """Who stopped a queue, why and when."""
+    """Who stopped a queue or let it go on, why and when."""
 
     actor: str = ""
     reason: str = ""
@@ -96,6 +96,7 @@ class Queue:
         max_open_tasks: Open tasks that the queue takes; None for no limit of its own.
         pause: Who keeps its tasks from workers, if somebody does.
         drain: Who keeps new tasks from it, if somebody does.
+        resumed: Who ended both, until somebody stops it again.
         update_time: When its settings were last changed.
     """
 
@@ -115,6 +116,7 @@ class Queue:
     max_open_tasks: int | None = None
     pause: QueueHold | None = None
     drain: QueueHold | None = None
+    resumed: QueueHold | None = None
     update_time: dt.datetime | None = None
 
 

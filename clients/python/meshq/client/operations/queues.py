@@ -60,9 +60,9 @@ def drain_queue(name: str, reason: str, actor: str) -> Operation[models.Queue]:
     return Operation(SERVICE + "DrainQueue", request, queue_service_pb2.Queue, conversion.queue)
 
 
-def resume_queue(name: str) -> Operation[models.Queue]:
+def resume_queue(name: str, reason: str, actor: str) -> Operation[models.Queue]:
     """End pause and drain."""
-    request = queue_service_pb2.ResumeQueueRequest(queue=name)
+    request = queue_service_pb2.ResumeQueueRequest(queue=name, reason=reason, actor=actor)
     return Operation(SERVICE + "ResumeQueue", request, queue_service_pb2.Queue, conversion.queue)
 
 
