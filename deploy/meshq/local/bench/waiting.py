@@ -16,7 +16,7 @@ from meshq.local.bench.shards import used_memory
 from meshq.local.bench.stage import Outcome, Stage, bulk_run, table, until_ready
 
 BACKLOG_QUEUE = "bench-backlog"
-LISTS = 50
+LISTS = 200
 _LISTINGS: dict[str, ListOptions] = {
     "all": {"page_size": 100},
     "queue": {"page_size": 100, "queue": BACKLOG_QUEUE},

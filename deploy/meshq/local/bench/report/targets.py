@@ -71,9 +71,15 @@ def _rate(scenario: str, bound: float, path: str = "") -> Target:
     )
 
 
+def _share(path: str, bound: float) -> Target:
+    return Target(f"{path}.ratio", bound, "", at_least=True, digits=2, spread=f"{path}.ratio_range")
+
+
 _WATCHES = ("events.watches", 5_000)
 _WAITING = ("backlog.waiting", 1_000_000)
 _RAN = ("memory.tasks", 1_000_000)
+_DELAYED = 99_000
+"""Of 100,000: a few may be due before the last one is stored."""
 
 TARGETS: Mapping[str, Target] = {
     "bulk": replace(_rate("bulk", 12_000), full=("bulk.tasks", 100_000)),
@@ -102,14 +108,14 @@ TARGETS: Mapping[str, Target] = {
     "start": Target("start.seconds", 5, " s", spread="start.seconds_range"),
     "worker": _rate("worker", 15_000, "noop"),
     "worker-processes": Target("worker.process_scaling", None, " times", digits=2),
-    "instances": Target(
-        "scaling.two_against_one.ratio",
-        1,
-        "",
-        at_least=True,
-        digits=2,
-        spread="scaling.two_against_one.ratio_range",
-    ),
+    "instances": _share("scaling.two_against_one", 1),
+    "delay-p99": Target("delay.late_ms.p99", 250, " ms", full=("delay.waiting", _DELAYED)),
+    "limits-running": _share("limits.running", 0.9),
+    "limits-rate": _share("limits.rate", 0.9),
+    "limits-running-per-key": _share("limits.running-per-key", 0.9),
+    "limits-rate-per-key": _share("limits.rate-per-key", 0.9),
+    "fairness-p99": Target("fairness.latency_ms.p99", None, " ms", full=("fairness.backlog", 100_000)),
+    "priority-p99": Target("priority.latency_ms.p99", None, " ms", full=("priority.backlog", 100_000)),
 }
 """By the name that a row of the page has."""
 
