@@ -41,7 +41,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--slots", type=int, help="tasks at a time")
     add("--processes", type=int, help="processes for handlers that want one (one per core)")
-    add("--prefetch", type=int, help="tasks to hold beyond the slots (as many as end in 0.1 s)")
+    add("--prefetch", type=int, help="tasks to hold beyond the slots (as many as end in 0.2 s)")
     add("--id", help="id of the worker, unique among running ones (made up)")
     add("--label", action="append", default=[], metavar="KEY=VALUE", help="label; may be repeated")
     add("--build-id", default="", help="build that runs, for people")

@@ -171,7 +171,9 @@ class _UniquePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UniquePo
     UNIQUE_POLICY_REJECT: _UniquePolicy.ValueType  # 2
     """The new task is refused with ALREADY_EXISTS/UNIQUE_KEY_TAKEN."""
     UNIQUE_POLICY_REPLACE: _UniquePolicy.ValueType  # 3
-    """The new task takes the key, and the task that held it is cancelled."""
+    """The new task takes the key, and the task that held it is cancelled. It may still run until its
+    worker has heard of that, at most for its grace, while the new one starts.
+    """
 
 class UniquePolicy(_UniquePolicy, metaclass=_UniquePolicyEnumTypeWrapper):
     """UniquePolicy says what becomes of a new task whose unique_key is held by another one."""
@@ -183,7 +185,9 @@ UNIQUE_POLICY_RETURN_EXISTING: UniquePolicy.ValueType  # 1
 UNIQUE_POLICY_REJECT: UniquePolicy.ValueType  # 2
 """The new task is refused with ALREADY_EXISTS/UNIQUE_KEY_TAKEN."""
 UNIQUE_POLICY_REPLACE: UniquePolicy.ValueType  # 3
-"""The new task takes the key, and the task that held it is cancelled."""
+"""The new task takes the key, and the task that held it is cancelled. It may still run until its
+worker has heard of that, at most for its grace, while the new one starts.
+"""
 Global___UniquePolicy: _TypeAlias = UniquePolicy  # noqa: Y015
 
 class _WaitingReason:

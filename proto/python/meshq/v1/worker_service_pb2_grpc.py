@@ -88,7 +88,9 @@ class WorkerServiceServicer:
         carry many items. The session lives as long as its heartbeats arrive; a worker whose stream
         breaks connects again, to any instance, and presents the leases it still holds.
 
-        INVALID_ARGUMENT/INVALID_FIELD: Hello breaks a rule, or a frame has a malformed token.
+        INVALID_ARGUMENT/INVALID_FIELD: Hello breaks a rule, or an item of a frame does, such as a malformed
+        token or a delay beyond its bounds. It ends the session, as it is a fault of the worker's program: the
+        worker connects again, without sending that item. Results that are too large fail by themselves.
         FAILED_PRECONDITION/PROTOCOL_VERSION: this protocol version is not spoken here.
         FAILED_PRECONDITION/HELLO_EXPECTED: the first frame is not Hello, or Hello came twice.
         ABORTED/SESSION_LOST: the session was silent for longer than its lease time; connect again.
