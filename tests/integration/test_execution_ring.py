@@ -81,6 +81,7 @@ async def test_a_shard_is_added_and_gets_its_part(database: str, shards: dict[st
         early += await system.dispatcher(second).many(30)
         assert second.execution.shards.ring.version == 2
         await follow(system, 2)
+        await first.open()
         await second.open()
         after = [second.execution.shards.ring.owner(b"key %d" % number) for number in range(3_000)]
         moved = [(old, new) for old, new in zip(before, after, strict=True) if old != new]

@@ -204,6 +204,8 @@ async def test_what_became_near_while_nobody_looked_is_dispatched_after_a_restar
         (node,) = system.nodes
         clock = node.management.now_ms
         promoter = node.management.promoter
+        # Out of office it promotes nothing.
+        await until(lambda: node.management.lookout.term, "the office")
         await promoter.stop()
         promoter._now_ms = lambda: clock() + 8 * 60_000
         await promoter.run_once()
