@@ -183,6 +183,31 @@ async def test_what_a_worker_has_just_acknowledged_counts_when_it_leaves(
         assert other.assigned[again].attempt == 2
 
 
+async def test_a_stream_that_is_cancelled_while_its_session_ends_leaves_no_session(
+    database: str, shards: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with cluster(database, shards) as system:
+        instance = await system.start(lease_ttl=60)
+        receipts = instance.execution.receipts
+        ending, let_go = asyncio.Event(), asyncio.Event()
+        flush = receipts.flush
+
+        async def held_up() -> None:
+            ending.set()
+            await let_go.wait()
+            await flush()
+
+        monkeypatch.setattr(receipts, "flush", held_up)
+        worker = await system.worker(instance).connect(heartbeat=False)
+        await worker.call.done_writing()
+        await asyncio.wait_for(ending.wait(), 10)
+        await worker.close()
+        # On the same connection, so that the server has seen the end of the stream.
+        await instance.worker.ListWorkers(pb.ListWorkersRequest())
+        let_go.set()
+        await wait_until(lambda: not instance.execution.sessions.all())
+
+
 async def test_a_silent_session_is_lost(database: str, shards: dict[str, str]) -> None:
     async with cluster(database, shards) as system:
         instance = await system.start(lease_ttl=1.0)

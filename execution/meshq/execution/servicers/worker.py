@@ -68,6 +68,7 @@ class WorkerServicer:
         self._completions = completions
         self._handlers = handlers
         self._workers = workers
+        self._ends: set[asyncio.Task[None]] = set()
         self._frames: dict[str, Callable[[Session, Any], None]] = {
             "credits": lambda session, credit: session.grant(credit.total),
             "received": self._received,
@@ -108,9 +109,18 @@ class WorkerServicer:
                 yield frame
         finally:
             reader.cancel()
+            end = asyncio.create_task(self._end(session, reader), name="end of a session")
+            self._ends.add(end)
+            end.add_done_callback(self._ends.discard)
+            # Who breaks off in the midst of it has the call cancelled once more.
+            await asyncio.shield(end)
+
+    async def _end(self, session: Session, reader: asyncio.Task[None]) -> None:
+        try:
             with suppress(asyncio.CancelledError):
                 await reader
             await self._receipts.flush()
+        finally:
             await self._sessions.gone(session)
 
     async def _open(self, requests: AsyncIterator[pb.ConnectRequest]) -> Session:
