@@ -243,8 +243,10 @@ async def test_a_success_that_came_first_counts(start: Start, stuck: threading.E
 
 async def test_a_lost_lease_stops_the_handler_without_an_answer(start: Start) -> None:
     ended: list[str] = []
+    begun = threading.Event()
 
     async def work(name: str) -> str:
+        begun.set()
         try:
             await asyncio.sleep(0.05 if name == "kept" else DEADLINE)
         except asyncio.CancelledError:
@@ -254,7 +256,7 @@ async def test_a_lost_lease_stops_the_handler_without_an_answer(start: Start) ->
 
     session = (await start(work)).session
     [lost] = session.assign("lost")
-    await session.until(lambda: session.received)
+    assert await asyncio.to_thread(begun.wait, DEADLINE)
     session.send(lease_lost=pb.LeaseLost(lease_tokens=[lost]))
     [kept] = session.assign("kept")
     assert value_of(await session.outcome(kept)) == "kept"
