@@ -164,6 +164,9 @@ class World:
     def over(self, ends: Sequence[Over]) -> None:
         raise AssertionError("somebody looks at all that changes")
 
+    def committed_unseen(self, count: int) -> None:
+        raise AssertionError("somebody always wants to know")
+
     def first_state(self, row: TaskRow) -> int:
         # What is replaced in the transaction that makes it is not known here yet.
         return self.made[row.task_id].state if row.task_id in self.made else State.PENDING

@@ -55,6 +55,9 @@ class Commits(Protocol):
     def over(self, ends: Sequence[Over]) -> None:
         """Attempts have ended their tasks; who wants to know how reads the rows."""
 
+    def committed_unseen(self, count: int) -> None:
+        """Changes were committed while nobody wanted them."""
+
 
 class Chains(Protocol):
     """Who lets the next tasks of chains go."""
@@ -138,9 +141,11 @@ class Finisher:
         if ended and self._commits.rows_wanted:
             # Somebody has come during the statement, and may have read the rows just before its commit.
             self._commits.committed(list((await self._ledger.get_tasks(ended, full=False)).values()))
-            return
-        attempts = {end.task_id: end.attempt for end in ends}
-        self._commits.over([Over(task_id, attempts[task_id]) for task_id in ended])
+        elif self._commits.wanted:
+            attempts = {end.task_id: end.attempt for end in ends}
+            self._commits.over([Over(task_id, attempts[task_id]) for task_id in ended])
+        else:
+            self._commits.committed_unseen(len(ended))
 
     async def _write(self, groups: Sequence[Sequence[Report]]) -> list[list[Directive] | MeshqError]:
         reports = [report for group in groups for report in group]

@@ -15,10 +15,9 @@ from typing import Final, TypeAlias
 
 from meshq.client.models import UNSET, Unset
 from meshq.client.operations import Operation
-from meshq.client.retries import CallRetries
 from meshq.client.sync_calls import SyncCalls
 from meshq.client.values import JsonValue, NotJson, fill_value
-from meshq.contract.errors import InvalidRequest, Unavailable
+from meshq.contract.errors import InvalidRequest, Unavailable, shown
 from meshq.contract.limits import NAME_PATTERN, NAME_RULE
 from meshq.v1 import worker_service_pb2 as pb
 from meshq.v1.task_pb2 import TaskError
@@ -38,24 +37,7 @@ class SyncLeases(SyncCalls):
 
     Both methods are safe to repeat; the first end counts. They raise `LeaseLost` when the attempt has ended
     otherwise, and else the errors of `meshq.contract.errors`.
-
-    Args:
-        target: As in `meshq.client.SyncClient`.
-        name: Who it is, for people; made up if None.
-        timeout: Seconds that a call may take, its repetitions included.
-        retry: How calls are repeated.
     """
-
-    def __init__(
-        self,
-        target: str | None = None,
-        *,
-        name: str | None = None,
-        timeout: float = 30.0,
-        retry: CallRetries | None = None,
-    ) -> None:
-        self._name = checked_name(name)
-        super().__init__(target, timeout=timeout, retry=retry)
 
     def succeed(
         self,
@@ -76,13 +58,13 @@ class SyncLeases(SyncCalls):
                 fill_value(result.success.result, payload)
             except NotJson as error:
                 raise InvalidRequest.field(f"result{error.path}", error.rule) from None
-        self._perform(completion(self._name, result))
+        self._perform(completion(checked_name(None), result))
 
     def fail(self, lease_token: LeaseToken, message: str, *, kind: str, non_retryable: bool = False) -> None:
         """The attempt has failed with an error of this kind; without more ado it may be made again."""
         failure = pb.Failure(error=TaskError(type=kind, message=message), non_retryable=non_retryable)
         result = pb.TaskResult(lease_token=token_bytes(lease_token), failure=failure)
-        self._perform(completion(self._name, result))
+        self._perform(completion(checked_name(None), result))
 
 
 def checked_name(name: str | None) -> str:
@@ -110,7 +92,7 @@ def token_bytes(token: LeaseToken) -> bytes:
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
-        raise InvalidRequest.field("lease_token", f"must be base64, not {token[:60]!r}") from None
+        raise InvalidRequest.field("lease_token", f"must be base64, not {shown(token)}") from None
 
 
 def completion(name: str, result: pb.TaskResult) -> Operation[None]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
-from meshq.contract.errors import FieldViolation, InvalidRequest
+from meshq.contract.errors import FieldViolation, InvalidRequest, shown
 from meshq.contract.limits import (
     MAX_ATTEMPTS,
     MAX_POISON_LIMIT,
@@ -60,7 +60,7 @@ def settings_paths(request: queue_service_pb2.UpdateQueueRequest) -> list[str]:
     check_name(violations, "queue.queue", request.queue.queue)
     paths = list(request.update_mask.paths) or _set_paths(request.queue)
     violations += [
-        FieldViolation("update_mask", f"{_RULE}, not {path[:60]!r}")
+        FieldViolation("update_mask", f"{_RULE}, not {shown(path)}")
         for path in paths
         if not _is_setting(path)
     ]

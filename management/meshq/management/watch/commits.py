@@ -152,6 +152,10 @@ class CommitLog:
         for listener in self._listeners:
             listener.put(ends, self.number(listener))
 
+    def committed_unseen(self, count: int) -> None:
+        """Changes were committed while nobody wanted them; they are only counted."""
+        self.sequence += count
+
     def queues_changed(self, keys: Sequence[tuple[str, str]]) -> None:
         """Settings of queues, by tenant and name, have changed."""
         for listener in self._listeners:
