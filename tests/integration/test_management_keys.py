@@ -258,8 +258,8 @@ async def test_a_task_waits_for_the_one_before(ledger: PostgresLedger) -> None:
         b"spec",
         False,
     )
-    ((state, task_ids, chains),) = await ledger.finish_quietly([end(second.task_id)], NOW)
-    assert (state, task_ids, chains) == (State.SUCCEEDED, [second.task_id], frozenset({CHAIN}))
+    (group,) = await ledger.finish_quietly([end(second.task_id)], NOW)
+    assert group == (State.SUCCEEDED, [second.task_id], 0, frozenset({CHAIN}))
     ((row, _),) = await ledger.release([CHAIN], NOW)
     assert (row.task_id, row.state, row.ready_ms) == (third.task_id, State.SCHEDULED, NOW + 9**9)
 

@@ -19,8 +19,10 @@ def ended(number: int, **changes: Any) -> Ended:
     return made._replace(**changes)
 
 
-async def reported(reports: list[Ended], monkeypatch: pytest.MonkeyPatch) -> list[pb.AttemptReport]:
-    """The reports as they are sent."""
+async def reported(
+    reports: list[Ended], monkeypatch: pytest.MonkeyPatch, *, calls: int = 1, wanted: bool = False
+) -> list[pb.AttemptReport]:
+    """The reports as they are sent in the last of several calls."""
     sent: list[pb.AttemptReport] = []
 
     class Stub:
@@ -30,11 +32,14 @@ async def reported(reports: list[Ended], monkeypatch: pytest.MonkeyPatch) -> lis
         async def ReportAttempts(  # noqa: N802
             self, request: pb.ReportAttemptsRequest, **_: object
         ) -> pb.ReportAttemptsResponse:
-            sent.extend(request.reports)
-            return pb.ReportAttemptsResponse(directives=[pb.Directive()] * len(request.reports))
+            sent[:] = request.reports
+            directives = [pb.Directive()] * len(request.reports)
+            return pb.ReportAttemptsResponse(directives=directives, results_wanted=wanted)
 
     monkeypatch.setattr("meshq.execution.conversion.ledger.LedgerServiceStub", Stub)
-    await GrpcLedger(None).report(reports)  # type: ignore[arg-type]
+    ledger = GrpcLedger(None)  # type: ignore[arg-type]
+    for _ in range(calls):
+        await ledger.report(reports)
     return sent
 
 
@@ -53,3 +58,11 @@ async def test_small_results_come_along_where_few_are_reported(monkeypatch: pyte
 async def test_many_reports_carry_none(monkeypatch: pytest.MonkeyPatch) -> None:
     sent = await reported([ended(number) for number in range(33)], monkeypatch)
     assert not any(item.HasField("success") for item in sent)
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+async def test_many_reports_carry_them_where_they_were_wanted_the_last_time(
+    monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    sent = await reported([ended(number) for number in range(33)], monkeypatch, calls=2, wanted=wanted)
+    assert {item.HasField("success") for item in sent} == {wanted}

@@ -130,22 +130,22 @@ class Finisher:
             return [Ended(row.state, [row.task_id]) for row in await self.end(ends)]
         ended = await self._ledger.finish_quietly(ends, self._now_ms())
         self._release({chain for group in ended for chain in group.chains})
-        await self._tell([task_id for group in ended for task_id in group.task_ids], ends)
+        await self._tell(ended, ends)
         return ended
 
     def _release(self, chains: Collection[ChainKey]) -> None:
         if chains and self._chains:
             self._chains.release(chains)
 
-    async def _tell(self, ended: Sequence[TaskId], ends: Sequence[Finish]) -> None:
+    async def _tell(self, ended: Sequence[Ended], ends: Sequence[Finish]) -> None:
         if ended and self._commits.rows_wanted:
             # Somebody has come during the statement, and may have read the rows just before its commit.
-            self._commits.committed(list((await self._ledger.get_tasks(ended, full=False)).values()))
+            ids = [task_id for group in ended for task_id in group.task_ids]
+            self._commits.committed(list((await self._ledger.get_tasks(ids, full=False)).values()))
         elif self._commits.wanted:
-            attempts = {end.task_id: end.attempt for end in ends}
-            self._commits.over([Over(task_id, attempts[task_id]) for task_id in ended])
+            self._commits.over(_overs(ended, ends))
         else:
-            self._commits.committed_unseen(len(ended))
+            self._commits.committed_unseen(sum(len(group.task_ids) for group in ended))
 
     async def _write(self, groups: Sequence[Sequence[Report]]) -> list[list[Directive] | MeshqError]:
         reports = [report for group in groups for report in group]
@@ -166,9 +166,9 @@ class Finisher:
             if end is not None and report.task_id not in places:
                 places[report.task_id] = index
                 ends.append(end)
-        for state, task_ids, _ in await self._end_for(ends):
-            done = DONE[state]
-            for task_id in task_ids:
+        for group in await self._end_for(ends):
+            done = DONE[group.state]
+            for task_id in group.task_ids:
                 directives[places[task_id]] = done
         return directives
 
@@ -226,3 +226,14 @@ class Finisher:
             directives[index] = answer_to_start(
                 reports[index], rows.get(reports[index].task_id), self._now_ms()
             )
+
+
+def _overs(ended: Sequence[Ended], ends: Sequence[Finish]) -> list[Over]:
+    reported = {end.task_id: end for end in ends}
+    return [_over(reported[task_id], group.max_attempts) for group in ended for task_id in group.task_ids]
+
+
+def _over(end: Finish, max_attempts: int) -> Over:
+    # The row has the start and the worker where the report has not.
+    known = max_attempts and end.start_ms and end.worker_id
+    return Over(end.task_id, end.attempt, end if known else None, max_attempts)

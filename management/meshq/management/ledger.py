@@ -51,11 +51,14 @@ class Ended(NamedTuple):
 
     Attributes:
         state: The end.
+        max_attempts: The attempts that they could have had, where their creation and the report say all there
+            is to know of them; else 0.
         chains: Those that any of them were in.
     """
 
     state: int
     task_ids: Sequence[TaskId]
+    max_attempts: int = 0
     chains: frozenset[ChainKey] = frozenset()
 
 

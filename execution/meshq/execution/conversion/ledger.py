@@ -19,7 +19,7 @@ from meshq.v1.task_pb2 import AttemptOutcome
 
 _CALL_SECONDS: Final = 15.0
 _FEW: Final = 32
-"""So many reports carry their results: somebody may wait for just these. Of more nobody looks at each."""
+"""So many reports carry their results in any case: somebody may wait for just these."""
 
 
 class GrpcLedger:
@@ -29,6 +29,7 @@ class GrpcLedger:
         stub = LedgerServiceStub(channel)
         self._report = stub.ReportAttempts
         self._find_open = stub.FindOpenTasks
+        self._results_wanted = False
 
     async def report(self, reports: Sequence[Ended]) -> list[Directive]:
         """Report ends of attempts, or starts where the outcome is 0.
@@ -40,7 +41,7 @@ class GrpcLedger:
             MeshqError: Management does not answer, or refuses.
         """
         messages = [_report(ended) for ended in reports]
-        if len(reports) <= _FEW:
+        if self._results_wanted or len(reports) <= _FEW:
             _add_content(messages, reports)
         request = pb.ReportAttemptsRequest(reports=messages)
         try:
@@ -49,6 +50,7 @@ class GrpcLedger:
             raise from_rpc_error(error) from error
         if len(response.directives) != len(reports):
             raise InternalError("management answered another number of reports than it was sent")
+        self._results_wanted = response.results_wanted
         return [Directive(item.kind, item.attempt, item.not_before_ms) for item in response.directives]
 
     async def attempted(self, spans: Sequence[Span]) -> list[bool]:

@@ -7,8 +7,10 @@ from typing import Final
 
 from meshq.internal.v1 import commit_service_pb2
 from meshq.management.conversion.tasks import add_standing
-from meshq.management.conversion.values import milliseconds, timestamp
+from meshq.management.conversion.values import milliseconds, set_time
+from meshq.management.model.reports import Finish
 from meshq.management.model.task import TaskId, TaskRow
+from meshq.management.watch.bus import Over
 from meshq.v1 import task_pb2
 
 _TRAITS: Final = frozenset(range(11, 20)) | frozenset(range(31, 40))
@@ -18,7 +20,7 @@ _TRAITS: Final = frozenset(range(11, 20)) | frozenset(range(31, 40))
 def commit_message(row: TaskRow) -> commit_service_pb2.Commit:
     """A change of the ledger for the other management instances."""
     standing = task_pb2.Task(state=row.state, max_attempts=row.max_attempts)  # type: ignore[arg-type]
-    standing.next_start_time.CopyFrom(timestamp(row.ready_ms))
+    set_time(standing.next_start_time, row.ready_ms)
     add_standing(standing, row)
     return commit_service_pb2.Commit(
         task_id=row.task_id,
@@ -58,6 +60,41 @@ def committed_row(commit: commit_service_pb2.Commit) -> TaskRow:
         redriven_to=_id(task.redriven_to),
         traits=_traits(task),
     )
+
+
+def end_message(over: Over) -> commit_service_pb2.CommittedEnd:
+    """The end of a task for the other management instances."""
+    end = over.end
+    if end is None:
+        return commit_service_pb2.CommittedEnd(task_id=over.task_id, attempt=over.attempt)
+    return commit_service_pb2.CommittedEnd(
+        task_id=over.task_id,
+        attempt=over.attempt,
+        max_attempts=over.max_attempts,
+        state=end.state,  # type: ignore[arg-type]
+        start_time_ms=end.start_ms,
+        end_time_ms=end.end_ms,
+        worker_id=end.worker_id,
+        error_type=end.error_type,
+        error_message=end.error_message,
+    )
+
+
+def committed_end(message: commit_service_pb2.CommittedEnd) -> Over:
+    """The end of a task from another instance."""
+    if not message.max_attempts:
+        return Over(message.task_id, message.attempt)
+    end = Finish(
+        message.task_id,
+        message.attempt,
+        message.state,
+        message.start_time_ms,
+        message.end_time_ms,
+        message.worker_id,
+        message.error_type,
+        message.error_message,
+    )
+    return Over(message.task_id, message.attempt, end, message.max_attempts)
 
 
 def _traits(task: task_pb2.Task) -> bytes | None:

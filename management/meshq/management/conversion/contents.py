@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from meshq.internal.v1 import attempt_service_pb2, commit_service_pb2, ledger_service_pb2
-from meshq.management.model.outcomes import Content, Key
+from meshq.internal.v1 import commit_service_pb2, ledger_service_pb2
+from meshq.management.conversion.tasks import add_error, add_output
+from meshq.management.model.outcomes import Content
 from meshq.v1 import task_pb2, worker_service_pb2
 
 Carrier: TypeAlias = (
@@ -31,11 +32,9 @@ def add_content(message: Carrier, content: Content | None) -> None:
         message.error = content.error
 
 
-def outcome_of(key: Key, content: Content) -> attempt_service_pb2.RecordedOutcome:
-    """The same as if execution had been asked for it."""
-    outcome = attempt_service_pb2.RecordedOutcome(task_id=key[0], attempt=key[1])
+def complete(task: task_pb2.Task, content: Content) -> None:
+    """Write into a task what its last attempt has left."""
     if content.success is not None:
-        outcome.success.CopyFrom(worker_service_pb2.Success.FromString(content.success))
+        add_output(task, worker_service_pb2.Success.FromString(content.success))
     if content.error is not None:
-        outcome.error.CopyFrom(task_pb2.TaskError.FromString(content.error))
-    return outcome
+        add_error(task, task_pb2.TaskError.FromString(content.error))

@@ -7,7 +7,7 @@ from typing import Final
 from google.protobuf.duration_pb2 import Duration
 
 from meshq.contract.limits import DEFAULT_POISON_LIMIT, DEFAULT_RETENTION_DAYS
-from meshq.management.conversion.values import milliseconds, timestamp
+from meshq.management.conversion.values import milliseconds, set_time
 from meshq.management.model.queues import Hold, Limits, QueueSettings, Rate, RetryPolicy, TaskDefaults
 from meshq.v1 import queue_service_pb2, task_pb2
 
@@ -96,7 +96,7 @@ def add_settings(queue: queue_service_pb2.Queue, settings: QueueSettings) -> Non
     if settings.resumed:
         _write_hold(queue.resumed, settings.resumed)
     if settings.update_ms:
-        queue.update_time.CopyFrom(timestamp(settings.update_ms))
+        set_time(queue.update_time, settings.update_ms)
 
 
 def _write_defaults(message: queue_service_pb2.TaskDefaults, defaults: TaskDefaults) -> None:
@@ -154,7 +154,7 @@ def _read_hold(message: queue_service_pb2.QueueHold) -> Hold:
 def _write_hold(message: queue_service_pb2.QueueHold, hold: Hold) -> None:
     message.actor = hold.actor
     message.reason = hold.reason
-    message.time.CopyFrom(timestamp(hold.time_ms))
+    set_time(message.time, hold.time_ms)
 
 
 def _duration_ms(duration: Duration) -> int:

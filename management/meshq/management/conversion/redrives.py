@@ -7,7 +7,7 @@ from typing import Final
 from meshq.contract.ids import new_task_id
 from meshq.contract.limits import RETENTION_DAYS
 from meshq.management.conversion.traits import columns_of, traits_of
-from meshq.management.conversion.values import text_id, timestamp
+from meshq.management.conversion.values import set_time, text_id
 from meshq.management.model.queues import QueueSettings
 from meshq.management.model.states import State
 from meshq.management.model.task import NewTask, Special, TaskRow
@@ -38,9 +38,9 @@ def redriven_task(row: TaskRow, settings: QueueSettings, start_ms: int) -> NewTa
     for field in _LEFT_OUT:
         task.ClearField(field)
     task.task_id = text_id(task_id)
-    task.create_time.CopyFrom(timestamp(create_ms))
+    set_time(task.create_time, create_ms)
     if ready_ms > create_ms:
-        task.start_time.CopyFrom(timestamp(ready_ms))
+        set_time(task.start_time, ready_ms)
     plain = Special(announce_start=row.max_attempts == 1)
     special = columns_of(traits_of(task), row.max_attempts, create_ms, ready_ms) or plain
     return NewTask(

@@ -25,7 +25,7 @@ from meshq.contract.limits import (
 )
 from meshq.internal.v1 import attempt_service_pb2
 from meshq.management.conversion.traits import Traits, check_traits, resolve, trait_name
-from meshq.management.conversion.values import text_id, timestamp
+from meshq.management.conversion.values import set_time, text_id, timestamp
 from meshq.management.model.queues import NO_DEFAULTS, UNSET, QueueSettings, defaults_of
 from meshq.management.model.reports import POISON
 from meshq.management.model.states import State
@@ -39,7 +39,7 @@ from meshq.management.model.validation import (
     check_payload_size,
     is_name,
 )
-from meshq.v1 import task_pb2
+from meshq.v1 import task_pb2, worker_service_pb2
 
 _PLAIN: Final = range(3, 10)
 """The numbers of the fields that callers write in plain tasks."""
@@ -208,26 +208,26 @@ def accepted_task(new: NewTask) -> task_pb2.Task:
     task.state = new.state  # type: ignore[assignment]
     task.attempt = 1
     if new.state == State.SCHEDULED:
-        task.next_start_time.CopyFrom(timestamp(new.ready_ms))
+        set_time(task.next_start_time, new.ready_ms)
     return task
 
 
 def public_task(row: TaskRow, now_ms: int) -> task_pb2.Task:
     """A task as callers see it: BASIC, or FULL but for the output where the row has its specification."""
     if row.spec is None:
-        task = task_pb2.Task.FromString(row.traits or b"")
+        task = task_pb2.Task.FromString(row.traits) if row.traits else task_pb2.Task()
         task.task_id = text_id(row.task_id)
         task.tenant = row.tenant
         task.queue = row.queue
         task.type = row.type
         task.max_attempts = row.max_attempts
-        task.create_time.CopyFrom(timestamp(int.from_bytes(row.task_id[:6], "big")))
+        set_time(task.create_time, int.from_bytes(row.task_id[:6], "big"))
     else:
         task = task_pb2.Task.FromString(row.spec)
     state = shown_state(row.state, row.ready_ms, now_ms)
     task.state = state  # type: ignore[assignment]
     if state in _TIMED:
-        task.next_start_time.CopyFrom(timestamp(row.ready_ms))
+        set_time(task.next_start_time, row.ready_ms)
     add_standing(task, row)
     return task
 
@@ -242,9 +242,9 @@ def add_standing(task: task_pb2.Task, row: TaskRow) -> None:
     if row.redriven_to:
         task.redriven_to = text_id(row.redriven_to)
     if row.start_ms:
-        task.attempt_start_time.CopyFrom(timestamp(row.start_ms))
+        set_time(task.attempt_start_time, row.start_ms)
     if row.end_ms:
-        task.end_time.CopyFrom(timestamp(row.end_ms))
+        set_time(task.end_time, row.end_ms)
     if row.worker_id:
         task.worker_id = row.worker_id
     if row.error_type or row.error_message:
@@ -253,7 +253,7 @@ def add_standing(task: task_pb2.Task, row: TaskRow) -> None:
     if row.cancel_reason:
         task.cancel_reason = row.cancel_reason
     if row.cancel_ms:
-        task.cancel_time.CopyFrom(timestamp(row.cancel_ms))
+        set_time(task.cancel_time, row.cancel_ms)
 
 
 def add_outcome(task: task_pb2.Task, outcome: attempt_service_pb2.RecordedOutcome | None) -> None:
@@ -263,15 +263,25 @@ def add_outcome(task: task_pb2.Task, outcome: attempt_service_pb2.RecordedOutcom
             task.error.type = "RESULT_EXPIRED"
             task.error.message = "the result has left its retention"
         return
-    success = outcome.success
+    if outcome.HasField("success"):
+        add_output(task, outcome.success)
+    if outcome.HasField("error"):
+        add_error(task, outcome.error)
+
+
+def add_output(task: task_pb2.Task, success: worker_service_pb2.Success) -> None:
+    """Write what a successful attempt has returned."""
     given = success.WhichOneof("output")
     if given == "result":
         task.result.CopyFrom(success.result)
     elif given == "data":
         task.result_data = success.data
         task.result_content_type = success.content_type
-    if outcome.HasField("error"):
-        if task.error.type == POISON:  # Why the task was given up, not how its last attempt ended.
-            task.error.traceback = outcome.error.traceback
-        else:
-            task.error.CopyFrom(outcome.error)
+
+
+def add_error(task: task_pb2.Task, error: task_pb2.TaskError) -> None:
+    """Write the whole error of the last attempt."""
+    if task.error.type == POISON:  # Why the task was given up, not how its last attempt ended.
+        task.error.traceback = error.traceback
+    else:
+        task.error.CopyFrom(error)

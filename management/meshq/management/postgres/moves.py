@@ -111,9 +111,9 @@ class Moves:
         return await self._database.write(work)
 
 
-def _ended(state: int, task_ids: bytes, chains: Sequence[Sequence[str]] | None) -> Ended:
+def _ended(state: int, max_attempts: int, task_ids: bytes, chains: Sequence[Sequence[str]] | None) -> Ended:
     ids = [task_ids[start : start + ID_BYTES] for start in range(0, len(task_ids), ID_BYTES)]
-    return Ended(state, ids, frozenset(ChainKey(*chain) for chain in chains or ()))
+    return Ended(state, ids, max_attempts, frozenset(ChainKey(*chain) for chain in chains or ()))
 
 
 def _columns_of(ends: Sequence[Finish], now_ms: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import grpc
 
 from meshq.contract.limits import MAX_FRAME_ITEMS, STREAM_KEEPALIVE_SECONDS
 from meshq.internal.v1 import commit_service_pb2, commit_service_pb2_grpc
-from meshq.management.conversion.commits import commit_message
+from meshq.management.conversion.commits import commit_message, end_message
 from meshq.management.conversion.contents import add_content
 from meshq.management.model.task import TaskRow
 from meshq.management.watch.bus import Over
@@ -62,8 +62,8 @@ class CommitServicer(commit_service_pb2_grpc.CommitServiceServicer):
         return commit
 
     def _end(self, over: Over) -> commit_service_pb2.CommittedEnd:
-        end = commit_service_pb2.CommittedEnd(task_id=over.task_id, attempt=over.attempt)
-        add_content(end, self._fresh.get(over))
+        end = end_message(over)
+        add_content(end, self._fresh.get((over.task_id, over.attempt)))
         return end
 
 

@@ -47,11 +47,14 @@ class LedgerServicer(ledger_service_pb2_grpc.LedgerServiceServicer):
         if not request.reports:
             return ledger_service_pb2.ReportAttemptsResponse()
         reports = read_reports(request.reports)
-        if self._commits.wanted:
+        wanted = self._commits.wanted
+        if wanted:
             for report in request.reports:
                 if content := content_of(report):
                     self._fresh.add((report.task_id, report.attempt), content)
-        return directive_messages(await self._finisher.submit(reports))
+        response = directive_messages(await self._finisher.submit(reports))
+        response.results_wanted = wanted
+        return response
 
     async def FindOpenTasks(  # noqa: N802
         self, request: ledger_service_pb2.FindOpenTasksRequest, context: Context

@@ -8,7 +8,7 @@ from typing import Final, Protocol, TypeAlias
 
 from meshq.contract.limits import MAX_FRAME_BYTES
 from meshq.internal.v1 import attempt_service_pb2
-from meshq.management.conversion.contents import outcome_of
+from meshq.management.conversion.contents import complete
 from meshq.management.conversion.tasks import add_outcome, public_task
 from meshq.management.model.outcomes import Key, Sought
 from meshq.management.model.states import State
@@ -62,18 +62,24 @@ class Views:
         """Everything but input, headers and output."""
         return public_task(row._replace(spec=None), self._now_ms())
 
-    async def first(self, rows: Sequence[TaskRow]) -> list[task_pb2.Task]:
+    async def first(self, rows: Sequence[TaskRow], *, inputs: bool) -> list[task_pb2.Task]:
         """Everything about the first of some tasks, at least about one; some frames' worth at most.
+
+        Args:
+            rows: The tasks.
+            inputs: Whether that includes input and headers.
 
         Raises:
             Unavailable: Execution does not answer, and one of the tasks has an outcome there.
         """
+        if not inputs:
+            return await self._full(rows)
         found, count = await self._specs.specs([row.task_id for row in rows], MAX_FRAME_BYTES)
         # What was deleted since is shown as it was.
         return await self._full([row._replace(spec=found.get(row.task_id)) for row in rows[:count]])
 
     async def one(self, row: TaskRow) -> task_pb2.Task:
-        """Everything about a task, whose row has its specification.
+        """Everything about a task, with its input where the row has its specification.
 
         Raises:
             Unavailable: Execution does not answer, and has the outcome.
@@ -82,29 +88,25 @@ class Views:
 
     async def _full(self, rows: Sequence[TaskRow]) -> list[task_pb2.Task]:
         """Views of the first rows, as far as their outcomes fit into a frame."""
-        tasks = [public_task(row, self._now_ms()) for row in rows]
-        wanted = {
-            index: _sought(row, tasks[index]) for index, row in enumerate(rows) if row.state in _RECORDED
-        }
-        found, end = await self._find(wanted, rows)
+        now_ms = self._now_ms()
+        tasks = [public_task(row, now_ms) for row in rows]
+        wanted: dict[int, Sought] = {}
+        for index, row in enumerate(rows):
+            if row.state not in _RECORDED:
+                continue
+            if content := self._fresh.get((row.task_id, row.attempt)):
+                complete(tasks[index], content)
+            else:
+                wanted[index] = _sought(row, tasks[index])
+        if not wanted:
+            return tasks
+        found, end = await self._ask(wanted, rows)
         for index, item in wanted.items():
             add_outcome(tasks[index], found.get(item.key))
         return tasks[:end]
 
-    async def _find(self, wanted: Mapping[int, Sought], rows: Sequence[TaskRow]) -> tuple[Found, int]:
-        """Outcomes, and up to which row they were looked for."""
-        found = {
-            item.key: outcome_of(item.key, content)
-            for item in wanted.values()
-            if (content := self._fresh.get(item.key))
-        }
-        rest = {index: item for index, item in wanted.items() if item.key not in found}
-        if not rest:
-            return found, len(rows)
-        asked, end = await self._ask(rest, rows)
-        return found | asked, end
-
     async def _ask(self, wanted: Mapping[int, Sought], rows: Sequence[TaskRow]) -> tuple[Found, int]:
+        """Outcomes that execution has recorded, and up to which row they were looked for."""
         # An outcome is recorded before it is reported, but perhaps on a replica that lags: look again for
         # results of tasks that have just ended before calling them expired.
         found, end = await self._look(wanted, len(rows))

@@ -12,10 +12,10 @@ import grpc
 from meshq.contract.limits import STREAM_KEEPALIVE_SECONDS
 from meshq.internal.v1 import commit_service_pb2, commit_service_pb2_grpc
 from meshq.internal.v1.commit_service_pb2 import Commit, CommittedEnd
-from meshq.management.conversion.commits import committed_row
+from meshq.management.conversion.commits import committed_end, committed_row
 from meshq.management.conversion.contents import content_of
 from meshq.management.stubs.fleet import StreamLost, together
-from meshq.management.watch.bus import Bus, Over
+from meshq.management.watch.bus import Bus
 from meshq.management.watch.fresh import FreshContent
 
 _SILENCE_SECONDS: Final = 2.5 * STREAM_KEEPALIVE_SECONDS
@@ -127,6 +127,6 @@ class CommitLink:
             if content := content_of(change):
                 self._fresh.add((change.task_id, change.attempt), content)
         self._bus.publish_rows([committed_row(commit) for commit in response.commits])
-        self._bus.publish_over([Over(end.task_id, end.attempt) for end in response.ends])
+        self._bus.publish_over([committed_end(end) for end in response.ends])
         if self._creations:
             self.heard_ms = self._now_ms()

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, TypeAlias
 from prometheus_client import Counter, Gauge
 
 from meshq.contract.errors import Aborted, Reason, Unavailable
+from meshq.management.model.reports import Finish
 from meshq.management.model.task import TaskId, TaskRow
 
 _MAX_EVENTS: Final = 1_000
@@ -50,10 +51,17 @@ class Gone(NamedTuple):
 
 
 class Over(NamedTuple):
-    """An attempt has ended its task, whose row is to be read."""
+    """An attempt has ended its task.
+
+    Attributes:
+        end: How, where that and its creation say all there is to know; else its row is to be read.
+        max_attempts: The attempts that it could have had, where the end is known.
+    """
 
     task_id: TaskId
     attempt: int
+    end: Finish | None = None
+    max_attempts: int = 0
 
 
 Committed: TypeAlias = TaskRow | Over

@@ -10,8 +10,8 @@ from typing import Final
 
 from meshq.management.model.outcomes import Content, Key
 
-_MAX_KEPT: Final = 2_000
-"""Each is a few hundred bytes."""
+_MAX_KEPT: Final = 10_000
+"""Each is a few hundred bytes. Who waits for 1,000 tasks takes the results when the last one has ended."""
 
 
 class FreshContent:

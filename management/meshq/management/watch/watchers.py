@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 from meshq.contract.errors import MeshqError
 from meshq.contract.limits import MAX_FRAME_ITEMS, STREAM_KEEPALIVE_SECONDS
 from meshq.management.ledger import Ledger, one_task, task_missing
+from meshq.management.model.reports import Finish
 from meshq.management.model.states import newer
 from meshq.management.model.task import TaskId, TaskRow
 from meshq.management.watch.bus import Bus, Event, Gone, News, Over, Subscription
@@ -139,7 +140,10 @@ class Watchers:
                         going.discard(event.task_id)
                         enough = any_is_enough
                 elif isinstance(event, Over) and event.task_id in going:
-                    unread.add(event.task_id)
+                    if event.end is None:
+                        unread.add(event.task_id)
+                    else:
+                        rows[event.task_id] = _ended(rows[event.task_id], event.end, event.max_attempts)
                     going.discard(event.task_id)
                     enough = any_is_enough
         return rows | await self._ledger.get_tasks(list(unread), full=False) if unread else rows
@@ -172,6 +176,20 @@ def completed(event: TaskRow, known: TaskRow) -> TaskRow:
     """An event with what the snapshot knows and events do not carry."""
     ready_ms = event.ready_ms or known.ready_ms
     return event._replace(max_attempts=known.max_attempts, ready_ms=ready_ms, spec=known.spec)
+
+
+def _ended(known: TaskRow, end: Finish, max_attempts: int) -> TaskRow:
+    """A task of which its creation and its end say everything."""
+    return known._replace(
+        state=end.state,
+        attempt=end.attempt,
+        max_attempts=max_attempts,
+        start_ms=end.start_ms,
+        end_ms=end.end_ms,
+        worker_id=end.worker_id,
+        error_type=end.error_type or None,
+        error_message=end.error_message or None,
+    )
 
 
 def _still_there(event: Event | None) -> News | None:

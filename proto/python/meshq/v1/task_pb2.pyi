@@ -258,6 +258,8 @@ class _TaskViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskView.Val
     """Everything but input, headers and output. Answered from the ledger alone."""
     TASK_VIEW_FULL: _TaskView.ValueType  # 2
     """Everything, input and output included."""
+    TASK_VIEW_RESULT: _TaskView.ValueType  # 3
+    """BASIC with the output and the whole error, for those who know what they have asked for."""
 
 class TaskView(_TaskView, metaclass=_TaskViewEnumTypeWrapper):
     """TaskView selects how much of a task is returned."""
@@ -268,6 +270,8 @@ TASK_VIEW_BASIC: TaskView.ValueType  # 1
 """Everything but input, headers and output. Answered from the ledger alone."""
 TASK_VIEW_FULL: TaskView.ValueType  # 2
 """Everything, input and output included."""
+TASK_VIEW_RESULT: TaskView.ValueType  # 3
+"""BASIC with the output and the whole error, for those who know what they have asked for."""
 Global___TaskView: _TypeAlias = TaskView  # noqa: Y015
 
 @_typing.final

@@ -30,10 +30,11 @@ _TERMINAL = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLE
 
 
 class TaskView(enum.StrEnum):
-    """How much of a task is returned: `BASIC` leaves out input, headers and output."""
+    """How much of a task is returned: `BASIC` has no input, headers and output, `RESULT` has the output."""
 
     BASIC = "BASIC"
     FULL = "FULL"
+    RESULT = "RESULT"
 
 
 class AttemptOutcome(enum.StrEnum):

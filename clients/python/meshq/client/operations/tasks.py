@@ -20,6 +20,7 @@ _VIEWS = {
     None: task_pb2.TASK_VIEW_UNSPECIFIED,
     models.TaskView.BASIC: task_pb2.TASK_VIEW_BASIC,
     models.TaskView.FULL: task_pb2.TASK_VIEW_FULL,
+    models.TaskView.RESULT: task_pb2.TASK_VIEW_RESULT,
 }
 
 

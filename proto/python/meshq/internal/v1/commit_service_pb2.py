@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from meshq.v1 import task_pb2 as meshq_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&meshq/internal/v1/commit_service.proto\x12\x11meshq.internal.v1\x1a\x13meshq/v1/task.proto\"R\n\x14StreamCommitsRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x12\n\ninterested\x18\x02 \x01(\x08\x12\x11\n\tcreations\x18\x03 \x01(\x08\"\x9c\x01\n\x15StreamCommitsResponse\x12*\n\x07\x63ommits\x18\x01 \x03(\x0b\x32\x19.meshq.internal.v1.Commit\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x16\n\x0e\x63hanged_queues\x18\x03 \x03(\t\x12-\n\x04\x65nds\x18\x04 \x03(\x0b\x32\x1f.meshq.internal.v1.CommittedEnd\"p\n\x0c\x43ommittedEnd\x12\x0f\n\x07task_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x14\n\x07success\x18\x03 \x01(\x0cH\x00\x88\x01\x01\x12\x12\n\x05\x65rror\x18\x04 \x01(\x0cH\x01\x88\x01\x01\x42\n\n\x08_successB\x08\n\x06_error\"\xd9\x01\n\x06\x43ommit\x12\x0f\n\x07task_id\x18\x01 \x01(\x0c\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\"\n\x05state\x18\x04 \x01(\x0e\x32\x13.meshq.v1.TaskState\x12\x0c\n\x04task\x18\x05 \x01(\x0c\x12\r\n\x05queue\x18\x06 \x01(\t\x12\x0c\n\x04type\x18\x07 \x01(\t\x12\x0e\n\x06labels\x18\x08 \x03(\t\x12\x14\n\x07success\x18\t \x01(\x0cH\x00\x88\x01\x01\x12\x12\n\x05\x65rror\x18\n \x01(\x0cH\x01\x88\x01\x01\x42\n\n\x08_successB\x08\n\x06_error2w\n\rCommitService\x12\x66\n\rStreamCommits\x12\'.meshq.internal.v1.StreamCommitsRequest\x1a(.meshq.internal.v1.StreamCommitsResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&meshq/internal/v1/commit_service.proto\x12\x11meshq.internal.v1\x1a\x13meshq/v1/task.proto\"R\n\x14StreamCommitsRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x12\n\ninterested\x18\x02 \x01(\x08\x12\x11\n\tcreations\x18\x03 \x01(\x08\"\x9c\x01\n\x15StreamCommitsResponse\x12*\n\x07\x63ommits\x18\x01 \x03(\x0b\x32\x19.meshq.internal.v1.Commit\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x16\n\x0e\x63hanged_queues\x18\x03 \x03(\t\x12-\n\x04\x65nds\x18\x04 \x03(\x0b\x32\x1f.meshq.internal.v1.CommittedEnd\"\x94\x02\n\x0c\x43ommittedEnd\x12\x0f\n\x07task_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x14\n\x07success\x18\x03 \x01(\x0cH\x00\x88\x01\x01\x12\x12\n\x05\x65rror\x18\x04 \x01(\x0cH\x01\x88\x01\x01\x12\x14\n\x0cmax_attempts\x18\x05 \x01(\x05\x12\"\n\x05state\x18\x06 \x01(\x0e\x32\x13.meshq.v1.TaskState\x12\x15\n\rstart_time_ms\x18\x07 \x01(\x03\x12\x13\n\x0b\x65nd_time_ms\x18\x08 \x01(\x03\x12\x11\n\tworker_id\x18\t \x01(\t\x12\x12\n\nerror_type\x18\n \x01(\t\x12\x15\n\rerror_message\x18\x0b \x01(\tB\n\n\x08_successB\x08\n\x06_error\"\xd9\x01\n\x06\x43ommit\x12\x0f\n\x07task_id\x18\x01 \x01(\x0c\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\"\n\x05state\x18\x04 \x01(\x0e\x32\x13.meshq.v1.TaskState\x12\x0c\n\x04task\x18\x05 \x01(\x0c\x12\r\n\x05queue\x18\x06 \x01(\t\x12\x0c\n\x04type\x18\x07 \x01(\t\x12\x0e\n\x06labels\x18\x08 \x03(\t\x12\x14\n\x07success\x18\t \x01(\x0cH\x00\x88\x01\x01\x12\x12\n\x05\x65rror\x18\n \x01(\x0cH\x01\x88\x01\x01\x42\n\n\x08_successB\x08\n\x06_error2w\n\rCommitService\x12\x66\n\rStreamCommits\x12\'.meshq.internal.v1.StreamCommitsRequest\x1a(.meshq.internal.v1.StreamCommitsResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,10 +36,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMCOMMITSREQUEST']._serialized_end=164
   _globals['_STREAMCOMMITSRESPONSE']._serialized_start=167
   _globals['_STREAMCOMMITSRESPONSE']._serialized_end=323
-  _globals['_COMMITTEDEND']._serialized_start=325
-  _globals['_COMMITTEDEND']._serialized_end=437
-  _globals['_COMMIT']._serialized_start=440
-  _globals['_COMMIT']._serialized_end=657
-  _globals['_COMMITSERVICE']._serialized_start=659
-  _globals['_COMMITSERVICE']._serialized_end=778
+  _globals['_COMMITTEDEND']._serialized_start=326
+  _globals['_COMMITTEDEND']._serialized_end=602
+  _globals['_COMMIT']._serialized_start=605
+  _globals['_COMMIT']._serialized_end=822
+  _globals['_COMMITSERVICE']._serialized_start=824
+  _globals['_COMMITSERVICE']._serialized_end=943
 # @@protoc_insertion_point(module_scope)

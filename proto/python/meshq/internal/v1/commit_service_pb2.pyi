@@ -95,7 +95,9 @@ Global___StreamCommitsResponse: _TypeAlias = StreamCommitsResponse  # noqa: Y015
 
 @_typing.final
 class CommittedEnd(_message.Message):
-    """CommittedEnd is the end of a task that was committed; whoever watches the task reads how it ended."""
+    """CommittedEnd is the end of a task that was committed. Whoever watches the task reads how it ended, unless
+    max_attempts is set.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -103,6 +105,13 @@ class CommittedEnd(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     SUCCESS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    START_TIME_MS_FIELD_NUMBER: _builtins.int
+    END_TIME_MS_FIELD_NUMBER: _builtins.int
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    ERROR_TYPE_FIELD_NUMBER: _builtins.int
+    ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
     task_id: _builtins.bytes
     """The task's id, 16 bytes."""
     attempt: _builtins.int
@@ -111,6 +120,22 @@ class CommittedEnd(_message.Message):
     """The result of the attempt, an encoded `meshq.v1.Success`, where it came along with its report."""
     error: _builtins.bytes
     """Its error, an encoded `meshq.v1.TaskError`; likewise."""
+    max_attempts: _builtins.int
+    """The attempts that the task could have had. Set where this message and what the creation of the task
+    has said are all there is to know of it; what follows is set only then.
+    """
+    state: _task_pb2.TaskState.ValueType
+    """The state in which it ended."""
+    start_time_ms: _builtins.int
+    """When the attempt began, in milliseconds since the epoch."""
+    end_time_ms: _builtins.int
+    """When it ended, likewise."""
+    worker_id: _builtins.str
+    """Its worker."""
+    error_type: _builtins.str
+    """The type of its error, if there is one."""
+    error_message: _builtins.str
+    """The message of the error."""
     def __init__(
         self,
         *,
@@ -118,10 +143,17 @@ class CommittedEnd(_message.Message):
         attempt: _builtins.int = ...,
         success: _builtins.bytes | None = ...,
         error: _builtins.bytes | None = ...,
+        max_attempts: _builtins.int = ...,
+        state: _task_pb2.TaskState.ValueType = ...,
+        start_time_ms: _builtins.int = ...,
+        end_time_ms: _builtins.int = ...,
+        worker_id: _builtins.str = ...,
+        error_type: _builtins.str = ...,
+        error_message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_success", b"_success", "error", b"error", "success", b"success"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_success", b"_success", "attempt", b"attempt", "error", b"error", "success", b"success", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_success", b"_success", "attempt", b"attempt", "end_time_ms", b"end_time_ms", "error", b"error", "error_message", b"error_message", "error_type", b"error_type", "max_attempts", b"max_attempts", "start_time_ms", b"start_time_ms", "state", b"state", "success", b"success", "task_id", b"task_id", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
     _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from meshq.v1 import task_pb2 as meshq_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&meshq/internal/v1/ledger_service.proto\x12\x11meshq.internal.v1\x1a\x13meshq/v1/task.proto\"J\n\x15ReportAttemptsRequest\x12\x31\n\x07reports\x18\x01 \x03(\x0b\x32 .meshq.internal.v1.AttemptReport\"\xdd\x02\n\rAttemptReport\x12\x0f\n\x07task_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12)\n\x07outcome\x18\x04 \x01(\x0e\x32\x18.meshq.v1.AttemptOutcome\x12\x15\n\rstart_time_ms\x18\x05 \x01(\x03\x12\x13\n\x0b\x65nd_time_ms\x18\x06 \x01(\x03\x12\x11\n\tworker_id\x18\x07 \x01(\t\x12\x12\n\nerror_type\x18\x08 \x01(\t\x12\x15\n\rerror_message\x18\t \x01(\t\x12\x1b\n\x0eretry_delay_ms\x18\n \x01(\x03H\x00\x88\x01\x01\x12\x15\n\rnon_retryable\x18\x0b \x01(\x08\x12\x14\n\x07success\x18\x0c \x01(\x0cH\x01\x88\x01\x01\x12\x12\n\x05\x65rror\x18\r \x01(\x0cH\x02\x88\x01\x01\x42\x11\n\x0f_retry_delay_msB\n\n\x08_successB\x08\n\x06_error\"J\n\x16ReportAttemptsResponse\x12\x30\n\ndirectives\x18\x01 \x03(\x0b\x32\x1c.meshq.internal.v1.Directive\"\x87\x01\n\tDirective\x12.\n\x04kind\x18\x01 \x01(\x0e\x32 .meshq.internal.v1.DirectiveKind\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x15\n\rnot_before_ms\x18\x03 \x01(\x03\x12\"\n\x05state\x18\x04 \x01(\x0e\x32\x13.meshq.v1.TaskState\"Z\n\x14\x46indOpenTasksRequest\x12*\n\x06ranges\x18\x01 \x03(\x0b\x32\x1a.meshq.internal.v1.IdRange\x12\x16\n\x0e\x61ttempted_only\x18\x02 \x01(\x08\"=\n\x07IdRange\x12\r\n\x05\x66irst\x18\x01 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x0c\x12\x16\n\x0eretention_days\x18\x03 \x01(\x05\"%\n\x15\x46indOpenTasksResponse\x12\x0c\n\x04open\x18\x01 \x03(\x08*\xac\x01\n\rDirectiveKind\x12\x1e\n\x1a\x44IRECTIVE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44IRECTIVE_KIND_DONE\x10\x01\x12\x16\n\x12\x44IRECTIVE_KIND_RUN\x10\x02\x12\x17\n\x13\x44IRECTIVE_KIND_GONE\x10\x03\x12\x17\n\x13\x44IRECTIVE_KIND_KEEP\x10\x04\x12\x18\n\x14\x44IRECTIVE_KIND_LATER\x10\x05\x32\xe4\x01\n\rLedgerService\x12j\n\x0eReportAttempts\x12(.meshq.internal.v1.ReportAttemptsRequest\x1a).meshq.internal.v1.ReportAttemptsResponse\"\x03\x90\x02\x02\x12g\n\rFindOpenTasks\x12\'.meshq.internal.v1.FindOpenTasksRequest\x1a(.meshq.internal.v1.FindOpenTasksResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&meshq/internal/v1/ledger_service.proto\x12\x11meshq.internal.v1\x1a\x13meshq/v1/task.proto\"J\n\x15ReportAttemptsRequest\x12\x31\n\x07reports\x18\x01 \x03(\x0b\x32 .meshq.internal.v1.AttemptReport\"\xdd\x02\n\rAttemptReport\x12\x0f\n\x07task_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12)\n\x07outcome\x18\x04 \x01(\x0e\x32\x18.meshq.v1.AttemptOutcome\x12\x15\n\rstart_time_ms\x18\x05 \x01(\x03\x12\x13\n\x0b\x65nd_time_ms\x18\x06 \x01(\x03\x12\x11\n\tworker_id\x18\x07 \x01(\t\x12\x12\n\nerror_type\x18\x08 \x01(\t\x12\x15\n\rerror_message\x18\t \x01(\t\x12\x1b\n\x0eretry_delay_ms\x18\n \x01(\x03H\x00\x88\x01\x01\x12\x15\n\rnon_retryable\x18\x0b \x01(\x08\x12\x14\n\x07success\x18\x0c \x01(\x0cH\x01\x88\x01\x01\x12\x12\n\x05\x65rror\x18\r \x01(\x0cH\x02\x88\x01\x01\x42\x11\n\x0f_retry_delay_msB\n\n\x08_successB\x08\n\x06_error\"b\n\x16ReportAttemptsResponse\x12\x30\n\ndirectives\x18\x01 \x03(\x0b\x32\x1c.meshq.internal.v1.Directive\x12\x16\n\x0eresults_wanted\x18\x02 \x01(\x08\"\x87\x01\n\tDirective\x12.\n\x04kind\x18\x01 \x01(\x0e\x32 .meshq.internal.v1.DirectiveKind\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x15\n\rnot_before_ms\x18\x03 \x01(\x03\x12\"\n\x05state\x18\x04 \x01(\x0e\x32\x13.meshq.v1.TaskState\"Z\n\x14\x46indOpenTasksRequest\x12*\n\x06ranges\x18\x01 \x03(\x0b\x32\x1a.meshq.internal.v1.IdRange\x12\x16\n\x0e\x61ttempted_only\x18\x02 \x01(\x08\"=\n\x07IdRange\x12\r\n\x05\x66irst\x18\x01 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x0c\x12\x16\n\x0eretention_days\x18\x03 \x01(\x05\"%\n\x15\x46indOpenTasksResponse\x12\x0c\n\x04open\x18\x01 \x03(\x08*\xac\x01\n\rDirectiveKind\x12\x1e\n\x1a\x44IRECTIVE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44IRECTIVE_KIND_DONE\x10\x01\x12\x16\n\x12\x44IRECTIVE_KIND_RUN\x10\x02\x12\x17\n\x13\x44IRECTIVE_KIND_GONE\x10\x03\x12\x17\n\x13\x44IRECTIVE_KIND_KEEP\x10\x04\x12\x18\n\x14\x44IRECTIVE_KIND_LATER\x10\x05\x32\xe4\x01\n\rLedgerService\x12j\n\x0eReportAttempts\x12(.meshq.internal.v1.ReportAttemptsRequest\x1a).meshq.internal.v1.ReportAttemptsResponse\"\x03\x90\x02\x02\x12g\n\rFindOpenTasks\x12\'.meshq.internal.v1.FindOpenTasksRequest\x1a(.meshq.internal.v1.FindOpenTasksResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,22 +36,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEDGERSERVICE'].methods_by_name['ReportAttempts']._serialized_options = b'\220\002\002'
   _globals['_LEDGERSERVICE'].methods_by_name['FindOpenTasks']._loaded_options = None
   _globals['_LEDGERSERVICE'].methods_by_name['FindOpenTasks']._serialized_options = b'\220\002\001'
-  _globals['_DIRECTIVEKIND']._serialized_start=919
-  _globals['_DIRECTIVEKIND']._serialized_end=1091
+  _globals['_DIRECTIVEKIND']._serialized_start=943
+  _globals['_DIRECTIVEKIND']._serialized_end=1115
   _globals['_REPORTATTEMPTSREQUEST']._serialized_start=82
   _globals['_REPORTATTEMPTSREQUEST']._serialized_end=156
   _globals['_ATTEMPTREPORT']._serialized_start=159
   _globals['_ATTEMPTREPORT']._serialized_end=508
   _globals['_REPORTATTEMPTSRESPONSE']._serialized_start=510
-  _globals['_REPORTATTEMPTSRESPONSE']._serialized_end=584
-  _globals['_DIRECTIVE']._serialized_start=587
-  _globals['_DIRECTIVE']._serialized_end=722
-  _globals['_FINDOPENTASKSREQUEST']._serialized_start=724
-  _globals['_FINDOPENTASKSREQUEST']._serialized_end=814
-  _globals['_IDRANGE']._serialized_start=816
-  _globals['_IDRANGE']._serialized_end=877
-  _globals['_FINDOPENTASKSRESPONSE']._serialized_start=879
-  _globals['_FINDOPENTASKSRESPONSE']._serialized_end=916
-  _globals['_LEDGERSERVICE']._serialized_start=1094
-  _globals['_LEDGERSERVICE']._serialized_end=1322
+  _globals['_REPORTATTEMPTSRESPONSE']._serialized_end=608
+  _globals['_DIRECTIVE']._serialized_start=611
+  _globals['_DIRECTIVE']._serialized_end=746
+  _globals['_FINDOPENTASKSREQUEST']._serialized_start=748
+  _globals['_FINDOPENTASKSREQUEST']._serialized_end=838
+  _globals['_IDRANGE']._serialized_start=840
+  _globals['_IDRANGE']._serialized_end=901
+  _globals['_FINDOPENTASKSRESPONSE']._serialized_start=903
+  _globals['_FINDOPENTASKSRESPONSE']._serialized_end=940
+  _globals['_LEDGERSERVICE']._serialized_start=1118
+  _globals['_LEDGERSERVICE']._serialized_end=1346
 # @@protoc_insertion_point(module_scope)

@@ -126,8 +126,9 @@ class AttemptReport(_message.Message):
     non_retryable: _builtins.bool
     """Whether the worker said that another attempt is useless."""
     success: _builtins.bytes
-    """The result of an attempt that succeeded, an encoded `meshq.v1.Success`: only where it is small and few
-    reports go together, so that whoever waits for this task need not ask for it. The ledger does not keep it.
+    """The result of an attempt that succeeded, an encoded `meshq.v1.Success`: only where it is small, and few
+    reports go together or somebody wants results, so that whoever waits for this task need not ask for it. The
+    ledger does not keep it.
     """
     error: _builtins.bytes
     """The error of one that did not, an encoded `meshq.v1.TaskError`; likewise."""
@@ -174,6 +175,9 @@ class ReportAttemptsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DIRECTIVES_FIELD_NUMBER: _builtins.int
+    RESULTS_WANTED_FIELD_NUMBER: _builtins.int
+    results_wanted: _builtins.bool
+    """Whether somebody waits for tasks, so that small results are to come along with reports."""
     @_builtins.property
     def directives(self) -> _containers.RepeatedCompositeFieldContainer[Global___Directive]:
         """One directive for each report, in the order of the request."""
@@ -182,10 +186,11 @@ class ReportAttemptsResponse(_message.Message):
         self,
         *,
         directives: _abc.Iterable[Global___Directive] | None = ...,
+        results_wanted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["directives", b"directives"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directives", b"directives", "results_wanted", b"results_wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
