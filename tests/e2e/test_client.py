@@ -8,8 +8,17 @@ from typing import Any
 
 import pytest
 
-from meshq.client import RateLimit, SyncClient, Task, TaskState, UniquePolicy, WaitingReason
-from meshq.contract.errors import Conflict, PreconditionFailed, Reason
+from meshq.client import (
+    UNSET,
+    RateLimit,
+    SyncClient,
+    Task,
+    TaskSpec,
+    TaskState,
+    UniquePolicy,
+    WaitingReason,
+)
+from meshq.contract.errors import Conflict, InvalidRequest, PreconditionFailed, Reason
 
 SECONDS = 30.0
 
@@ -52,6 +61,23 @@ def test_a_task_is_changed_as_long_as_nobody_has_it(client: SyncClient, hand: An
     with pytest.raises(PreconditionFailed) as caught:
         client.update(task.task_id, priority=1)
     assert caught.value.reason is Reason.TASK_STARTED
+
+
+def test_many_are_run_and_come_back_with_their_results(client: SyncClient) -> None:
+    texts = ["one", "one two", "one two three", "one two three four"] * 30
+    specs = [TaskSpec(type="word_count", payload=text) for text in texts]
+    specs.append(TaskSpec(type="fail", payload={"times": 1, "error_type": "NoLuck"}, max_attempts=1))
+    specs.append(TaskSpec(type="word_count", queue="not a name"))
+    ended = sorted(client.run_many(specs), key=lambda ran: ran.index)
+    assert [ran.index for ran in ended] == list(range(122))
+    *counted, failed, refused = ended
+    results = [ran.task.result for ran in counted if ran.task]
+    assert [result["word_count"] for result in results if isinstance(result, dict)] == [1, 2, 3, 4] * 30
+    assert [ran.task.payload for ran in counted if ran.task] == [UNSET] * 120
+    assert failed.task is not None
+    assert failed.task.error is not None
+    assert failed.task.error.type == "NoLuck"
+    assert isinstance(refused.error, InvalidRequest)
 
 
 def test_many_are_cancelled_by_ids_or_a_filter(client: SyncClient, hand: Any) -> None:

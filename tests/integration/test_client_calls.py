@@ -410,5 +410,5 @@ async def test_leaving_a_bulk_creation_early_leaves_nothing_running(service: Ser
         async for item in items:
             if item.index == 10:
                 break
-        await items.aclose()  # type: ignore[attr-defined]
+        await items.aclose()
     assert {task for task in asyncio.all_tasks() - before if "Bulk" in repr(task)} == set()

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from contextlib import aclosing
 from typing import Unpack
 
 from meshq.client import completing, operations, waiting
 from meshq.client.async_bulk import Bulk
 from meshq.client.async_calls import AsyncCalls
+from meshq.client.async_runs import AsyncRuns
 from meshq.client.ingest import DEFAULT_WINDOW, Ingest
 from meshq.client.models import (
     UNSET,
@@ -20,6 +22,7 @@ from meshq.client.models import (
     Found,
     ListOptions,
     Page,
+    Ran,
     Task,
     TaskChange,
     TaskChanges,
@@ -31,6 +34,7 @@ from meshq.client.models import (
     Unset,
 )
 from meshq.client.operations import WaitMode
+from meshq.client.runs import DEFAULT_MAX_OPEN, Runs
 from meshq.client.values import JsonValue
 from meshq.client.watching import TasksWatch, TaskWatch
 from meshq.contract.errors import InvalidRequest, MeshqError
@@ -73,7 +77,7 @@ class AsyncTasks(AsyncCalls):
         *,
         window: int = DEFAULT_WINDOW,
         timeout: float | None = None,
-    ) -> AsyncIterator[Created]:
+    ) -> AsyncGenerator[Created, None]:
         """Create many tasks over one stream and yield what became of each, in order.
 
         A task that is refused is a result with an error; it does not keep the others out. When the stream
@@ -100,6 +104,32 @@ class AsyncTasks(AsyncCalls):
                     await self._pause(attempts, error, closings)
             for created in ingest.leftover():
                 yield created
+
+    async def run_many(
+        self,
+        specs: Iterable[TaskSpec] | AsyncIterable[TaskSpec],
+        *,
+        view: TaskView = TaskView.RESULT,
+        max_open: int = DEFAULT_MAX_OPEN,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[Ran, None]:
+        """Create many tasks and yield each as it has ended, in whatever order they end.
+
+        Creating, waiting and yielding go on at the same time. A task that is refused is a `Ran` with an
+        error, one that failed is a `Ran` with the task; neither keeps the others out. Who stops iterating
+        leaves the tasks that were created to go on.
+
+        Args:
+            specs: The tasks; an asynchronous source may be endless.
+            view: How much of each task; everything but input and headers unless told otherwise.
+            max_open: How many tasks may have been created and not ended; no more are created meanwhile.
+            timeout: Seconds without any answer after which failures are no longer retried.
+        """
+        created = self.create_many(specs, timeout=timeout)
+        runs = AsyncRuns(Runs(view, max_open), created, lambda call: self._perform(call, timeout))
+        async with aclosing(runs.ended()) as ended:
+            async for ran in ended:
+                yield ran
 
     async def run(
         self,

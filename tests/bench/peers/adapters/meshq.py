@@ -9,9 +9,7 @@ from typing import Any, Self
 from bench.peers.adapters import shape
 
 from meshq.client import Client as MeshqClient
-from meshq.client import TaskSpec, TaskView
-
-AT_ONCE = 1_000
+from meshq.client import TaskSpec
 
 
 class Client(shape.Client):
@@ -27,12 +25,9 @@ class Client(shape.Client):
 
     async def bulk(self, texts: Sequence[str]) -> Sequence[Any]:
         specs = (TaskSpec(type="word_count", payload=text) for text in texts)
-        created = [one async for one in self._client.create_many(specs)]
-        ids = [one.task_id for one in sorted(created, key=lambda one: one.index) if one.task_id]
-        results: list[Any] = []
-        for start in range(0, len(ids), AT_ONCE):
-            ended = await self._client.wait(ids[start : start + AT_ONCE], view=TaskView.FULL)
-            results += [task.result for task in ended.tasks]
+        results: list[Any] = [None] * len(texts)
+        async for ran in self._client.run_many(specs):
+            results[ran.index] = ran.task.result if ran.task else None
         return results
 
     async def run(self, text: str) -> Any:

@@ -101,7 +101,7 @@ def time_of(message: Message, field: str) -> dt.datetime | None:
 
 def read_time(time: Timestamp) -> dt.datetime:
     """A time, to the microsecond."""
-    return _EPOCH + dt.timedelta(seconds=time.seconds, microseconds=time.nanos // 1000)
+    return _EPOCH + dt.timedelta(0, time.seconds, time.nanos // 1000)
 
 
 def span_of(message: Message, field: str) -> dt.timedelta | None:

@@ -26,16 +26,13 @@ _POLICIES = {
 
 def task(message: task_pb2.Task) -> models.Task:
     """A task. Only what is set is read, because most of a task is not, and lists hold many."""
-    given: dict[str, Any] = {"task_id": "", "type": "", "queue": ""}
+    given: dict[str, Any] = {}
     for field, value in message.ListFields():
-        name = field.name
-        if name in _PLAIN:
-            given[name] = value
-        elif name in _READERS:
-            given[name] = _READERS[name](value)
-    if "retry_policy" in given:
-        given["retry"] = given.pop("retry_policy")
-    return models.Task(**given)
+        known = _KNOWN.get(field.number)
+        if known is not None:
+            name, read = known
+            given[name] = read(value) if read else value
+    return models.Task.of(given)
 
 
 def retry(message: task_pb2.RetryPolicy) -> models.RetryPolicy:
@@ -162,3 +159,13 @@ _READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "progress": progress,
 }
 """How the other fields of a task are read."""
+
+_ATTRIBUTES: Final = {"retry_policy": "retry"}
+"""Fields that have another name here."""
+
+_KNOWN: Final[dict[int, tuple[str, Callable[[Any], Any] | None]]] = {
+    field.number: (_ATTRIBUTES.get(field.name, field.name), _READERS.get(field.name))
+    for field in task_pb2.Task.DESCRIPTOR.fields
+    if field.name in _PLAIN or field.name in _READERS
+}
+"""By the number of a field: the attribute, and how it is read if it is not what it is."""

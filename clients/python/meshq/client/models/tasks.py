@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Final, Self, TypeAlias
 
 from meshq.client.models.specs import UNSET, RetryPolicy, Unset
 from meshq.client.models.states import AttemptOutcome, TaskState, UniquePolicy, UniqueScope, WaitingReason
@@ -126,6 +126,21 @@ class Task:
     redriven_from: str = ""
     redriven_to: str = ""
 
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """A task with these attributes. Most of the others are not even set, as lists hold many tasks."""
+        task = cls.__new__(cls)
+        for name, value in given.items():
+            _set(task, name, value)
+        return task
+
+    def __getattr__(self, name: str) -> Any:
+        # Only what is not set comes here.
+        try:
+            return _absent(name)
+        except KeyError:
+            raise AttributeError(f"a task has no {name!r}", name=name, obj=self) from None
+
     @property
     def done(self) -> bool:
         """Whether the task has ended."""
@@ -135,6 +150,18 @@ class Task:
     def succeeded(self) -> bool:
         """Whether the task has ended well."""
         return self.state is TaskState.SUCCEEDED
+
+
+_set: Final = object.__setattr__
+_FIELDS: Final = {item.name: item for item in fields(Task)}
+
+
+def _absent(name: str) -> Any:
+    """What an attribute is that was not given; raises KeyError where there is none of that name."""
+    field = _FIELDS[name]
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return "" if field.default is MISSING else field.default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +243,21 @@ class Created:
     task_id: str | None
     error: MeshqError | None = None
     existing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What became of one task of those that were run together.
+
+    Attributes:
+        index: The position of the task in what was given, counted from 0.
+        task: The task as it ended, whether it succeeded or not; None where there is an error.
+        error: Why it was not accepted, or that it was deleted meanwhile.
+    """
+
+    index: int
+    task: Task | None
+    error: MeshqError | None = None
 
 
 @dataclass(frozen=True, slots=True)
