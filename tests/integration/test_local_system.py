@@ -1,16 +1,16 @@
 """The supervisor with real servers, and stand-ins for components: starts, restarts, stops, leaves nothing."""
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fixtures.processes import alive, session_members, until
 
 from meshq.local.errors import AlreadyRunning, PortInUse, StartFailed
 from meshq.local.plan import Kind, ProcessPlan, Size, SystemPlan, make_plan
@@ -64,31 +64,6 @@ def data(server_folder: Path) -> Path:
     folder = server_folder / f"system-{time.monotonic_ns()}"
     folder.mkdir()
     return folder
-
-
-def alive(pid: int | None) -> bool:
-    if pid is None:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{pid}/status")
-    return not status.exists() or "\nState:\tZ" not in status.read_text()
-
-
-def session_members(session: int) -> list[int]:
-    listed = subprocess.run(
-        ["ps", "-A", "-o", "pid=,sess="], capture_output=True, text=True, check=True
-    ).stdout
-    rows = (line.split() for line in listed.splitlines())
-    return [int(pid) for pid, owner in rows if owner == str(session)]
-
-
-async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - other processes fulfil it
-            await asyncio.sleep(0.02)
 
 
 async def test_everything_runs_and_nothing_is_left() -> None:
@@ -221,8 +196,10 @@ async def test_cancelled_start_leaves_nothing(when: str) -> None:
     assert not started.data.exists()
 
 
+TESTS = str(Path(__file__).parents[1])
 SUPERVISOR = """
-import asyncio, importlib.util, json, pathlib, sys
+import asyncio, importlib.util, json, sys
+sys.path.insert(0, {tests!r})
 spec = importlib.util.spec_from_file_location("local_system", {module!r})
 tests = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tests)
@@ -238,7 +215,7 @@ asyncio.run(main())
 async def test_killed_supervisor_leaves_no_orphans() -> None:
     import json
 
-    program = SUPERVISOR.format(module=__file__)
+    program = SUPERVISOR.format(tests=TESTS, module=__file__)
     supervisor = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=subprocess.PIPE)
     assert supervisor.stdout is not None
     folder, pids = json.loads(await supervisor.stdout.readline())
@@ -253,7 +230,7 @@ async def test_killed_supervisor_leaves_no_orphans() -> None:
 async def test_interrupted_program_stops_its_system() -> None:
     import json
 
-    program = SUPERVISOR.format(module=__file__)
+    program = SUPERVISOR.format(tests=TESTS, module=__file__)
     supervisor = await asyncio.create_subprocess_exec(
         sys.executable, "-c", program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )

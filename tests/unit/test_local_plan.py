@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -197,3 +198,13 @@ class TestBinaries:
     )
     def test_versions(self, tmp_path: Path, answer: str, expected: tuple[int, int] | None) -> None:
         assert binaries.version(program(tmp_path, "p", answer)) == expected
+
+
+def test_what_runs_python_modules_can_be_forked() -> None:
+    modules = {process.name: process.module[:1] for process in planned().processes}
+    assert modules["etcd"] == modules["shard-1"] == modules["postgres"] == ()
+    assert modules["execution-2"] == ("meshq.execution",)
+    worker = planned().processes[-1]
+    assert worker.module == worker.command[2:]
+    assert worker.module[:2] == ("meshq.worker", "--target")
+    assert not replace(worker, command=("/bin/worker", *worker.command[1:])).module

@@ -8,13 +8,14 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Protocol, Self
 
 from meshq.local import guard
 
@@ -68,12 +69,28 @@ class Guard:
             self._process.stdin.write(f"{line}\n".encode())
 
 
+class Process(Protocol):
+    """A process that leads a group: `subprocess.Popen`, or one that the fork server has started."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is also its group's."""
+
+    def wait(self) -> int:
+        """Wait for its end and return the exit code, negative for a signal; called once."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Send it a signal; nothing happens if it has ended."""
+
+
 class Child:
     """One running process and everything it started."""
 
-    def __init__(self, process: subprocess.Popen[bytes], ended: Callable[[], None]) -> None:
+    def __init__(self, process: Process, guard: Guard) -> None:
+        """The process has only just begun."""
+        guard.began(process.pid)
         self._process = process
-        self._ended = ended
+        self._guard = guard
         self._loop = asyncio.get_running_loop()
         self._exit: asyncio.Future[int] = self._loop.create_future()
         threading.Thread(target=self._await_exit, name=f"wait-{process.pid}", daemon=True).start()
@@ -84,7 +101,7 @@ class Child:
         command: Sequence[str],
         *,
         environment: Mapping[str, str] | None,
-        stdin: bytes,
+        stdin: bytes | socket.socket,
         log: IO[bytes],
         guard: Guard,
     ) -> Self:
@@ -98,8 +115,7 @@ class Child:
                 stderr=log,
                 start_new_session=True,
             )
-        guard.began(process.pid)
-        return cls(process, lambda: guard.ended(process.pid))
+        return cls(process, guard)
 
     @property
     def pid(self) -> int:
@@ -152,13 +168,16 @@ class Child:
         return True
 
     def _set_exit(self, code: int) -> None:
-        self._ended()
+        self._guard.ended(self.pid)
         self._exit.set_result(code)
 
 
 @contextlib.contextmanager
-def _readable(content: bytes) -> Iterator[int]:
+def _readable(content: bytes | socket.socket) -> Iterator[int]:
     """A file descriptor to read the content from; a pipe holds what we have to say at once."""
+    if isinstance(content, socket.socket):
+        yield content.fileno()
+        return
     if not content:
         yield subprocess.DEVNULL
         return

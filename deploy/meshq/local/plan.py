@@ -76,6 +76,11 @@ class ProcessPlan:
         """host:port; empty if it serves nothing."""
         return f"{LOOPBACK}:{self.port}" if self.port else ""
 
+    @property
+    def module(self) -> tuple[str, ...]:
+        """The Python module that is run and its arguments; empty if it is another program."""
+        return self.command[2:] if self.command[:2] == _python() else ()
+
 
 @dataclass(frozen=True)
 class Size:
@@ -165,9 +170,14 @@ def xds_bootstrap(registry: str) -> str:
 
 
 def child_environment(plan: ProcessPlan, base: Mapping[str, str]) -> dict[str, str]:
-    """What a process finds in its environment: ours, except settings that are meant for one process only."""
+    """What a process finds in its environment."""
+    return {**common_environment(base), **plan.environment}
+
+
+def common_environment(base: Mapping[str, str]) -> dict[str, str]:
+    """What every process finds in its environment: ours, except settings that are meant for one only."""
     inherited = {name: value for name, value in base.items() if name not in _PRIVATE}
-    return {**_DEFAULTS, **inherited, **plan.environment}
+    return {**_DEFAULTS, **inherited}
 
 
 def _in_order(plans: Sequence[ProcessPlan]) -> tuple[ProcessPlan, ...]:
@@ -271,8 +281,8 @@ def _worker(name: str, clients: Mapping[str, str]) -> ProcessPlan:
     return ProcessPlan(name, Kind.WORKER, command, environment={**clients, "PYTHONUNBUFFERED": "1"})
 
 
-def _python(module: str, *words: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", module, *words)
+def _python(*words: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", *words)
 
 
 def in_stop_waves(processes: Sequence[ProcessPlan]) -> list[list[ProcessPlan]]:

@@ -202,6 +202,9 @@ class Etcd(Server):
             "initial-cluster": f"local={peer}",
             "auto-compaction-mode": "periodic",
             "auto-compaction-retention": "1h",
+            # It elects itself when this time is over, and the default would have every start wait for it.
+            "heartbeat-interval": "100",
+            "election-timeout": "500",
             "log-level": "warn",
         }
         unsafe = [] if self.durable else ["--unsafe-no-fsync"]

@@ -21,10 +21,12 @@ from pathlib import Path
 from meshq.local.child import Child, Guard
 from meshq.local.datadir import disk_full, log_of
 from meshq.local.errors import LocalError, StartFailed
-from meshq.local.plan import ProcessPlan, child_environment, in_stop_waves
+from meshq.local.forks import ForkRefused, Forks
+from meshq.local.plan import ProcessPlan, child_environment, common_environment, in_stop_waves
 from meshq.local.readiness import probe_of, wait_ready
 from meshq.local.servers import Preparation, bound_to_parent
 
+FORK_SERVER = "forkserver"
 _TRIES = 3
 _FIRST_BACKOFF, _LAST_BACKOFF = 0.1, 5.0
 _YOUNG = 10.0
@@ -51,6 +53,8 @@ class Supervised:
         plan: ProcessPlan,
         data: Path,
         guard: Guard,
+        forks: Forks,
+        *,
         restart: bool,
         changed: Callable[["Supervised"], None],
     ) -> None:
@@ -63,6 +67,7 @@ class Supervised:
         self.log = log_of(data, plan.name)
         self._data = data
         self._guard = guard
+        self._forks = forks
         self._restart = restart
         self._changed = changed
         self._child: Child | None = None
@@ -152,9 +157,11 @@ class Supervised:
         for preparation in server.preparations() if server else ():
             if (code := await self._prepare(preparation)) != 0 or not self._wanted:
                 return code
-        command = server.launched() if server else bound_to_parent(self.plan.command)
+        forkable = bool(self.plan.module) and await self._forks.usable()
+        if not self._wanted:
+            return 0
         probe = probe_of(self.plan, self.log)
-        return await self._watch(self._spawn(command), probe)
+        return await self._watch((forkable and self._fork()) or self._execute(), probe)
 
     async def _watch(self, child: Child, probe: Callable[[], bool]) -> int:
         """Note when the process is ready, and return the code with which it ended."""
@@ -177,17 +184,31 @@ class Supervised:
         command = bound_to_parent(preparation.command, rights=rights)
         return await self._spawn(command, preparation.stdin).wait()
 
+    def _fork(self) -> Child | None:
+        """Have the process forked; None if the fork server has just died."""
+        module, *words = self.plan.module
+        environment = child_environment(self.plan, os.environ)
+        try:
+            with self.log.open("ab") as log:
+                child = self._forks.fork(module, words, environment=environment, log=log)
+        except ForkRefused:
+            return None
+        return self._began(child)
+
+    def _execute(self) -> Child:
+        server = self.plan.server
+        return self._spawn(server.launched() if server else bound_to_parent(self.plan.command))
+
     def _spawn(self, command: Sequence[str], stdin: bytes = b"") -> Child:
+        environment = child_environment(self.plan, os.environ)
         with self.log.open("ab") as log:
-            self._child = Child.spawn(
-                command,
-                environment=child_environment(self.plan, os.environ),
-                stdin=stdin,
-                log=log,
-                guard=self._guard,
-            )
+            child = Child.spawn(command, environment=environment, stdin=stdin, log=log, guard=self._guard)
+        return self._began(child)
+
+    def _began(self, child: Child) -> Child:
+        self._child = child
         self._changed(self)
-        return self._child
+        return child
 
     def _enter(self, state: State) -> None:
         if state is self.state:
@@ -217,12 +238,17 @@ class Supervisor:
         self._plans = plans
         self._news = asyncio.Event()
         self._changed = changed
+        modules = [plan.module[0] for plan in plans if plan.module]
+        log = log_of(data, FORK_SERVER)
+        self._forks = Forks(modules, common_environment(os.environ), log, guard)
         self.processes: Mapping[str, Supervised] = {
-            plan.name: Supervised(plan, data, guard, restart, self._hear) for plan in plans
+            plan.name: Supervised(plan, data, guard, self._forks, restart=restart, changed=self._hear)
+            for plan in plans
         }
 
     def start(self) -> None:
         """Begin to keep all processes."""
+        self._forks.start()
         for process in self.processes.values():
             process.start([self.processes[name] for name in process.plan.after])
 
@@ -249,11 +275,13 @@ class Supervisor:
         """End all, wave by wave."""
         for wave in in_stop_waves(self._plans):
             await asyncio.gather(*(self.processes[plan.name].stop() for plan in wave))
+        await self._forks.stop()
 
     def kill(self) -> None:
         """End all at once, without asking."""
         for process in self.processes.values():
             process.kill()
+        self._forks.kill()
 
     def _hear(self, process: Supervised) -> None:
         self._news.set()

@@ -1,0 +1,151 @@
+"""A system whose components are forked, real servers and stand-ins for components: starts, crashes, ends."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from fixtures.processes import alive, session_members, until
+
+from meshq.local import forks
+from meshq.local.plan import Kind, ProcessPlan, Size, SystemPlan, make_plan
+from meshq.local.settings import LocalSettings
+from meshq.local.system import System
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks without exec are for Linux only")
+
+TESTS = str(Path(__file__).parents[1])
+COMPONENT = """
+import http.server, os
+class Healthy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *words):
+        pass
+if __name__ == "__main__":
+    host, port = os.environ["MESHQ_ADMIN_LISTEN"].split(":")
+    http.server.HTTPServer((host, int(port)), Healthy).serve_forever()
+"""
+# A worker has processes of its own, which shall not outlive the system either.
+WORKER = """
+import subprocess, sys
+if __name__ == "__main__":
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    print("connected")
+    child.wait()
+"""
+COMPONENTS = ("registry", "management", "execution", "gateway", "worker")
+SUPERVISOR = """
+import asyncio, importlib.util, json, sys
+sys.path.insert(0, {tests!r})
+spec = importlib.util.spec_from_file_location("forked_system", {module!r})
+tests = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tests)
+async def main():
+    async with tests.system() as running:
+        pids = {{name: one.pid for name, one in running.processes.items()}}
+        print(json.dumps([str(running.data), pids]), flush=True)
+        await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+def stand_ins(
+    data: Path, edge: int, ports: Mapping[str, int], settings: LocalSettings, size: Size
+) -> SystemPlan:
+    plan = make_plan(data, edge, ports, settings, size)
+    return replace(plan, processes=tuple(map(_stand_in, plan.processes)))
+
+
+def _stand_in(plan: ProcessPlan) -> ProcessPlan:
+    if plan.server is not None:
+        return plan
+    module = "stand_in_worker" if plan.kind is Kind.WORKER else "stand_in_component"
+    kind = Kind.REGISTRY if plan.kind is Kind.GATEWAY else plan.kind  # nobody stands at the edge
+    return replace(plan, command=(sys.executable, "-m", module), kind=kind)
+
+
+def system() -> System:
+    return System(
+        ephemeral=True,
+        port=0,
+        size=Size(management=1, execution=1),
+        settings=LocalSettings(),
+        planner=stand_ins,
+    )
+
+
+@pytest.fixture(autouse=True)
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in (("stand_in_component", COMPONENT), ("stand_in_worker", WORKER)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__main__.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+
+def parents(running: System) -> set[int]:
+    """The parents of the components."""
+    pids = [running.processes[name].pid for name in COMPONENTS]
+    return {psutil.Process(pid).ppid() for pid in pids}
+
+
+async def test_a_killed_fork_server_is_replaced_with_its_children() -> None:
+    async with system() as running:
+        (server,) = parents(running)
+        assert psutil.Process(server).ppid() == os.getpid()
+        before = running.processes
+        members = [pid for name in COMPONENTS for pid in session_members(before[name].pid or 0)]
+        assert len(members) > len(COMPONENTS)
+        os.kill(server, signal.SIGKILL)
+        await until(lambda: all(running.processes[name].restarts for name in COMPONENTS))
+        assert not any(map(alive, members))
+        await running.wait_ready()
+        assert parents(running).isdisjoint({server, os.getpid()})
+        assert all(running.processes[name].address == before[name].address for name in COMPONENTS)
+        assert running.processes["etcd"].pid == before["etcd"].pid
+        (replacement,) = parents(running)
+    assert not alive(replacement)
+    assert not any(alive(one.pid) for one in running.processes.values())
+
+
+async def test_a_crash_is_followed_by_another_fork() -> None:
+    async with system() as running:
+        (server,) = parents(running)
+        before = running.processes["execution"].pid
+        running.kill("execution")
+        await until(lambda: running.processes["execution"].restarts == 1)
+        await running.wait_ready("execution")
+        assert running.processes["execution"].pid != before
+        assert parents(running) == {server}
+
+
+async def test_without_a_fork_server_each_has_an_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forks, "supported", lambda: False)
+    async with system() as running:
+        assert parents(running) == {os.getpid()}
+    assert not any(alive(one.pid) for one in running.processes.values())
+
+
+@pytest.mark.parametrize("also_the_fork_server", [False, True])
+async def test_a_killed_supervisor_leaves_nothing(also_the_fork_server: bool) -> None:
+    program = SUPERVISOR.format(tests=TESTS, module=__file__)
+    supervisor = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=subprocess.PIPE)
+    assert supervisor.stdout is not None
+    folder, pids = json.loads(await supervisor.stdout.readline())
+    (server,) = {psutil.Process(pids[name]).ppid() for name in COMPONENTS}
+    members = [server, *(pid for leader in pids.values() for pid in session_members(leader))]
+    assert len(members) > len(pids) + 1
+    supervisor.kill()
+    if also_the_fork_server:
+        os.kill(server, signal.SIGKILL)
+    await supervisor.wait()
+    await until(lambda: not any(map(alive, members)))
+    await until(lambda: not Path(folder).exists())
