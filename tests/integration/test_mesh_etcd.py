@@ -1,10 +1,12 @@
 """The etcd client and the registration on a real etcd that is compacted, restarted and emptied."""
 
 import asyncio
+import re
 import shutil
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import grpc
 import pytest
 from pyetcd.etcdrpc import rpc_pb2, rpc_pb2_grpc
@@ -154,6 +156,44 @@ async def test_a_watch_survives_compaction_while_it_was_away(
     assert {item.key: item.value for item in listing.entries} == {"ring/a": b"49", "ring/b": b"last"}
 
 
+async def streams_begun(etcd: str) -> int:
+    """How many streams for renewing leases etcd has seen."""
+    async with aiohttp.ClientSession() as session, session.get(f"http://{etcd}/metrics") as response:
+        text = await response.text()
+    found = re.search(r"^grpc_server_started_total{[^}]*LeaseKeepAlive[^}]*} (\d+)$", text, re.MULTILINE)
+    assert found is not None
+    return int(found[1])
+
+
+async def test_a_lease_is_renewed_on_one_stream(client: EtcdClient, etcd: str) -> None:
+    begun = await streams_begun(etcd)
+    lease = await client.grant(60)
+    assert [await client.keep_alive(lease) for _ in range(5)] == [True] * 5
+    assert await streams_begun(etcd) == begun + 1
+    await client.revoke(lease)
+    assert not await client.keep_alive(lease)
+
+
+async def test_an_interrupted_renewal_does_not_answer_the_next(client: EtcdClient) -> None:
+    lease = await client.grant(60)
+    assert await client.keep_alive(lease)
+    renewing = asyncio.create_task(client.keep_alive(lease))
+    await asyncio.sleep(0)
+    renewing.cancel()
+    await asyncio.gather(renewing, return_exceptions=True)
+    await client.revoke(lease)
+    assert not await client.keep_alive(lease)
+
+
+async def test_a_renewal_after_a_restart_needs_no_second_try(client: EtcdClient, etcd_server: Etcd) -> None:
+    lease = await client.grant(60)
+    assert await client.keep_alive(lease)
+    etcd_server.kill()
+    etcd_server.start()
+    await eventually(lambda: client.get_prefix("x"))
+    assert await client.keep_alive(lease)
+
+
 async def test_registration_hangs_on_a_lease(client: EtcdClient, registration: Registration) -> None:
     found = await entry(client)
     assert found is not None
@@ -201,6 +241,23 @@ async def test_registration_comes_back(client: EtcdClient, registration: Registr
     after = await eventually(lambda: entry(client))
     assert after.revision > before.revision
     assert after.value == before.value
+
+
+async def test_a_registration_does_not_wait_for_its_next_renewal(client: EtcdClient) -> None:
+    registration = Registration(client, HERE, 600)
+    await registration.start()
+    try:
+        before = await eventually(lambda: entry(client))
+        for change in (lambda: client.delete(HERE.key), lambda: client.put(HERE.key, b"nonsense")):
+            await change()
+
+            async def is_back() -> bool:
+                found = await entry(client)
+                return found is not None and (found.value, found.lease) == (HERE.encode(), before.lease)
+
+            await eventually(is_back)
+    finally:
+        await registration.stop()
 
 
 async def test_registration_survives_an_emptied_etcd(

@@ -134,6 +134,8 @@ class Election:
         self._office = office
         self._pace = pace
         self._doubted = False
+        # Whether the key may be another one's, or gone: the watch tells, so that it is not read each time.
+        self._key_doubted = True
         self._lease = 0
         self._trusted_until = 0.0
         self._away_since: float | None = None
@@ -182,6 +184,7 @@ class Election:
 
     async def _follow(self) -> None:
         async for _ in self._etcd.watch(self._key):
+            self._key_doubted = True
             self._repeater.wake()
 
     async def _run_once(self) -> float:
@@ -217,14 +220,25 @@ class Election:
         """Whether etcd says that this instance is in office; false when it does not answer."""
         try:
             async with asyncio.timeout(_ETCD_SECONDS):
-                if self._lease and await self._etcd.keep_alive(self._lease):
-                    entry = await self._etcd.get(self._key)
-                    if entry is not None and entry.lease == self._lease:
-                        return True
+                if (
+                    self._lease
+                    and await self._etcd.keep_alive(self._lease)
+                    and (not self._key_doubted or await self._is_own_key())
+                ):
+                    return True
                 # The lease has ended, or etcd has come back empty: perhaps nobody has noticed.
                 return await self._create_key() and await self._office.hold(self.term, 0)
         except (MeshqError, TimeoutError):
             return False
+
+    async def _is_own_key(self) -> bool:
+        own, self._key_doubted = False, False
+        try:
+            entry = await self._etcd.get(self._key)
+            own = entry is not None and entry.lease == self._lease
+        finally:
+            self._key_doubted = self._key_doubted or not own
+        return own
 
     async def _create_key(self) -> bool:
         self._lease = await self._etcd.grant(self._pace.lease)

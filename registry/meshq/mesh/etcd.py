@@ -34,6 +34,8 @@ _OPTIONS: Final = (
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
+    # Small messages need no estimate of the bandwidth, which is a ping for nearly every one of them.
+    ("grpc.http2.bdp_probe", 0),
     ("grpc.service_config_disable_resolution", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 500),
@@ -100,9 +102,12 @@ class EtcdClient:
         self._endpoints = tuple(endpoints)
         self._current = 0
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._renewals: dict[int, Any] = {}
 
     async def close(self) -> None:
         """Close all connections."""
+        for lease in tuple(self._renewals):
+            self._renewals.pop(lease).cancel()
         channels, self._channels = self._channels, {}
         for channel in channels.values():
             await channel.close()
@@ -157,21 +162,38 @@ class EtcdClient:
         return int(response.ID)
 
     async def keep_alive(self, lease: int) -> bool:
-        """Renew a lease.
+        """Renew a lease, one call at a time; the stream stays for the next time.
 
         Returns:
             Whether it still existed.
         """
-        stub = rpc_pb2_grpc.LeaseStub(self._channel())
-        call = stub.LeaseKeepAlive(iter([rpc_pb2.LeaseKeepAliveRequest(ID=lease)]), timeout=_CALL_SECONDS)
-        response = await self._call(call.read())
-        call.cancel()
+        call = self._renewals.pop(lease, None)
+        if call is None or call.done():
+            call = rpc_pb2_grpc.LeaseStub(self._channel()).LeaseKeepAlive()
+        alive = False
+        try:
+            alive = await self._renew(call, lease)
+        finally:
+            # One whose answer is still to come would answer the next renewal with it.
+            if alive:
+                self._renewals[lease] = call
+            else:
+                call.cancel()
+        return alive
+
+    async def _renew(self, call: Any, lease: int) -> bool:
+        with self._translated():
+            async with asyncio.timeout(_CALL_SECONDS):
+                await call.write(rpc_pb2.LeaseKeepAliveRequest(ID=lease))
+                response = await call.read()
         if response is grpc.aio.EOF:
             raise Unavailable("etcd closed the stream")
         return bool(response.TTL > 0)
 
     async def revoke(self, lease: int) -> None:
         """End a lease, and with it the keys that hang on it."""
+        if renewal := self._renewals.pop(lease, None):
+            renewal.cancel()
         stub = rpc_pb2_grpc.LeaseStub(self._channel())
         await self._call(stub.LeaseRevoke(rpc_pb2.LeaseRevokeRequest(ID=lease), timeout=_CALL_SECONDS))
 
@@ -232,10 +254,16 @@ class EtcdClient:
         try:
             yield
         except grpc.RpcError as error:
-            self._current = (self._current + 1) % len(self._endpoints)
+            self._next_endpoint()
             raise from_rpc_error(error) from error
+        except TimeoutError as error:
+            self._next_endpoint()
+            raise Unavailable("etcd does not answer") from error
         except (asyncio.InvalidStateError, grpc.aio.UsageError) as error:
             raise Unavailable("the connection to etcd was closed") from error
+
+    def _next_endpoint(self) -> None:
+        self._current = (self._current + 1) % len(self._endpoints)
 
 
 def _end_of(prefix: str) -> bytes:

@@ -11,7 +11,8 @@ that stops in order first writes the value with `"Op": 1` (in etcd's convention:
 deletes the key. Whoever watches sees the goodbye; a key that vanishes without one was lost.
 
 The key is written again whenever it is missing: the lease ended, etcd came back empty, or somebody
-deleted it. Nothing waits for etcd: a process starts and serves without it.
+deleted it. A watch of the key tells of that at once, so that it is not read with each renewal. Nothing
+waits for etcd: a process starts and serves without it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from meshq.contract.errors import MeshqError
-from meshq.mesh.etcd import EtcdClient
+from meshq.mesh.etcd import Changes, Deleted, Entry, EtcdClient, Listing
 from meshq.mesh.lifecycle import backoff, cancelled
 from meshq.mesh.telemetry import logger
 
@@ -37,7 +38,7 @@ _ADD: Final = 0
 _GOODBYE: Final = 1
 _MAX_BACKOFF: Final = 2.0
 _GOODBYE_SECONDS: Final = 2.0
-_RENEWALS_PER_LEASE: Final = 4
+_RENEWALS_PER_LEASE: Final = 3
 
 
 @dataclass(frozen=True)
@@ -95,25 +96,30 @@ class Registration:
         self._lease_seconds = lease_seconds
         self._lease = 0
         self._failures = 0
+        self._doubted = True
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Register in the background, for as long as it takes."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="registration")
+            self._watch = asyncio.create_task(self._follow(), name="watch of the registration")
 
     def say(self, facts: Mapping[str, Any]) -> None:
         """Announce something else as well from now on, in the metadata."""
         metadata = {**self._announcement.metadata, **facts}
         self._announcement = replace(self._announcement, metadata=metadata)
-        self._changed.set()
+        self._doubt()
 
     async def stop(self) -> None:
         """Say goodbye and delete the key; gives up after two seconds, then the lease ends by itself."""
         task, self._task = self._task, None
-        if task is None:
+        watch, self._watch = self._watch, None
+        if task is None or watch is None:
             return
+        await cancelled(watch)
         await cancelled(task)
         if self._lease:
             with suppress(MeshqError, TimeoutError):
@@ -134,6 +140,7 @@ class Registration:
                 self._failures = 0
                 pause = self._lease_seconds / _RENEWALS_PER_LEASE
             except MeshqError as error:
+                self._doubted = True
                 self._failures += 1
                 if self._failures == 1:
                     _log.warning("cannot register; trying on", reason=error.message)
@@ -146,14 +153,39 @@ class Registration:
         """Renew the lease; where it or the key is gone, or says something else, begin anew."""
         self._changed.clear()
         if self._lease and await self._etcd.keep_alive(self._lease):
-            entry = await self._etcd.get(self._announcement.key)
-            if (
-                entry is not None
-                and entry.lease == self._lease
-                and entry.value == self._announcement.encode()
-            ):
+            if not self._doubted:
+                return
+            self._doubted = False
+            if self._is_announced(await self._etcd.get(self._announcement.key)):
                 return
         else:
             self._lease = await self._etcd.grant(self._lease_seconds)
+            self._doubted = False
         await self._etcd.put(self._announcement.key, self._announcement.encode(), self._lease)
         _log.info("registered", key=self._announcement.key, address=self._announcement.address)
+
+    async def _follow(self) -> None:
+        async for update in self._etcd.watch(self._announcement.key):
+            if self._lease and not self._is_announced(_latest(update, self._announcement.key)):
+                self._doubt()
+
+    def _doubt(self) -> None:
+        """The key may be gone, or say something else than it is to say: look at once."""
+        self._doubted = True
+        self._changed.set()
+
+    def _is_announced(self, entry: Entry | None) -> bool:
+        return entry is not None and entry.lease == self._lease and entry.value == self._announcement.encode()
+
+
+def _latest(update: Listing | Changes, key: str) -> Entry | None:
+    """What a key says after an update of its watch, which tells of longer keys as well."""
+    if isinstance(update, Listing):
+        return next((entry for entry in update.entries if entry.key == key), None)
+    for event in reversed(update.events):
+        if isinstance(event, Deleted):
+            if event.key == key:
+                return None
+        elif event.entry.key == key:
+            return event.entry
+    return None
