@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from time import monotonic
 from typing import Any, Final, NamedTuple, Protocol
 
 from prometheus_client import Counter
@@ -32,6 +33,10 @@ from meshq.mesh.telemetry import logger
 _log = logger(__name__)
 
 _LOOK_SECONDS: Final = 1.0
+_WORK_SECONDS: Final = 5.0
+_REST_LOOK_SECONDS: Final = 3.0
+"""Between looks where this instance had nothing to do for so long, and its sessions have nothing from there.
+What comes then is followed by a look at once."""
 _RECOVERY_LOOK_SECONDS: Final = 0.1
 _ANSWER_SECONDS: Final = 3.0
 _MEMORY_MARK: Final = 0.85
@@ -131,8 +136,11 @@ class Keeper:
         self.added = False
         self._compare_due = False
         self._complaint = ""
+        self._worked = monotonic()
+        self._rests = False
         self._repeater = Repeater(f"shard {shard.name}", self.run_once, _LOOK_SECONDS)
         shard.on_trouble = self._repeater.wake
+        shard.on_work = self._work_came
 
     async def start(self) -> None:
         """Connect and go on looking after the shard."""
@@ -147,6 +155,7 @@ class Keeper:
 
     async def run_once(self) -> float:
         """Look at the shard once; returns the seconds until the next look."""
+        self._rests = False
         try:
             await self._look()
         except (ShardError, MeshqError, TimeoutError) as error:
@@ -155,15 +164,31 @@ class Keeper:
             # Nobody knows what the shard is, or how far it was made ready.
             self._complain(f"{error!r}, which is a fault of this program; it is tried again", error)
         else:
-            return _LOOK_SECONDS if self.shard.state is ShardState.OPEN else _RECOVERY_LOOK_SECONDS
+            return self._until_next()
         self._drop()
         return _LOOK_SECONDS
+
+    def _until_next(self) -> float:
+        if self.shard.state is not ShardState.OPEN:
+            return _RECOVERY_LOOK_SECONDS
+        idle = monotonic() - self._worked > _WORK_SECONDS
+        self._rests = idle and not self._around.holders.held_on(self.shard.name)
+        return _REST_LOOK_SECONDS if self._rests else _LOOK_SECONDS
+
+    def _work_came(self) -> None:
+        self._worked = monotonic()
+        if self._rests:
+            # What was seen last may be from some seconds ago.
+            self._rests = False
+            self._repeater.wake()
 
     async def _look(self) -> None:
         connection = await self._connected()
         async with asyncio.timeout(_ANSWER_SECONDS):
-            info = parse_info(await connection.call("INFO", *SECTIONS))
-            meta = parse_hash(await connection.call("HGETALL", keys.META))
+            answers = await asyncio.gather(
+                connection.call("INFO", *SECTIONS), connection.call("HGETALL", keys.META)
+            )
+        info, meta = parse_info(answers[0]), parse_hash(answers[1])
         judge(info, self.shard.server)
         self._note_memory(info)
         if self._is_closed(meta):

@@ -94,6 +94,9 @@ OF_ANY_RING: Final = frozenset({
 })  # fmt: skip
 """Those that do the same whatever the ring is: where tasks belong makes no difference to them."""
 
+AT_REST: Final = frozenset({LEASE, EXPIRE, RENEW, RECOVERED, DESCRIBE, RUNNING, TOTALS})
+"""Those that are called whether there is anything to do or not."""
+
 ALL: Final = (
     ENQUEUE, LEASE, RECEIVED, RELEASE, DEFER, BEAT, EXPIRE, APPLY, WITHDRAW, COMPARE, EXPLAIN, ADOPT, GREET,
     RENEW, LEAVE, RENEW_POLLED, RECALL, CONFIGURE, MOVE_AWAY, DESCRIBE, RUNNING, TOTALS, OUTCOMES, OPEN_EPOCH,

@@ -138,6 +138,7 @@ class Shard:
         load: How busy its server is, as last seen.
         server: Which server it is now, as `host:port`; empty while none is known.
         ring_version: The version of the ring that calls carry.
+        on_work: Told whenever this instance has something to do there.
         on_outdated: Told when the shard knows a later version of the ring.
         catch_up: Waits until this instance knows it, too.
         attached: Set while the shard is usable.
@@ -155,6 +156,7 @@ class Shard:
         self.load = Load()
         self.server = ""
         self.ring_version = 0
+        self.on_work: Callable[[], None] = lambda: None
         self.on_trouble: Callable[[], None] = lambda: None
         self.on_outdated: Callable[[], None] = lambda: None
         self.catch_up: Callable[[], Awaitable[None]] = _at_once
@@ -226,9 +228,11 @@ class Shard:
             arguments += owner
         epoch = self.epoch
         reply = await self._run(scripts.LEASE, self._instance_id, *arguments, *classes)
-        now_ms, head, due = reply[:3]
+        now_ms, head, due, *tasks = reply
+        if tasks:
+            self.on_work()
         self._note_due(due)
-        return Taken(now_ms, float(head) if head else None, reply[3:], epoch)
+        return Taken(now_ms, float(head) if head else None, tasks, epoch)
 
     async def received(self, leases: Sequence[tuple[Lease, str]]) -> list[int]:
         """Note that deliveries (lease, session) arrived; returns the indexes of those that are lost."""
@@ -427,6 +431,8 @@ class Shard:
     # -- the call --------------------------------------------------------------------------------------
 
     async def _run(self, script: Script, *arguments: Argument) -> Any:
+        if script not in scripts.AT_REST:
+            self.on_work()
         again = script in scripts.OF_ANY_RING
         while True:
             connection = self._connection

@@ -37,6 +37,8 @@ _log = logger(__name__)
 
 _OWNERS_AT_ONCE: Final = 100
 _SAFETY_SECONDS: Final = 1.5
+_MOST_SAFETY_SECONDS: Final = 6.0
+"""Nobody may have lost a bell while nothing comes, so that it is looked ever more rarely, up to this."""
 _LINGER_SECONDS: Final = 0.002
 _PATIENCE_SECONDS: Final = 0.05
 """How long calls to other shards wait for one that is under way."""
@@ -87,6 +89,7 @@ class Group:
         self._wake = asyncio.Event()
         self._turn = 0
         self._last_call = 0.0
+        self._patience = _SAFETY_SECONDS
         self._task: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[None]] = set()
 
@@ -122,9 +125,11 @@ class Group:
     async def _wait(self) -> None:
         unmet = any(session.room > 0 for session in self.sessions)
         with suppress(TimeoutError):
-            async with asyncio.timeout(_SAFETY_SECONDS if unmet else None):
+            async with asyncio.timeout(self._patience if unmet else None):
                 await self._wake.wait()
-        if not self._wake.is_set():
+        rung = self._wake.is_set()
+        self._patience = _SAFETY_SECONDS if rung else min(2 * self._patience, _MOST_SAFETY_SECONDS)
+        if not rung:
             for stock in self._stocks:
                 stock.forget()
         elif monotonic() - self._last_call < _LINGER_SECONDS and any(stock.backlog for stock in self._stocks):
