@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from fixtures.execution import Instance, cluster, polled, wait_until
 
+from meshq.execution.queues import handover
 from meshq.execution.ring import keeper as keepers
 from meshq.execution.ring.connection import Connection, open_connection
 from meshq.execution.ring.keeper import Keeper
@@ -73,6 +74,28 @@ async def test_an_emptied_shard_is_noticed_at_rest(
         before = shard.epoch
         await stranger.call("FLUSHALL")
         await wait_until(lambda: shard.epoch > before, "a new epoch")
+
+
+async def test_what_runs_all_the_time_is_no_work(database: str, shards: dict[str, str]) -> None:
+    async with cluster(database, {"shard-1": shards["shard-1"]}) as system:
+        instance = await system.start()
+        execution = instance.execution
+        await system.worker(instance, "w").connect(credit=1)
+
+        async def calm() -> bool:
+            return await execution.handover.run_once() == handover._CALM_SECONDS
+
+        await wait_until(calm, "settled limits of keys")
+        worked: list[int] = []
+        keeper_of(instance).shard.on_work = lambda: worked.append(1)
+        for part in (execution.sessions, execution.expirer, execution.gauges, execution.handover):
+            await part.run_once()
+        (group,) = execution.sessions._allocator._groups.values()
+        group._stocks[0].forget()
+        await group._fill()
+        assert not worked
+        await system.dispatcher(instance).many(1)
+        assert worked
 
 
 async def test_a_shard_with_leases_is_not_at_rest(

@@ -94,7 +94,7 @@ OF_ANY_RING: Final = frozenset({
 })  # fmt: skip
 """Those that do the same whatever the ring is: where tasks belong makes no difference to them."""
 
-AT_REST: Final = frozenset({LEASE, EXPIRE, RENEW, RECOVERED, DESCRIBE, RUNNING, TOTALS})
+AT_REST: Final = frozenset({LEASE, EXPIRE, RENEW, RECOVERED, OWN, DESCRIBE, RUNNING, TOTALS})
 """Those that are called whether there is anything to do or not."""
 
 ALL: Final = (

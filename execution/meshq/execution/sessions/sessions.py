@@ -239,7 +239,8 @@ class Sessions:
         heard = [session for session in self._sessions.values() if session.heard]
         for session in heard:
             session.heard = False
-        await asyncio.gather(*(self._renew(shard, heard) for shard in self._shards.usable()))
+        if heard:
+            await asyncio.gather(*(self._renew(shard, heard) for shard in self._shards.usable()))
         await self._settle()
         self._report_starts()
 
