@@ -208,3 +208,13 @@ def test_what_runs_python_modules_can_be_forked() -> None:
     assert worker.module == worker.command[2:]
     assert worker.module[:2] == ("meshq.worker", "--target")
     assert not replace(worker, command=("/bin/worker", *worker.command[1:])).module
+
+
+@pytest.mark.parametrize(
+    ("name", "forkable"),
+    [("PYTHONPATH", False), ("LD_PRELOAD", False), ("PYTHONUNBUFFERED", True), ("MESHQ_ZONE", True)],
+)
+def test_what_is_read_only_when_a_program_starts_needs_a_program(name: str, forkable: bool) -> None:
+    plan = planned().processes[-1]
+    changed = replace(plan, environment={**plan.environment, name: "x"})
+    assert bool(changed.module) == forkable

@@ -78,8 +78,9 @@ class ProcessPlan:
 
     @property
     def module(self) -> tuple[str, ...]:
-        """The Python module that is run and its arguments; empty if it is another program."""
-        return self.command[2:] if self.command[:2] == _python() else ()
+        """The Python module that is run and its arguments; empty if it needs a program of its own."""
+        shared = self.command[:2] == _python() and not any(map(_decides_start, self.environment))
+        return self.command[2:] if shared else ()
 
 
 @dataclass(frozen=True)
@@ -279,6 +280,11 @@ def _component(
 def _worker(name: str, clients: Mapping[str, str]) -> ProcessPlan:
     command = _python("meshq.worker", "--target", _MESH, "--tasks", "meshq.tasks", "--drain-timeout", "5")
     return ProcessPlan(name, Kind.WORKER, command, environment={**clients, "PYTHONUNBUFFERED": "1"})
+
+
+def _decides_start(name: str) -> bool:
+    """Whether an environment variable is read when a program starts, and never again."""
+    return name.startswith(("PYTHON", "LD_")) and name != "PYTHONUNBUFFERED"
 
 
 def _python(*words: str) -> tuple[str, ...]:
