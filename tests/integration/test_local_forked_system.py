@@ -6,34 +6,23 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
+from contextlib import suppress
 from pathlib import Path
+from textwrap import indent
 
 import psutil
 import pytest
 from fixtures.processes import alive, session_members, until
+from fixtures.stand_ins import HEALTHY, SMALL, standing_in
 
 from meshq.local import forks
-from meshq.local.plan import Kind, ProcessPlan, Size, SystemPlan, make_plan
 from meshq.local.settings import LocalSettings
 from meshq.local.system import System
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks without exec are for Linux only")
 
 TESTS = str(Path(__file__).parents[1])
-COMPONENT = """
-import http.server, os
-class Healthy(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.end_headers()
-    def log_message(self, *words):
-        pass
-if __name__ == "__main__":
-    host, port = os.environ["MESHQ_ADMIN_LISTEN"].split(":")
-    http.server.HTTPServer((host, int(port)), Healthy).serve_forever()
-"""
+COMPONENT = f"if __name__ == '__main__':\n{indent(HEALTHY, ' ')}"
 # A worker has processes of its own, which shall not outlive the system either.
 WORKER = """
 import subprocess, sys
@@ -58,28 +47,13 @@ asyncio.run(main())
 """
 
 
-def stand_ins(
-    data: Path, edge: int, ports: Mapping[str, int], settings: LocalSettings, size: Size
-) -> SystemPlan:
-    plan = make_plan(data, edge, ports, settings, size)
-    return replace(plan, processes=tuple(map(_stand_in, plan.processes)))
-
-
-def _stand_in(plan: ProcessPlan) -> ProcessPlan:
-    if plan.server is not None:
-        return plan
-    module = "stand_in_worker" if plan.kind is Kind.WORKER else "stand_in_component"
-    kind = Kind.REGISTRY if plan.kind is Kind.GATEWAY else plan.kind  # nobody stands at the edge
-    return replace(plan, command=(sys.executable, "-m", module), kind=kind)
-
-
 def system() -> System:
     return System(
         ephemeral=True,
         port=0,
-        size=Size(management=1, execution=1),
+        size=SMALL,
         settings=LocalSettings(),
-        planner=stand_ins,
+        planner=standing_in(("-m", "stand_in_component"), ("-m", "stand_in_worker")),
     )
 
 
@@ -145,7 +119,8 @@ async def test_a_killed_supervisor_leaves_nothing(also_the_fork_server: bool) ->
     assert len(members) > len(pids) + 1
     supervisor.kill()
     if also_the_fork_server:
-        os.kill(server, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it may have ended with the supervisor by now
+            os.kill(server, signal.SIGKILL)
     await supervisor.wait()
     await until(lambda: not any(map(alive, members)))
     await until(lambda: not Path(folder).exists())

@@ -5,57 +5,29 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fixtures.processes import alive, session_members, until
+from fixtures.stand_ins import HEALTHY, SMALL, standing_in
 
 from meshq.local.errors import AlreadyRunning, PortInUse, StartFailed
-from meshq.local.plan import Kind, ProcessPlan, Size, SystemPlan, make_plan
+from meshq.local.plan import Kind, SystemPlan
 from meshq.local.ports import free_port
 from meshq.local.settings import LocalSettings
 from meshq.local.state import SystemState
 from meshq.local.system import System
 
-STAND_IN = """
-import http.server, os, sys
-class Healthy(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.end_headers()
-    def log_message(self, *words):
-        pass
-print("stand-in", os.getpid(), flush=True)
-host, port = os.environ["MESHQ_ADMIN_LISTEN"].split(":")
-http.server.HTTPServer((host, int(port)), Healthy).serve_forever()
-"""
 SLEEP = "import time; time.sleep(600)"
 # What a component may have started: it shall not outlive the system.
 CHILD = f"subprocess.run([sys.executable, '-c', {SLEEP!r}])"
 WITH_CHILD = f"import subprocess, sys; print('connected', flush=True); {CHILD}"
-SMALL = Size(management=1, execution=1)
-
-
-def stand_ins(
-    data: Path, edge: int, ports: Mapping[str, int], settings: LocalSettings, size: Size
-) -> SystemPlan:
-    plan = make_plan(data, edge, ports, settings, size)
-    return replace(plan, processes=tuple(map(_stand_in, plan.processes)))
-
-
-def _stand_in(plan: ProcessPlan) -> ProcessPlan:
-    if plan.server is not None:
-        return plan
-    if plan.kind is Kind.WORKER:
-        return replace(plan, command=(sys.executable, "-S", "-c", WITH_CHILD))
-    kind = Kind.REGISTRY if plan.kind is Kind.GATEWAY else plan.kind  # nobody stands at the edge
-    return replace(plan, command=(sys.executable, "-S", "-c", STAND_IN), kind=kind)
+STAND_INS = standing_in(("-S", "-c", HEALTHY), ("-S", "-c", WITH_CHILD))
 
 
 def system(data: Path | None = None, **options: object) -> System:
-    chosen: dict[str, object] = {"port": 0, "size": SMALL, "settings": LocalSettings(), "planner": stand_ins}
+    chosen: dict[str, object] = {"port": 0, "size": SMALL, "settings": LocalSettings(), "planner": STAND_INS}
     return System(data, **{**chosen, **options})  # type: ignore[arg-type]
 
 
@@ -157,7 +129,7 @@ async def test_failed_start_says_why_and_leaves_nothing() -> None:
     seen: dict[str, int] = {}
 
     def broken(*words: object) -> SystemPlan:
-        plan = stand_ins(*words)  # type: ignore[arg-type]
+        plan = STAND_INS(*words)  # type: ignore[arg-type]
         command = (sys.executable, "-S", "-c", "raise SystemExit('the reason')")
         processes = [
             replace(one, command=command) if one.kind is Kind.WORKER else one for one in plan.processes
