@@ -168,7 +168,7 @@ async def test_a_recalled_attempt_is_off_and_a_later_one_may_come(
         await dispatcher.send(dispatcher.item(task_id=task_id))
         assert await polled(instance) == []
         assert await dispatcher.send(dispatcher.item(task_id=task_id, attempt=2)) == {}
-        (item,) = await polled(instance)
+        (item,) = await polled(instance, 5)
         assert item.attempt == 2
         # A worker that has it keeps it.
         assert await withdrawn(instance, task_id, attempt=2, **recall) == [2]

@@ -351,9 +351,9 @@ async def test_a_task_that_was_taken_in_time_may_take_longer(database: str, shar
         instance = await system.start()
         now = int(time.time() * 1000)
         dispatcher = system.dispatcher(instance)
-        task_id = await dispatcher.one(start_by_time_ms=now + 400, traits=traits(rate_units=2))
+        task_id = await dispatcher.one(start_by_time_ms=now + 2_000, traits=traits(rate_units=2))
         (item,) = await polled(instance)
-        await wait_until(lambda: time.time() * 1000 > now + 1_200)
+        await wait_until(lambda: time.time() * 1000 > now + 2_800)
         result = pb.TaskResult(lease_token=item.lease_token, success=pb.Success())
         assert await completed(instance, result) == [ACCEPTED]
         await wait_until(lambda: system.ledger.of(task_id, SUCCEEDED))

@@ -62,7 +62,7 @@ class QueueChanges:
                 raise Conflict(f"There is a queue {key[1]} already; update it.", Reason.QUEUE_EXISTS)
             return settings
 
-        await self._change(key, decide)
+        await self._change(key, decide, self._now_ms())
         # The queue exists whatever execution says, and repeating the call would be refused.
         await self._enforcer.enforce(key)
 
@@ -88,7 +88,7 @@ class QueueChanges:
                 return changed(UNSET)
             return _unless_same(before, changed(before))
 
-        await self._change(key, decide)
+        await self._change(key, decide, self._now_ms())
         await self._in_force(key)
 
     async def hold(self, key: QueueKey, kind: Literal["pause", "drain"], actor: str, reason: str) -> None:
@@ -98,7 +98,8 @@ class QueueChanges:
             NotFound: There is no such queue.
             Unavailable: The pause is not in force everywhere yet.
         """
-        hold = Hold(actor, reason, self._now_ms())
+        now_ms = self._now_ms()
+        hold = Hold(actor, reason, now_ms)
 
         def decide(before: QueueSettings | None) -> QueueSettings | None:
             before = _existing(key, before)
@@ -106,7 +107,7 @@ class QueueChanges:
                 return None if before.pause else before._replace(pause=hold, resumed=None)
             return None if before.drain else before._replace(drain=hold, resumed=None)
 
-        await self._change(key, decide)
+        await self._change(key, decide, now_ms)
         if kind == "pause":
             await self._in_force(key)
 
@@ -117,14 +118,15 @@ class QueueChanges:
             NotFound: There is no such queue.
             Unavailable: The end of the pause is not in force everywhere yet.
         """
-        resumed = Hold(actor, reason, self._now_ms())
+        now_ms = self._now_ms()
+        resumed = Hold(actor, reason, now_ms)
 
         def decide(before: QueueSettings | None) -> QueueSettings | None:
             before = _existing(key, before)
             held = before.pause or before.drain
             return before._replace(pause=None, drain=None, resumed=resumed) if held else None
 
-        await self._change(key, decide)
+        await self._change(key, decide, now_ms)
         await self._in_force(key)
 
     async def delete(self, key: QueueKey) -> None:
@@ -142,8 +144,8 @@ class QueueChanges:
         await self._book.refresh()
         await self._enforcer.enforce(key)
 
-    async def _change(self, key: QueueKey, decide: Decision) -> None:
-        if await self._store.change(key, decide, self._now_ms()):
+    async def _change(self, key: QueueKey, decide: Decision, now_ms: int) -> None:
+        if await self._store.change(key, decide, now_ms):
             self._told([key])
         # Also where nothing changed: it may be another instance whose change is to be enforced again.
         await self._book.refresh()
