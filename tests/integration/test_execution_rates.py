@@ -35,9 +35,14 @@ async def test_starts_keep_to_a_rate_and_its_burst(shard: Shard) -> None:
     assert (found.state, found.why, found.limit) == ("ready", "rate", 20)
     assert 0 < found.due_ms - now_ms() <= 50
 
+    rounds = 0
+
     async def all_served() -> bool:
+        nonlocal rounds
         await shard.expire(1_000)
-        served.extend(ids(await lease(shard, 100)))
+        found = ids(await lease(shard, 100))
+        rounds += bool(found)
+        served.extend(found)
         assert len(served) <= 5 + (now_ms() - started) * 20 / 1_000 + 0.01
         return len(served) == 15
 
@@ -45,7 +50,7 @@ async def test_starts_keep_to_a_rate_and_its_burst(shard: Shard) -> None:
     assert now_ms() - started >= 500
     assert served == tasks
     # Where the machine stands still for a while, tokens of several rings are there at one.
-    assert bell.rings >= 1
+    assert bell.rings >= min(5, rounds)
 
 
 async def test_heavier_tasks_take_more_tokens_and_wait_for_them(shard: Shard) -> None:

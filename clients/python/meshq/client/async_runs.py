@@ -72,7 +72,6 @@ class AsyncRuns:
     async def _wait_for_room(self) -> None:
         while self._runs.full:
             self._room.clear()
-            self._wait_for_more()
             await self._room.wait()
 
     def _wait_for_more(self) -> None:
