@@ -1,10 +1,7 @@
 """A system whose components are forked, real servers and stand-ins for components: starts, crashes, ends."""
 
-import asyncio
-import json
 import os
 import signal
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +10,7 @@ from textwrap import indent
 import psutil
 import pytest
 from fixtures.processes import alive, session_members, until
-from fixtures.stand_ins import HEALTHY, SMALL, standing_in
+from fixtures.stand_ins import HEALTHY, SMALL, standing_in, supervised_elsewhere
 
 from meshq.local import forks
 from meshq.local.settings import LocalSettings
@@ -21,7 +18,6 @@ from meshq.local.system import System
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks without exec are for Linux only")
 
-TESTS = str(Path(__file__).parents[1])
 COMPONENT = f"if __name__ == '__main__':\n{indent(HEALTHY, ' ')}"
 # A worker has processes of its own, which shall not outlive the system either.
 WORKER = """
@@ -32,24 +28,11 @@ if __name__ == "__main__":
     child.wait()
 """
 COMPONENTS = ("registry", "management", "execution", "gateway", "worker")
-SUPERVISOR = """
-import asyncio, importlib.util, json, sys
-sys.path.insert(0, {tests!r})
-spec = importlib.util.spec_from_file_location("forked_system", {module!r})
-tests = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tests)
-async def main():
-    async with tests.system() as running:
-        pids = {{name: one.pid for name, one in running.processes.items()}}
-        print(json.dumps([str(running.data), pids]), flush=True)
-        await asyncio.Event().wait()
-asyncio.run(main())
-"""
 
 
-def system() -> System:
+def system(*, ephemeral: bool = True) -> System:
     return System(
-        ephemeral=True,
+        ephemeral=ephemeral,
         port=0,
         size=SMALL,
         settings=LocalSettings(),
@@ -110,10 +93,7 @@ async def test_without_a_fork_server_each_has_an_interpreter(monkeypatch: pytest
 
 @pytest.mark.parametrize("also_the_fork_server", [False, True])
 async def test_a_killed_supervisor_leaves_nothing(also_the_fork_server: bool) -> None:
-    program = SUPERVISOR.format(tests=TESTS, module=__file__)
-    supervisor = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=subprocess.PIPE)
-    assert supervisor.stdout is not None
-    folder, pids = json.loads(await supervisor.stdout.readline())
+    supervisor, folder, pids = await supervised_elsewhere(__file__)
     (server,) = {psutil.Process(pids[name]).ppid() for name in COMPONENTS}
     members = [server, *(pid for leader in pids.values() for pid in session_members(leader))]
     assert len(members) > len(pids) + 1
@@ -123,4 +103,4 @@ async def test_a_killed_supervisor_leaves_nothing(also_the_fork_server: bool) ->
             os.kill(server, signal.SIGKILL)
     await supervisor.wait()
     await until(lambda: not any(map(alive, members)))
-    await until(lambda: not Path(folder).exists())
+    await until(lambda: not folder.exists())

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from fixtures.processes import alive, session_members, until
-from fixtures.stand_ins import HEALTHY, SMALL, standing_in
+from fixtures.stand_ins import HEALTHY, SMALL, standing_in, supervised_elsewhere
 
 from meshq.local.errors import AlreadyRunning, PortInUse, StartFailed
 from meshq.local.plan import Kind, SystemPlan
@@ -168,47 +167,19 @@ async def test_cancelled_start_leaves_nothing(when: str) -> None:
     assert not started.data.exists()
 
 
-TESTS = str(Path(__file__).parents[1])
-SUPERVISOR = """
-import asyncio, importlib.util, json, sys
-sys.path.insert(0, {tests!r})
-spec = importlib.util.spec_from_file_location("local_system", {module!r})
-tests = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tests)
-async def main():
-    async with tests.system(ephemeral=True) as running:
-        pids = [one.pid for one in running.processes.values()]
-        print(json.dumps([str(running.data), pids]), flush=True)
-        await asyncio.Event().wait()
-asyncio.run(main())
-"""
-
-
 async def test_killed_supervisor_leaves_no_orphans() -> None:
-    import json
-
-    program = SUPERVISOR.format(tests=TESTS, module=__file__)
-    supervisor = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=subprocess.PIPE)
-    assert supervisor.stdout is not None
-    folder, pids = json.loads(await supervisor.stdout.readline())
-    members = [pid for leader in pids for pid in session_members(leader)]
+    supervisor, folder, pids = await supervised_elsewhere(__file__)
+    members = [pid for leader in pids.values() for pid in session_members(leader)]
     assert len(members) > len(pids)
     supervisor.kill()
     await supervisor.wait()
     await until(lambda: not any(map(alive, members)))
-    await until(lambda: not Path(folder).exists())
+    await until(lambda: not folder.exists())
 
 
 async def test_interrupted_program_stops_its_system() -> None:
-    import json
-
-    program = SUPERVISOR.format(tests=TESTS, module=__file__)
-    supervisor = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    assert supervisor.stdout is not None
-    folder, pids = json.loads(await supervisor.stdout.readline())
+    supervisor, folder, pids = await supervised_elsewhere(__file__)
     supervisor.send_signal(signal.SIGINT)
     await supervisor.wait()
-    assert not any(map(alive, pids))
-    await until(lambda: not Path(folder).exists())
+    assert not any(map(alive, pids.values()))
+    await until(lambda: not folder.exists())
