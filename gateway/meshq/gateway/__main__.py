@@ -8,6 +8,10 @@ import os
 # for Python code in the child, and would write to the log that it cannot.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
+from meshq.contract.runtime import GRPC_EXPERIMENTS, READ_IN_PLACE
+
+os.environ.setdefault(GRPC_EXPERIMENTS, READ_IN_PLACE)
+
 from meshq.gateway.app import build
 from meshq.gateway.settings import GatewaySettings
 from meshq.mesh.process import run

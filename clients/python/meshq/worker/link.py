@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from meshq.contract.runtime import GRPC_EXPERIMENTS, READ_IN_PLACE
 from meshq.v1 import worker_service_pb2 as pb
 from meshq.worker.pipe import Kind, Pipe, PipeClosed
 from meshq.worker.session.settings import SessionSettings
@@ -99,12 +100,17 @@ class Link:
             self._listener.notice(json.loads(body))
 
 
-def _start(end: socket.socket) -> subprocess.Popen[bytes]:
+def session_environment() -> dict[str, str]:
+    """What the session process finds in its environment."""
     # Where this process finds meshq, the other one has to look as well.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    python_path = os.pathsep.join(path for path in sys.path if path)
+    return {GRPC_EXPERIMENTS: READ_IN_PLACE, **os.environ, "PYTHONPATH": python_path}
+
+
+def _start(end: socket.socket) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 - this interpreter with a module of its own
         [sys.executable, "-m", "meshq.worker.session", str(end.fileno())],
         pass_fds=[end.fileno()],
-        env=environment,
+        env=session_environment(),
         stdin=subprocess.DEVNULL,
     )

@@ -8,6 +8,10 @@ from typing import Any, Self
 
 from bench.peers.adapters import shape
 
+from meshq.contract.runtime import GRPC_EXPERIMENTS, READ_IN_PLACE
+
+os.environ.setdefault(GRPC_EXPERIMENTS, READ_IN_PLACE)
+
 from meshq.client import Client as MeshqClient
 from meshq.client import TaskSpec
 
