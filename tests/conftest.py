@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import shutil
 import socket
 import tempfile
@@ -11,6 +12,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+
+from meshq.contract.runtime import GRPC_EXPERIMENTS, READ_IN_PLACE
+
+# Components that tests build in their own process use gRPC as they do in theirs.
+os.environ.setdefault(GRPC_EXPERIMENTS, READ_IN_PLACE)
 
 from meshq.local.ports import free_port, free_ports
 from meshq.local.servers import Etcd, Postgres, Server, Valkey
