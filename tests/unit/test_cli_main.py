@@ -70,10 +70,11 @@ def test_violations_list_field_and_rule() -> None:
     }
 
 
-def test_a_refused_connection_is_told_in_plain_words() -> None:
+@pytest.mark.parametrize("reason", ["Connection refused", "connect: Connection refused (111)"])
+def test_a_refused_connection_is_told_in_plain_words(reason: str) -> None:
     grpc_says = (
         "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:8080: "
-        "Failed to connect to remote host: Connection refused"
+        f"Failed to connect to remote host: {reason}"
     )
     sentence = trouble_of(errors.Unavailable(grpc_says), "list tasks", {}).sentence()
     assert sentence.startswith(

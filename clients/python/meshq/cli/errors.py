@@ -134,7 +134,9 @@ _ADVISED = {
     "LAST_SHARD",
 }
 _NO_CONNECTION = re.compile(
-    r"failed to connect to all addresses.*?ipv[46]:(?:%5B)?(?P<address>\S+): .*?(?P<why>[^:]+)$", re.DOTALL
+    r"failed to connect to all addresses.*?ipv[46]:(?:%5B)?(?P<address>\S+): "
+    r".*?(?P<why>[^:]+?)(?: \(\d+\))?$",
+    re.DOTALL,
 )
 _NO_ADDRESS = re.compile(r"errors resolving (?P<address>.+?): \[.*?(?P<why>[^:\]]+)(: )?\]?$", re.DOTALL)
 
