@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from meshq.mesh.lifecycle import Repeater, StopSignals, backoff, cancelled
+from meshq.mesh.lifecycle import Repeater, StopSignals, backoff, cancelled, tick_before
 
 
 async def test_repeater_runs_at_once_and_when_woken() -> None:
@@ -66,6 +66,30 @@ async def test_wake_during_a_run_means_another_run() -> None:
         await entered.wait()
     await repeater.stop()
     assert runs == 2
+
+
+@pytest.mark.parametrize("now", [7.0, 7.3, 7.64, 1e6 / 3])
+@pytest.mark.parametrize("seconds", [1.0, 1.7, 3.0, 60.0])
+def test_pauses_are_never_longer_and_hardly_a_second_shorter(now: float, seconds: float) -> None:
+    end = tick_before(now, seconds, 0.64)
+    assert now + seconds - 1 < end <= now + seconds
+    assert end > now
+
+
+def test_pauses_end_together() -> None:
+    ends = [tick_before(now, 1.0, 0.25) for now in (7.3, 7.7, 8.2)]
+    assert ends == pytest.approx([8.25] * 3, abs=0.003)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 2.0, 10.0])
+def test_a_usual_pause_stays_as_long_as_it_is(seconds: float) -> None:
+    woken = tick_before(7.3, 3.0, 0.25)
+    for late in (-0.001, 0.0, 0.004):  # timers fire a little early, and runs take a little
+        assert tick_before(woken + late, seconds, 0.25) - woken == pytest.approx(seconds, abs=0.003)
+
+
+def test_a_short_pause_is_left_alone() -> None:
+    assert tick_before(7.3, 0.9, 0.25) == pytest.approx(8.2)
 
 
 def test_backoff_grows_to_its_bound() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import random
 import signal
 from collections.abc import Awaitable, Callable
@@ -18,6 +20,12 @@ _MAX_BACKOFF = 10.0
 
 _CANCEL_AGAIN_SECONDS: Final = 0.2
 
+_TICK_SECONDS: Final = 1.0
+_JUST_SECONDS: Final = 0.002
+"""Timers may fire so early."""
+_GOLDEN: Final = 0.618
+"""What follows each other in whole numbers is far apart in multiples of it, but for their whole part."""
+
 
 class Background(Protocol):
     """Something that runs beside the server. Both methods tolerate being called twice."""
@@ -31,6 +39,9 @@ class Background(Protocol):
 
 class Repeater:
     """Runs something every so often, and at once when it is woken.
+
+    Pauses of a second and more end up to a second early, so that all of a process end together: waking costs
+    more than most of what is done then.
 
     Args:
         name: For the log.
@@ -76,9 +87,30 @@ class Repeater:
             await self._pause(self._interval if pause is None else pause)
 
     async def _pause(self, seconds: float) -> None:
+        now = asyncio.get_running_loop().time()
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout_at(tick_before(now, seconds, _offset())):
                 await self._wake.wait()
+
+
+def tick_before(now: float, seconds: float, offset: float) -> float:
+    """When a pause ends that lasts so long at most: just after its last tick, if there is one in it.
+
+    Args:
+        now: The loop's time.
+        seconds: How long the pause is.
+        offset: When the process ticks, in seconds after each whole one.
+    """
+    end = now + seconds
+    if seconds < _TICK_SECONDS:
+        return end
+    tick = math.floor(end - offset) + offset
+    return min(tick + _JUST_SECONDS, end) if tick > now else end
+
+
+def _offset() -> float:
+    # Processes of one machine share the clock, and are not to wake at the same time.
+    return os.getpid() * _GOLDEN % 1
 
 
 def backoff(failures: int, *, first: float = _FIRST_BACKOFF, most: float = _MAX_BACKOFF) -> float:

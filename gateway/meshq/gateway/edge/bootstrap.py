@@ -28,6 +28,8 @@ _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _CONNECT_SECONDS: Final = 2.0
 _PING_SECONDS: Final = 10.0
 _PONG_SECONDS: Final = 5.0
+_STALLED_SECONDS: Final = 2.0
+_STUCK_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def bootstrap(node: EdgeNode, edge: Edge) -> bootstrap_pb2.Bootstrap:
         dynamic_resources=bootstrap_pb2.Bootstrap.DynamicResources(
             ads_config=_xds_servers(), cds_config=ads()
         ),
+        watchdogs=bootstrap_pb2.Watchdogs(main_thread_watchdog=_watchdog(), worker_watchdog=_watchdog()),
         overload_manager=_connection_limit(node.max_connections),
     )
 
@@ -112,6 +115,13 @@ def _http2() -> http_protocol_options_pb2.HttpProtocolOptions:
         http2_protocol_options=protocol_pb2.Http2ProtocolOptions(connection_keepalive=keepalive)
     )
     return http_protocol_options_pb2.HttpProtocolOptions(explicit_http_config=explicit)
+
+
+def _watchdog() -> bootstrap_pb2.Watchdog:
+    # They only count stalls, for which each thread is woken twice in the shortest of these times.
+    return bootstrap_pb2.Watchdog(
+        miss_timeout=seconds(_STALLED_SECONDS), megamiss_timeout=seconds(_STUCK_SECONDS)
+    )
 
 
 def _connection_limit(limit: int) -> overload_pb2.OverloadManager:
