@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from fixtures.processes import running
 
 from meshq.client import SyncClient
 from meshq.local.system import System
@@ -48,7 +49,7 @@ def test_it_measures_and_cleans_up(system: System, client: SyncClient, queue: st
 def test_it_cleans_up_when_it_is_interrupted(system: System, client: SyncClient, queue: str) -> None:
     environment = os.environ | {"MESHQ_TARGET": system.edge}
     command = [*BENCH, "--tasks", "1000000", "--queue", queue]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with running(command, env=environment, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("warming up"):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fixtures.processes import running
 
 COMMAND = [sys.executable, "-m", "meshq.local"]
 
@@ -99,7 +100,7 @@ def test_nothing_to_stop(data: Path) -> None:
 @pytest.mark.parametrize("moment", ["etcd starting", "shard-1 ready"])
 def test_interrupt_during_start_leaves_nothing(data: Path, moment: str, detach: bool) -> None:
     words = [*COMMAND, "up", "--data", str(data), "--port", "0", *(["--detach"] if detach else [])]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as up:
+    with running(words, stdout=subprocess.PIPE) as up:
         assert up.stdout is not None
         while moment not in up.stdout.readline():
             pass
@@ -153,7 +154,7 @@ class TestWholeSystem:
 
     def test_interrupt_stops_the_ready_system(self, data: Path) -> None:
         words = [*COMMAND, "up", "--data", str(data), "--port", "0"]
-        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as up:
+        with running(words, stdout=subprocess.PIPE) as up:
             assert up.stdout is not None
             while "meshq is ready" not in (line := up.stdout.readline()):
                 assert line, "it ended"

@@ -9,20 +9,15 @@ from typing import Any
 import grpc
 import psycopg
 import pytest
+from fixtures.failures import failure
 from fixtures.management import Node, cluster, until
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from meshq.contract.errors import Conflict, InvalidRequest, MeshqError, Overloaded, Reason
+from meshq.contract.errors import Conflict, InvalidRequest, Overloaded, Reason
 from meshq.contract.metadata import EDGE, REQUEST_ID
 from meshq.contract.status import from_rpc_error, from_status
 from meshq.v1 import task_pb2, task_service_pb2
-
-
-async def failure(call: Any) -> MeshqError:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return from_rpc_error(caught.value)
 
 
 async def batch(node: Node, *types: str, request_id: str = "") -> list[task_service_pb2.CreateTaskResult]:

@@ -1,64 +1,29 @@
-"""Queues: declared, changed, stopped, cleared, watched, deleted; around an execution played by the test."""
+"""Queues: declared, changed, stopped, cleared, deleted; around an execution played by the test."""
 
 import asyncio
 from typing import Any
 from uuid import UUID
 
 import grpc
-import pytest
-from fixtures.management import Cluster, Node, cluster, report, until
+from fixtures.failures import failure
+from fixtures.managed_queues import create, get, linked, queue, update
+from fixtures.management import Node, cluster, report, until
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.json_format import ParseDict
 
-from meshq.contract.errors import InvalidRequest, MeshqError, Reason
-from meshq.contract.status import from_rpc_error
+from meshq.contract.errors import InvalidRequest, Reason
 from meshq.v1 import task_pb2, task_service_pb2
 from meshq.v1.queue_service_pb2 import (
-    CreateQueueRequest,
     DeleteQueueRequest,
     DrainQueueRequest,
-    GetQueueRequest,
     ListQueuesRequest,
     PauseQueueRequest,
     PurgeQueueRequest,
-    Queue,
     ResumeQueueRequest,
     UpdateQueueRequest,
-    WatchQueuesRequest,
 )
 
 KEY = "default", "q"
-
-
-async def failure(call: Any) -> MeshqError:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return from_rpc_error(caught.value)
-
-
-def queue(name: str = "q", **fields: Any) -> Queue:
-    return ParseDict({"queue": name, **fields}, Queue())
-
-
-async def create(node: Node, name: str = "q", **fields: Any) -> Queue:
-    return await node.queues.CreateQueue(CreateQueueRequest(queue=queue(name, **fields)))
-
-
-async def update(node: Node, *paths: str, allow_missing: bool = False, **fields: Any) -> Queue:
-    request = UpdateQueueRequest(
-        queue=queue(**fields), update_mask=FieldMask(paths=paths), allow_missing=allow_missing
-    )
-    return await node.queues.UpdateQueue(request)
-
-
-async def get(node: Node, name: str = "q") -> Queue:
-    return await node.queues.GetQueue(GetQueueRequest(queue=name))
-
-
-async def linked(system: Cluster) -> None:
-    """Wait until the instances have met execution."""
-    await until(lambda: all(node.management.configuring.links() for node in system.nodes), "the links")
 
 
 async def test_a_declared_queue_is_shown_with_its_settings_and_known_to_all_instances(database: str) -> None:
@@ -364,93 +329,6 @@ async def test_what_shards_cannot_say_is_left_to_the_next_purge(database: str) -
         assert await purge(node) == (1, True)
         error = await failure(node.queues.PurgeQueue(PurgeQueueRequest(queue="q", reason="x" * 1_025)))
         assert isinstance(error, InvalidRequest)
-
-
-def watch(node: Node, *names: str, seconds: float = 0.5) -> Any:
-    interval = Duration(nanos=int(seconds * 1e9))
-    return node.queues.WatchQueues(WatchQueuesRequest(queues=names, interval=interval))
-
-
-async def test_a_watch_begins_with_what_is_there_and_goes_on_with_what_changes(database: str) -> None:
-    async with cluster(database, nodes=2) as system:
-        one, other = system.nodes
-        await create(one, "a")
-        await create(one, "b")
-        call = watch(other)
-        first = await call.read()
-        assert [item.queue for item in first.queues] == ["a", "b"]
-        assert first.keepalive_interval.seconds == 20
-        await one.queues.DrainQueue(DrainQueueRequest(queue="b", actor="ann"))
-        second = await call.read()
-        assert [(item.queue, item.drain.actor) for item in second.queues] == [("b", "ann")]
-        await one.create(queue="c")
-        third = await call.read()
-        assert [item.queue for item in third.queues] == ["c"]
-        await one.queues.DeleteQueue(DeleteQueueRequest(queue="a"))
-        fourth = await call.read()
-        assert fourth.deleted_queues == ["a"]
-        call.cancel()
-
-
-async def test_a_watch_of_names_sees_only_these_also_when_they_come_later(database: str) -> None:
-    async with cluster(database) as system:
-        (node,) = system.nodes
-        await create(node, "a")
-        call = watch(node, "b")
-        assert not (await call.read()).queues
-        await create(node, "b", retentionDays=1)
-        assert [item.retention_days for item in (await call.read()).queues] == [1]
-        call.cancel()
-
-
-async def test_watchers_share_a_reader_and_nothing_is_read_when_they_have_gone(database: str) -> None:
-    async with cluster(database) as system:
-        (node,) = system.nodes
-        await create(node)
-        watches = node.management.queue_watches
-        calls = [watch(node), watch(node, "q"), watch(node, seconds=0.6)]
-        for call in calls:
-            assert [item.queue for item in (await call.read()).queues] == ["q"]
-        assert watches.readers == 2
-        for call in calls:
-            call.cancel()
-        await until(lambda: not watches.readers, "the end of the readers")
-
-
-async def test_a_watch_says_that_it_lives_and_ends_with_its_instance(database: str) -> None:
-    async with cluster(database) as system:
-        (node,) = system.nodes
-        await create(node)
-        node.management.queue_watches.keepalive = 0.05
-        call = watch(node)
-        assert (await call.read()).queues
-        assert not (await call.read()).queues
-        await node.management.drain()
-        error = await failure(_to_the_end(call))
-        assert error.reason == Reason.DRAINING
-        assert (await failure(_to_the_end(watch(node)))).reason == Reason.DRAINING
-
-
-async def _to_the_end(call: Any) -> None:
-    while await call.read() is not grpc.aio.EOF:
-        pass
-
-
-@pytest.mark.parametrize(
-    ("request_", "field"),
-    [
-        (WatchQueuesRequest(queues=["q"] * 101), "queues"),
-        (WatchQueuesRequest(queues=["q", "?"]), "queues[1]"),
-        (WatchQueuesRequest(interval=Duration(nanos=400_000_000)), "interval"),
-        (WatchQueuesRequest(interval=Duration(seconds=61)), "interval"),
-        (WatchQueuesRequest(interval=Duration(nanos=2 * 10**9)), "interval"),
-    ],
-)
-async def test_a_bad_watch_is_refused(database: str, request_: WatchQueuesRequest, field: str) -> None:
-    async with cluster(database) as system:
-        error = await failure(_to_the_end(system.nodes[0].queues.WatchQueues(request_)))
-        assert isinstance(error, InvalidRequest)
-        assert error.violations[0].field == field
 
 
 async def test_a_full_queue_refuses_tasks_also_on_an_instance_that_has_just_started(database: str) -> None:

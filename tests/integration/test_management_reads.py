@@ -6,11 +6,11 @@ from typing import Any
 
 import grpc
 import pytest
+from fixtures.failures import failure
 from fixtures.management import Node, cluster, report, until
 from google.protobuf.duration_pb2 import Duration
 
-from meshq.contract.errors import InvalidRequest, MeshqError, NotFound, Reason, Unavailable
-from meshq.contract.status import from_rpc_error
+from meshq.contract.errors import InvalidRequest, NotFound, Reason, Unavailable
 from meshq.local.servers import Postgres
 from meshq.management.model.task import TaskFilter
 from meshq.management.postgres.selections import conditions
@@ -31,12 +31,6 @@ SELECT
     CASE WHEN n % 100 = 4 THEN ARRAY['a=' || n % 1000 / 100] END, convert_to(repeat('x', 200), 'UTF8')
 FROM generate_series(1, 20000) AS n
 """
-
-
-async def failure(call: Any) -> MeshqError:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return from_rpc_error(caught.value)
 
 
 async def listed(node: Node, **filters: object) -> list[str]:

@@ -5,13 +5,12 @@ import uuid
 from itertools import pairwise
 from typing import Any
 
-import grpc
 import pytest
+from fixtures.failures import failure
 from fixtures.management import Cluster, Node, cluster, report, until
 from google.protobuf.duration_pb2 import Duration
 
-from meshq.contract.errors import InvalidRequest, MeshqError, NotFound, Reason
-from meshq.contract.status import from_rpc_error
+from meshq.contract.errors import InvalidRequest, NotFound, Reason
 from meshq.v1 import queue_service_pb2, task_pb2
 from meshq.v1 import task_service_pb2 as pb
 
@@ -37,12 +36,6 @@ async def dead(node: Node, **fields: Any) -> task_pb2.Task:
 
 async def redriven(node: Node, task: task_pb2.Task) -> task_pb2.Task:
     return await node.tasks.RedriveTask(pb.RedriveTaskRequest(task_id=task.task_id))
-
-
-async def failure(call: Any) -> MeshqError:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return from_rpc_error(caught.value)
 
 
 async def drain(node: Node, queue: str) -> None:

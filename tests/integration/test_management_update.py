@@ -4,8 +4,8 @@ import asyncio
 import uuid
 from typing import Any
 
-import grpc
 import pytest
+from fixtures.failures import failure
 from fixtures.management import Node, cluster, report, until
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -13,13 +13,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshq.contract.errors import (
     InvalidRequest,
-    MeshqError,
     NotFound,
     PreconditionFailed,
     Reason,
     Unavailable,
 )
-from meshq.contract.status import from_rpc_error
 from meshq.management.conversion.updates import read_update
 from meshq.v1 import task_pb2
 from meshq.v1 import task_service_pb2 as pb
@@ -39,12 +37,6 @@ async def update(node: Node, task: task_pb2.Task, *paths: str, **fields: Any) ->
     if paths:
         request.update_mask.CopyFrom(FieldMask(paths=paths))
     return await node.tasks.UpdateTask(request)
-
-
-async def failure(call: Any) -> MeshqError:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return from_rpc_error(caught.value)
 
 
 async def listed(node: Node, *labels: str) -> list[str]:

@@ -8,12 +8,12 @@ from typing import Any
 import grpc
 import pytest
 import structlog.testing
+from fixtures.failures import failure
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
-from meshq.contract.errors import InternalError, InvalidRequest, MeshqError, NotFound, Unimplemented
-from meshq.contract.status import from_rpc_error
+from meshq.contract.errors import InternalError, InvalidRequest, NotFound, Unimplemented
 from meshq.mesh.channels import MeshChannel, open_channel
 from meshq.mesh.context import edge, request_id
 from meshq.mesh.server import ServedService, start_server
@@ -77,12 +77,6 @@ async def channel(servicer: Servicer) -> AsyncIterator[MeshChannel]:
 @pytest.fixture
 def stub(channel: MeshChannel) -> pb_grpc.RegistryServiceStub:
     return pb_grpc.RegistryServiceStub(channel)
-
-
-async def failure(call: Any) -> MeshqError:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return from_rpc_error(caught.value)
 
 
 async def test_errors_arrive_with_their_details(stub: Any) -> None:

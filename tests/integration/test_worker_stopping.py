@@ -8,10 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fixtures.processes import running
 from fixtures.worker import (
     DEADLINE,
     Execution,
@@ -28,6 +30,9 @@ from meshq.v1 import worker_service_pb2 as pb
 from meshq.worker import TaskContext
 
 __all__ = ["execution", "sample", "start", "stuck"]
+
+Running = AbstractContextManager["subprocess.Popen[str]"]
+Command = Callable[..., Running]
 
 MODULE = ("meshq.worker", "--tasks", "sample_tasks")
 MESHQ = ("meshq.cli.main", "worker", "run", "sample_tasks")
@@ -64,20 +69,19 @@ async def test_what_does_not_end_in_time_is_cut_off_without_an_answer(start: Sta
 
 
 @pytest.fixture
-def command(execution: Execution, sample: Any, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    def begin(*options: str, line: Sequence[str] = MODULE) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+def command(execution: Execution, sample: Any, tmp_path: Path) -> Command:
+    def begin(*options: str, line: Sequence[str] = MODULE) -> Running:
+        return running(
             [sys.executable, "-m", *line, *options],
             env={**os.environ, "PYTHONPATH": str(tmp_path), "MESHQ_TARGET": execution.target},
             stderr=subprocess.PIPE,
-            text=True,
         )
 
     return begin
 
 
 async def test_a_handler_that_holds_the_interpreter_does_not_stop_heartbeats(
-    execution: Execution, command: Callable[..., subprocess.Popen[str]]
+    execution: Execution, command: Command
 ) -> None:
     with command("--id", "w1") as process:
         session = await execution.session()
@@ -94,9 +98,7 @@ async def test_a_handler_that_holds_the_interpreter_does_not_stop_heartbeats(
         assert '"message": "connected"' in process.stderr.read()
 
 
-async def test_a_second_signal_hastens_the_end(
-    execution: Execution, command: Callable[..., subprocess.Popen[str]]
-) -> None:
+async def test_a_second_signal_hastens_the_end(execution: Execution, command: Command) -> None:
     with command("--drain-timeout", "60", "--log-format", "console") as process:
         session = await execution.session()
         session.assign("long")
@@ -111,7 +113,7 @@ async def test_a_second_signal_hastens_the_end(
 
 
 async def test_a_killed_worker_says_goodbye_through_its_session(
-    execution: Execution, command: Callable[..., subprocess.Popen[str]]
+    execution: Execution, command: Command
 ) -> None:
     with command() as process:
         session = await execution.session()
@@ -126,7 +128,7 @@ async def test_a_killed_worker_says_goodbye_through_its_session(
     ("line", "options"), [(MODULE, ["--queues", "high=3,low"]), (MESHQ, ["-q", "high=3", "-q", "low"])]
 )
 async def test_weights_of_queues_come_from_the_command_line(
-    execution: Execution, command: Callable[..., subprocess.Popen[str]], line: Any, options: Any
+    execution: Execution, command: Command, line: Any, options: Any
 ) -> None:
     with command(*options, line=line) as process:
         hello = (await execution.session()).hello

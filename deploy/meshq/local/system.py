@@ -270,7 +270,6 @@ class System:
         self._observe(_state_of(process))
 
     def _state(self) -> SystemState:
-
         return SystemState(
             edge=self.edge,
             ready=self._ready and self._supervisor is not None and self._supervisor.ready,
