@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from itertools import count
 
 import pytest
+from fixtures.recording import PromptAttempts, Reports, ended
 
 from meshq.contract.errors import Unavailable
 from meshq.contract.limits import MAX_CHECKPOINT_BYTES, MAX_FRAME_BYTES
 from meshq.execution.attempts.checkpoints import Checkpoints
 from meshq.execution.attempts.recorder import Recorder
 from meshq.execution.attempts.reporter import Reporter
-from meshq.execution.model import Checkpoint, Directive, Ended, Outcome, Status
+from meshq.execution.model import Checkpoint, Directive, Ended, Status
 from meshq.execution.news import Listener, ProgressBoard
 from meshq.execution.ring.doorbell import Doorbell
 from meshq.execution.ring.shards import Shards
@@ -21,12 +22,6 @@ from meshq.internal.v1.progress_service_pb2 import TaskNews
 from meshq.v1.task_pb2 import TaskOutput, TaskProgress
 
 MIB = 1 << 20
-
-
-def ended(number: int, success: bytes | None = None, error: bytes | None = None) -> Ended:
-    outcome = Outcome.SUCCEEDED if success is not None else Outcome.FAILED
-    task_id = number.to_bytes(16)
-    return Ended(task_id, 1, "default", outcome, 1, number, "w", 1, 2, success, error, "", "", "shard-1")
 
 
 class AwayLedger:
@@ -47,7 +42,7 @@ class Forgetter:
         """Nothing is to be forgotten here."""
 
 
-class SlowAttempts:
+class SlowAttempts(PromptAttempts):
     """A database that answers when it is told to."""
 
     def __init__(self) -> None:
@@ -55,19 +50,7 @@ class SlowAttempts:
 
     async def insert(self, rows: Sequence[Ended]) -> int:
         await self.answers.wait()
-        return len(rows)
-
-    async def get(self, keys: Sequence[tuple[bytes, int]]) -> dict[tuple[bytes, int], Ended]:
-        raise NotImplementedError
-
-
-class Reports:
-    """Takes every report."""
-
-    full = False
-
-    def add(self, ended: Ended) -> None:
-        """Nothing is to be told here."""
+        return await super().insert(rows)
 
 
 class AwayStore:

@@ -1,8 +1,9 @@
 """How long to wait for company, so that what comes one by one is written together.
 
 At rest nothing waits. Where many callers each have little, a stage that serves each at once costs far more
-than the work itself: every step of every process is then taken for one task. So a stage that is asked often
-lets a few milliseconds pass before it begins, and nobody has to set for which load.
+than the work itself: every step of every process is then taken for one task. So a stage that is often asked
+while it has other work lets a few milliseconds pass before it begins, and nobody has to set for which load.
+Who calls alone, one call after the other, waits for nobody, however fast the answers are.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from time import monotonic
 from typing import Final
 
 OFTEN: Final = 100.0
-"""Arrivals a second above which it pays to wait."""
+"""Arrivals a second beside other work above which it pays to wait."""
 COMPANY: Final = 16
 """Arrivals that are enough."""
 MOST_SECONDS: Final = 0.01
@@ -21,7 +22,7 @@ _WINDOW_SECONDS: Final = 0.05
 
 
 class Gathering:
-    """Knows how often something comes.
+    """Knows how often something comes while there is other work.
 
     Args:
         clock: Seconds.
@@ -33,9 +34,13 @@ class Gathering:
         self._count = 0
         self._rate = 0.0
 
-    def came(self) -> None:
-        """Something came, however much it is."""
-        self._count += 1
+    def came(self, *, others: bool) -> None:
+        """Something came, however much it is.
+
+        Args:
+            others: Whether something else waits or is being served, or there are several in this.
+        """
+        self._count += others
 
     async def company(self) -> None:
         """Let others come before what has come is served, if that is likely soon."""

@@ -79,6 +79,7 @@ class Recorder:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._gathering = Gathering()
+        self._writing = False
 
     async def start(self) -> None:
         """Begin to write."""
@@ -100,8 +101,8 @@ class Recorder:
         if self._count >= _MAX_WAITING or self._bytes >= _MAX_WAITING_BYTES:
             answer([Status.TRY_LATER] * len(rows))
             return
+        self._gathering.came(others=len(rows) > 1 or self._writing or bool(self._batches))
         self._queue(_Batch(rows, answer, sum(len(row.success or row.error or b"") for row in rows)))
-        self._gathering.came()
         self._wake.set()
 
     def _queue(self, batch: _Batch) -> None:
@@ -140,6 +141,7 @@ class Recorder:
         return taken
 
     async def _write(self, batches: list[_Batch]) -> None:
+        self._writing = True
         try:
             statuses = await self._settle([row for batch in batches for row in batch.rows])
         except MeshqError as error:
@@ -153,6 +155,8 @@ class Recorder:
             _log.error("attempts could not be recorded", exc_info=error)
             statuses = [Status.TRY_LATER] * sum(len(batch.rows) for batch in batches)
             await asyncio.sleep(_PAUSE_AFTER_FAILURE)
+        finally:
+            self._writing = False
         at = 0
         for batch in batches:
             batch.answer(statuses[at : at + len(batch.rows)])
