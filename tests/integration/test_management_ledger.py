@@ -14,7 +14,7 @@ from meshq.management.model.claims import Claim
 from meshq.management.model.reports import Finish, Retry, Start, Wish
 from meshq.management.model.states import State
 from meshq.management.model.task import NO_ID, PART_BYTES, TaskFilter, is_cut
-from meshq.management.postgres.database import Database, durability
+from meshq.management.postgres.database import Database, LedgerConnection, durability
 from meshq.management.postgres.ledger import PostgresLedger
 from meshq.management.postgres.queues import PostgresQueues
 from meshq.mesh.postgres.migrate import migrate, migrations
@@ -280,6 +280,25 @@ async def test_each_writing_connection_has_a_slot_of_its_own(
         await asyncio.gather(*(ledger.insert([of(task())], NOW) for _ in range(6)))
     cursor = await connection.execute("SELECT count(DISTINCT slot), sum(created) FROM queue_counters")
     assert await cursor.fetchone() in {(slots, 60) for slots in (1, 2, 3)}
+
+
+async def test_no_single_task_is_planned_for(database: str) -> None:
+    pools = Database(database, writers=1, readers=1)
+    await pools.start()
+    ledger = PostgresLedger(pools)
+    for _ in range(8):
+        item = task()
+        await ledger.insert([of(item, claim=item.task_id.hex())], NOW)
+        await ledger.finish([finish(item)], NOW)
+
+    async def custom_plans(connection: LedgerConnection) -> list[str]:
+        cursor = await connection.execute(
+            "SELECT statement FROM pg_prepared_statements WHERE custom_plans > 0"
+        )
+        return [statement for (statement,) in await cursor.fetchall()]
+
+    assert await pools.run(custom_plans) == []
+    await pools.stop()
 
 
 async def test_the_sweep_sees_what_is_open_untouched_and_due(ledger: PostgresLedger) -> None:
