@@ -31,6 +31,16 @@ from meshq.execution.ring.shard import Owner, Shard, run_script
 __all__ = ["shard"]
 
 
+async def test_tasks_say_of_which_class_they_are_in_any_order_of_classes(shard: Shard) -> None:
+    classes = ("default/q/b", "default/p/b", "default/none/a", "default/q/a")
+    expected: dict[bytes, str] = {}
+    for name in (classes[0], classes[1], classes[3]):
+        expected |= dict.fromkeys(await queued(shard, 2, lane=f"{name}/"), name)
+    tasks = (await lease(shard, 10, classes)).tasks
+    found = {tasks[at]: classes[tasks[at + 4] - 1] for at in range(0, len(tasks), 7)}
+    assert found == expected
+
+
 async def test_tasks_come_out_in_the_order_of_their_times(shard: Shard) -> None:
     base = now_ms() - 10_000
     items = [item(ready_ms=base + offset) for offset in (500, 100, 300)]

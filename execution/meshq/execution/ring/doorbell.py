@@ -7,7 +7,7 @@ leases by the next word about the lease.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from meshq.execution.model import Lease
@@ -47,12 +47,12 @@ class Doorbell:
         self.sessions: SessionNews | None = None
         self._waiters: dict[str, set[Waiter]] = {}
 
-    def wait_for(self, classes: list[str], waiter: Waiter) -> None:
+    def wait_for(self, classes: Sequence[str], waiter: Waiter) -> None:
         """Call the waiter when one of the classes gets a task."""
         for name in classes:
             self._waiters.setdefault(name, set()).add(waiter)
 
-    def forget(self, classes: list[str], waiter: Waiter) -> None:
+    def forget(self, classes: Sequence[str], waiter: Waiter) -> None:
         """Call the waiter no longer."""
         for name in classes:
             waiters = self._waiters.get(name)

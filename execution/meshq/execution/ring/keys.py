@@ -6,6 +6,9 @@ like, for which `scripts.py` puts the names from here, so that there is one plac
 
 from __future__ import annotations
 
+from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 META: Final = "mq:meta"
@@ -79,6 +82,16 @@ def poll(tenant: str, worker_id: str, request_id: str) -> str:
 def queue_class(tenant: str, queue: str, task_type: str) -> str:
     """What a consumer asks for: the tasks of one type in one queue. Names hold no slash."""
     return f"{tenant}/{queue}/{task_type}"
+
+
+@lru_cache(maxsize=256)
+def by_queue(classes: tuple[str, ...]) -> tuple[str | int, ...]:
+    """Classes in their order as scripts read them: queue, number of its types, its types, and so on."""
+    packed: list[str | int] = []
+    for queue, names in groupby((name.rpartition("/") for name in classes), key=itemgetter(0)):
+        types = [task_type for *_, task_type in names]
+        packed += [queue, len(types), *types]
+    return tuple(packed)
 
 
 def class_of(lane: str) -> str:

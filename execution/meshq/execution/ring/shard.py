@@ -222,12 +222,12 @@ class Shard:
         session_ms: int = 0,
         poll_key: str = "",
     ) -> Taken:
-        """Take ready tasks for sessions (`session_ms` set) or for a poll."""
+        """Take ready tasks of some classes, for sessions (`session_ms` set) or for a poll."""
         arguments: list[Argument] = [wanted, wanted_bytes, lease_ms, session_ms, poll_key, len(owners)]
         for owner in owners:
             arguments += owner
         epoch = self.epoch
-        reply = await self._run(scripts.LEASE, self._instance_id, *arguments, *classes)
+        reply = await self._run(scripts.LEASE, self._instance_id, *arguments, *keys.by_queue(tuple(classes)))
         now_ms, head, due, *tasks = reply
         if tasks:
             self.on_work()

@@ -47,7 +47,7 @@ class Stock:
         on_rung: Callable[[], None],
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self.classes = list(classes)
+        self.classes = tuple(classes)
         self.tenants = [name.partition("/")[0] for name in classes]
         self.lanes = [f"{name}/" for name in classes]
         self._shards = shards

@@ -4,7 +4,8 @@
 -- lowest head.
 -- KEYS: none. ARGV: epoch, ring, instance, tasks wanted, bytes wanted, lease ms (until a delivery must be
 -- acknowledged; of a poll: the lease itself), session ms (0 for a poll), poll's key or '', number of owners,
--- per owner: session ('' for a poll), worker, number of tasks; then the classes.
+-- per owner: session ('' for a poll), worker, number of tasks; then the classes by queue: the queue, number of
+-- types, types.
 -- Returns {now ms, score where the next class stands or '' or '-inf', ms until something is due or -1,
 -- per task: id, attempt, lease number, owner's index from 1, class's index from 1, extras, specification}.
 -- In queues that are configured extras are never empty, so that whoever holds the lease knows where it counts.
@@ -57,23 +58,18 @@ local function consider(class, index)
   end
 end
 
--- Workers name all types that they have handlers for, and most have no tasks: the classes are looked up by queue.
-local scopes, kinds_of, places_of = {}, {}, {}
-for at = owners_end + 1, #ARGV do
-  local scope, kind = parts(ARGV[at] .. '/')
-  if not kinds_of[scope] then
-    scopes[#scopes + 1], kinds_of[scope], places_of[scope] = scope, {}, {}
-  end
-  table.insert(kinds_of[scope], kind)
-  table.insert(places_of[scope], at)
-end
-for _, scope in ipairs(scopes) do
-  for position, there in ipairs(call('SMISMEMBER', KEY.TYPES .. scope, unpack(kinds_of[scope]))) do
+-- Workers name all types that they have handlers for, and most have no tasks: nothing is done here for each of them.
+local queues, classes_before, at = {}, 0, owners_end + 1
+while at < #ARGV do
+  local queue = {scope = ARGV[at], first = at + 2, last = at + 1 + tonumber(ARGV[at + 1])}
+  queues[#queues + 1] = queue
+  for place, there in ipairs(call('SMISMEMBER', KEY.TYPES .. queue.scope, unpack(ARGV, queue.first, queue.last))) do
     if there == 1 then
-      local at = places_of[scope][position]
-      consider(ARGV[at], at - owners_end)
+      consider(queue.scope .. '/' .. ARGV[queue.first + place - 1], classes_before + place)
     end
   end
+  classes_before = classes_before + queue.last - queue.first + 1
+  at = queue.last + 1
 end
 
 local gates = LIMITED and make_gates(candidates, shard_state)
@@ -299,23 +295,25 @@ if amount > 0 then
 end
 
 -- Be called when a queue gets tasks of some types.
-local function want_bell(scope, kinds)
+local function want_bell(queue)
   local entries = {}
-  for position, instances in ipairs(call('HMGET', KEY.WAITING .. scope, unpack(kinds))) do
-    if not instances or not string.find(' ' .. instances .. ' ', ' ' .. instance .. ' ', 1, true) then
-      entries[#entries + 1] = kinds[position]
+  for place, instances in ipairs(call('HMGET', KEY.WAITING .. queue.scope, unpack(ARGV, queue.first, queue.last))) do
+    local known = instances == instance
+      or instances and string.find(' ' .. instances .. ' ', ' ' .. instance .. ' ', 1, true)
+    if not known then
+      entries[#entries + 1] = ARGV[queue.first + place - 1]
       entries[#entries + 1] = instances and instances .. ' ' .. instance or instance
     end
   end
   if #entries > 0 then
-    call('HSET', KEY.WAITING .. scope, unpack(entries))
+    call('HSET', KEY.WAITING .. queue.scope, unpack(entries))
   end
 end
 
 local first = lowest_two()
 if not first and amount < wanted then
-  for _, scope in ipairs(scopes) do
-    want_bell(scope, kinds_of[scope])
+  for _, queue in ipairs(queues) do
+    want_bell(queue)
   end
 end
 -- Where a queue stands in time: at the oldest of the keys that are next, since a key that has just come is next with a
