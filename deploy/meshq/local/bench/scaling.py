@@ -2,6 +2,10 @@
 
 Cores are few here, so more instances cannot be faster; but neither may each task cost more. What processes
 take at rest is taken off, and shown by itself: it does not grow with the tasks.
+
+Instances that share the cores get less at a time each, and work in smaller frames. On machines of their own
+each would have a whole load. So one client and one worker play as well: they keep a few instances as busy as
+these can be, and whatever the others add to a task shows.
 """
 
 from __future__ import annotations
@@ -27,7 +31,11 @@ from meshq.local.system import System
 
 PAIR: Final = (Size(1, 1, workers=2), Size(2, 2, workers=2))
 """One of each, and two of each; otherwise the same."""
-INSTANCES: Final = tuple(Size(count, count, workers=count) for count in (1, 2, 4, 8))
+COUNTS: Final = (1, 2, 4, 8)
+INSTANCES: Final = tuple(Size(count, count, workers=count) for count in COUNTS)
+"""With a client and a worker for each pair."""
+ONE_LOAD: Final = tuple(Size(count, count) for count in COUNTS)
+"""With one for all of them."""
 SHARDS: Final = tuple(Size(shards=count) for count in (3, 8, 16))
 MOST_TASKS: Final = 10_000
 """Of a run: what a task costs shows with few."""
@@ -75,10 +83,11 @@ async def scaling(stage: Stage) -> Outcome:
     tasks = min(stage.tasks, MOST_TASKS)
     one, two = await _in_turns(PAIR, tasks, stage.repeat)
     ratios = [theirs.rate / mine.rate for mine, theirs in zip(one, two, strict=True)]
-    instances = {size.management: await _alone(size, tasks) for size in INSTANCES}
-    shards = {size.shards: await _alone(size, tasks) for size in SHARDS}
+    instances = {size.management: await _alone(size, tasks, stage.repeat) for size in INSTANCES}
+    one_load = {size.management: await _alone(size, tasks, stage.repeat) for size in ONE_LOAD}
+    shards = {size.shards: await _alone(size, tasks, stage.repeat) for size in SHARDS}
     pair = {1: _median(one), 2: _median(two)}
-    lost = sum(cost.lost for cost in [*one, *two, *instances.values(), *shards.values()])
+    lost = sum(cost.lost for cost in [*one, *two, *instances.values(), *one_load.values(), *shards.values()])
     figures = {
         "two_against_one": {
             "ratio": round(statistics.median(ratios), 3),
@@ -86,6 +95,7 @@ async def scaling(stage: Stage) -> Outcome:
             **_figures(pair),
         },
         "instances": _figures(instances),
+        "one_load": _figures(one_load),
         "shards": _figures(shards),
         "lost": lost,
     }
@@ -93,7 +103,8 @@ async def scaling(stage: Stage) -> Outcome:
         _table(
             f"two of each against one, in turns: {statistics.median(ratios):.2f} times", "instances", pair
         ),
-        _table("management and execution, so many of each", "instances", instances),
+        _table("management and execution, so many of each, all of them busy", "instances", instances),
+        _table("management and execution, so many of each, one client and worker", "instances", one_load),
         _table("shards", "shards", shards),
     ]
     return Outcome(figures, shown, lost)
@@ -107,9 +118,10 @@ async def _in_turns(sizes: Sequence[Size], tasks: int, rounds: int) -> list[list
     return [list(costs) for costs in zip(*turns, strict=True)]
 
 
-async def _alone(size: Size, tasks: int) -> Cost:
+async def _alone(size: Size, tasks: int, repeat: int) -> Cost:
     async with AsyncExitStack() as stack:
-        return await _run(await _started(stack, size), tasks)
+        system = await _started(stack, size)
+        return _median([await _run(system, tasks) for _ in range(repeat)])
 
 
 async def _started(stack: AsyncExitStack, size: Size) -> System:
