@@ -176,6 +176,13 @@ def test_a_start_is_at_most_ten_years_ahead() -> None:
     assert violation.rule == f"must be at most 10 years ahead, not {start:%Y-%m-%dT%H:%M:%SZ}"
 
 
+@pytest.mark.parametrize(("nanos", "milliseconds_later"), [(0, 0), (1, 1), (999_999, 1), (1_000_000, 1)])
+def test_no_task_is_due_within_the_millisecond_before_its_time(nanos: int, milliseconds_later: int) -> None:
+    seconds = int(datetime.now(UTC).timestamp()) + 60
+    new = made(start_time=Timestamp(seconds=seconds, nanos=nanos))
+    assert new.ready_ms == seconds * 1_000 + milliseconds_later
+
+
 def test_a_plain_task_has_no_traits() -> None:
     task = Task(type="t", queue="q", headers={"a": "b"}, max_attempts=2, data=b"x")
     assert accept_content(task, "task").plain

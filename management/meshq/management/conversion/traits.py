@@ -34,7 +34,7 @@ from meshq.management.conversion.checks import (
     check_time,
 )
 from meshq.management.conversion.queue_settings import read_retry_policy, write_retry_policy
-from meshq.management.conversion.values import milliseconds, timestamp
+from meshq.management.conversion.values import milliseconds_not_before, timestamp
 from meshq.management.model.queues import NO_DEFAULTS, RetryPolicy, TaskDefaults
 from meshq.management.model.task import Special, Unique
 from meshq.management.model.validation import Violations, check_labels, check_range, check_text
@@ -196,7 +196,7 @@ def resolve(said: Traits, defaults: TaskDefaults, max_attempts: int, create_ms: 
     """
     added, ready_ms = b"", create_ms
     if "start_time" in said:
-        ready_ms = max(create_ms, milliseconds(said["start_time"]))
+        ready_ms = max(create_ms, milliseconds_not_before(said["start_time"]))
     elif "start_delay" in said:
         ready_ms = create_ms + _ms(said["start_delay"])
         start = timestamp(ready_ms)

@@ -12,7 +12,7 @@ from meshq.contract.errors import FieldViolation, InvalidRequest, shown
 from meshq.contract.times import parts_of
 from meshq.management.conversion.tasks import check_input
 from meshq.management.conversion.traits import check_traits, columns_of, traits_of
-from meshq.management.conversion.values import milliseconds, set_time
+from meshq.management.conversion.values import milliseconds_not_before, set_time
 from meshq.management.model.changes import Updated, state_after
 from meshq.management.model.states import State
 from meshq.management.model.task import Special, TaskRow
@@ -160,7 +160,7 @@ def _move_start(task: task_pb2.Task, new: task_pb2.Task, now_ms: int) -> int:
     if given is None:
         return now_ms
     if given == "start_time":
-        start_ms = milliseconds(new.start_time)
+        start_ms = milliseconds_not_before(new.start_time)
     else:
         start_ms = now_ms + new.start_delay.ToMilliseconds()
     set_time(task.start_time, start_ms)

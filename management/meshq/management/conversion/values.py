@@ -28,6 +28,11 @@ def milliseconds(time: Timestamp) -> int:
     return time.seconds * _MS + time.nanos // _NS_OF_MS
 
 
+def milliseconds_not_before(time: Timestamp) -> int:
+    """The first millisecond since the epoch that begins no earlier."""
+    return time.seconds * _MS - (-time.nanos // _NS_OF_MS)
+
+
 def text_id(task_id: TaskId) -> str:
     """The canonical text form."""
     # As `str(uuid.UUID(bytes=task_id))`, without making one.
