@@ -23,16 +23,16 @@ def paused(clock: Clock, gathering: Gathering, rate: float) -> float:
     """The pause after a while in which so many came each second."""
     for _ in range(int(rate / 5)):
         clock.now += 1 / rate
-        gathering.came(others=True)
+        gathering.came(1, others=True)
     clock.now += 0.06
-    gathering.came(others=True)
+    gathering.came(1, others=True)
     return gathering.pause()
 
 
 def test_at_rest_nothing_waits() -> None:
     clock = Clock()
     gathering = Gathering(clock)
-    gathering.came(others=True)
+    gathering.came(1, others=True)
     assert gathering.pause() == 0
     assert paused(clock, gathering, 50) == 0
 
@@ -42,7 +42,7 @@ def test_many_callers_wait_for_each_other() -> None:
     gathering = Gathering(clock)
     assert paused(clock, gathering, 400) == MOST_SECONDS
     # It stays so until it was looked at for long enough.
-    gathering.came(others=True)
+    gathering.came(1, others=True)
     assert gathering.pause() == MOST_SECONDS
 
 
@@ -58,7 +58,7 @@ def test_it_ends_as_soon_as_few_come() -> None:
     gathering = Gathering(clock)
     assert paused(clock, gathering, 1_000) > 0
     clock.now += 1.0
-    gathering.came(others=True)
+    gathering.came(1, others=True)
     assert gathering.pause() == 0
 
 
@@ -67,7 +67,7 @@ def test_who_calls_alone_waits_for_nobody() -> None:
     gathering = Gathering(clock)
     for _ in range(500):
         clock.now += 0.002
-        gathering.came(others=False)
+        gathering.came(1, others=False)
         assert gathering.pause() == 0
 
 
@@ -76,8 +76,12 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether there was other work, each time that something came."""
     found: list[bool] = []
 
-    def came(_self: Gathering, *, others: bool) -> None:
-        found.append(others)
+    counted = Gathering.came
+
+    def came(self: Gathering, items: int, *, others: bool) -> None:
+        before = self._count
+        counted(self, items, others=others)
+        found.append(self._count > before)
 
     monkeypatch.setattr(Gathering, "came", came)
     return found

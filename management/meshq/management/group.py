@@ -71,7 +71,6 @@ class GroupWriter(Generic[W, R]):
         self._room = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._gathering = Gathering()
-        self._writing = 0
 
     async def start(self) -> None:
         """Begin to write."""
@@ -102,7 +101,7 @@ class GroupWriter(Generic[W, R]):
                 "Too many requests wait for the ledger.", Reason.BACKLOG_FULL, retry_delay=_RETRY_DELAY
             )
         answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._gathering.came(others=items > 1 or self._writing > 0 or bool(self._waiting))
+        self._gathering.came(items, others=bool(self._waiting))
         self._waiting.append(_Waiting(work, items, size, answer))
         self._items += items
         self._bytes += size
@@ -127,11 +126,8 @@ class GroupWriter(Generic[W, R]):
                 await self._gathering.company()
             group = self._take()
             if group:
-                self._writing += 1
-                try:
+                with self._gathering.serving():
                     await self._write_group(group)
-                finally:
-                    self._writing -= 1
 
     def _take(self) -> list[_Waiting[W, R]]:
         group: list[_Waiting[W, R]] = []

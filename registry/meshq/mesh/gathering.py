@@ -9,7 +9,8 @@ Who calls alone, one call after the other, waits for nobody, however fast the an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Final
 
@@ -31,16 +32,26 @@ class Gathering:
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._since = clock()
-        self._count = 0
+        self._count = self._serving = 0
         self._rate = 0.0
 
-    def came(self, *, others: bool) -> None:
-        """Something came, however much it is.
+    def came(self, items: int, *, others: bool) -> None:
+        """Something came.
 
         Args:
-            others: Whether something else waits or is being served, or there are several in this.
+            items: How much it is; several are company for each other.
+            others: Whether something else waits.
         """
-        self._count += others
+        self._count += items > 1 or others or self._serving > 0
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """What comes meanwhile has company."""
+        self._serving += 1
+        try:
+            yield
+        finally:
+            self._serving -= 1
 
     async def company(self) -> None:
         """Let others come before what has come is served, if that is likely soon."""

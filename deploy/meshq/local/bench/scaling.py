@@ -83,11 +83,13 @@ async def scaling(stage: Stage) -> Outcome:
     tasks = min(stage.tasks, MOST_TASKS)
     one, two = await _in_turns(PAIR, tasks, stage.repeat)
     ratios = [theirs.rate / mine.rate for mine, theirs in zip(one, two, strict=True)]
-    instances = {size.management: await _alone(size, tasks, stage.repeat) for size in INSTANCES}
-    one_load = {size.management: await _alone(size, tasks, stage.repeat) for size in ONE_LOAD}
-    shards = {size.shards: await _alone(size, tasks, stage.repeat) for size in SHARDS}
+    # Some sizes are in several tables.
+    alone = {size: await _alone(size, tasks, stage.repeat) for size in {*INSTANCES, *ONE_LOAD, *SHARDS}}
+    instances = {size.management: alone[size] for size in INSTANCES}
+    one_load = {size.management: alone[size] for size in ONE_LOAD}
+    shards = {size.shards: alone[size] for size in SHARDS}
     pair = {1: _median(one), 2: _median(two)}
-    lost = sum(cost.lost for cost in [*one, *two, *instances.values(), *one_load.values(), *shards.values()])
+    lost = sum(cost.lost for cost in [*one, *two, *alone.values()])
     figures = {
         "two_against_one": {
             "ratio": round(statistics.median(ratios), 3),

@@ -79,7 +79,6 @@ class Recorder:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._gathering = Gathering()
-        self._writing = False
 
     async def start(self) -> None:
         """Begin to write."""
@@ -101,7 +100,7 @@ class Recorder:
         if self._count >= _MAX_WAITING or self._bytes >= _MAX_WAITING_BYTES:
             answer([Status.TRY_LATER] * len(rows))
             return
-        self._gathering.came(others=len(rows) > 1 or self._writing or bool(self._batches))
+        self._gathering.came(len(rows), others=bool(self._batches))
         self._queue(_Batch(rows, answer, sum(len(row.success or row.error or b"") for row in rows)))
         self._wake.set()
 
@@ -123,7 +122,8 @@ class Recorder:
             while self._batches:
                 if self._count < MAX_FRAME_ITEMS:
                     await self._gathering.company()
-                await self._write(self._take())
+                with self._gathering.serving():
+                    await self._write(self._take())
 
     def _take(self) -> list[_Batch]:
         """Whole batches up to the size of a frame, at least one."""
@@ -141,7 +141,6 @@ class Recorder:
         return taken
 
     async def _write(self, batches: list[_Batch]) -> None:
-        self._writing = True
         try:
             statuses = await self._settle([row for batch in batches for row in batch.rows])
         except MeshqError as error:
@@ -155,8 +154,6 @@ class Recorder:
             _log.error("attempts could not be recorded", exc_info=error)
             statuses = [Status.TRY_LATER] * sum(len(batch.rows) for batch in batches)
             await asyncio.sleep(_PAUSE_AFTER_FAILURE)
-        finally:
-            self._writing = False
         at = 0
         for batch in batches:
             batch.answer(statuses[at : at + len(batch.rows)])

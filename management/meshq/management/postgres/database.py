@@ -216,17 +216,19 @@ class Database:
         )
 
     async def _configure_writer(self, connection: LedgerConnection) -> None:
-        await self._configure(connection, "15s", "10s", plans="force_generic_plan")
+        await self._configure(
+            connection, statement_timeout="15s", lock_timeout="10s", plans="force_generic_plan"
+        )
         cursor = await connection.execute(_TAKE_SLOT, [_SLOTS, _SLOT_LOCK])
         row = await cursor.fetchone()
         connection.slot = row[0] if row else 0
         await self._look_at_durability(connection)
 
     async def _configure_reader(self, connection: LedgerConnection) -> None:
-        await self._configure(connection, "10s", "2s", plans="auto")
+        await self._configure(connection, statement_timeout="10s", lock_timeout="2s", plans="auto")
 
     async def _configure(
-        self, connection: LedgerConnection, statement_timeout: str, lock_timeout: str, *, plans: str
+        self, connection: LedgerConnection, *, statement_timeout: str, lock_timeout: str, plans: str
     ) -> None:
         await connection.look_after()
         await connection.execute(_SETTINGS, [statement_timeout, lock_timeout, plans])
