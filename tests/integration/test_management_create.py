@@ -165,6 +165,14 @@ async def test_frames_are_answered_in_order(database: str) -> None:
         assert await open_count(node) == 1_500
 
 
+async def test_the_gateways_request_id_is_not_that_of_each_frame(database: str) -> None:
+    async with cluster(database) as system:
+        (node,) = system.nodes
+        frames = [task_service_pb2.IngestTasksRequest(tasks=[task_pb2.Task(type=f"t{n}")]) for n in range(3)]
+        call = node.tasks.IngestTasks(iter(frames), metadata=((REQUEST_ID, "r-1"), (EDGE, "1")))
+        assert len({answer.results[0].task_id async for answer in call}) == 3
+
+
 async def test_a_frame_that_is_refused_comes_after_the_answers_before_it(database: str) -> None:
     async with cluster(database) as system:
         (node,) = system.nodes

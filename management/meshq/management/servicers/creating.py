@@ -13,7 +13,7 @@ from meshq.management.model.claims import ClaimKind
 from meshq.management.model.task import NewTask, TaskId, TaskRow, created_row
 from meshq.management.servicers.ingest import ingest
 from meshq.management.servicers.parts import Context, TaskMethods, wait_seconds
-from meshq.management.servicers.requests import created, frame, results, single, submit
+from meshq.management.servicers.requests import created, effective_request_id, frame, results, single, submit
 from meshq.v1 import task_pb2, task_service_pb2
 
 
@@ -39,9 +39,8 @@ class CreatingMethods(TaskMethods):
     ) -> task_service_pb2.BatchCreateTasksResponse:
         """Accept several tasks."""
         del context
-        checked = frame(
-            ClaimKind.BATCH, request.tasks, request.ByteSize(), request.request_id, self._parts.admission
-        )
+        size, request_id = request.ByteSize(), effective_request_id(request.request_id)
+        checked = frame(ClaimKind.BATCH, request.tasks, size, request_id, self._parts.admission)
         accepted = await submit(self._parts.creator, checked)
         return task_service_pb2.BatchCreateTasksResponse(results=results(checked, accepted))
 

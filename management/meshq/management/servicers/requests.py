@@ -91,14 +91,14 @@ def frame(
         kind: Which call it came by.
         tasks: The tasks.
         size: Their encoded size together.
-        request_id: The caller's request id.
+        request_id: That of the batch. What the gateway gives a call is not that of each of its frames.
         admission: What their queues are set to.
 
     Raises:
         InvalidRequest: The batch as a whole breaks a rule.
     """
     check_frame("tasks", len(tasks), size)
-    request_id = effective_request_id(request_id)
+    check_request_id(request_id)
     entries: list[Entry] = []
     contents: list[bytes] = []
     for task, path in zip(tasks, _PATHS, strict=False):

@@ -223,7 +223,9 @@ class IngestTasksRequest(_message.Message):
     TASKS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """As in CreateTaskRequest, for this frame."""
+    """Makes the frame repeatable, as in CreateTaskRequest. Without one it is not: the header `x-request-id` is
+    that of the stream.
+    """
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.Task]:
         """The tasks, 1 to 1,000; all together at most 8 MiB encoded."""
