@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -33,8 +33,11 @@ def grpcurl(tool: Callable[[str], str], system: System) -> Grpcurl:
     """Calls grpcurl, at the edge unless told otherwise."""
     program = tool("grpcurl")
 
-    def call(*words: str, data: Any = None, address: str = "", code: int = 0) -> str:
-        given = ["-d", json.dumps(data)] if data is not None else []
+    def call(
+        *words: str, data: Any = None, frames: Sequence[Any] = (), address: str = "", code: int = 0
+    ) -> str:
+        messages = frames if data is None else [data]
+        given = ["-d", "".join(map(json.dumps, messages))] if messages else []
         command = [program, "-plaintext", "-max-time", "30", *given, address or system.edge, *words]
         run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert run.returncode == code, (run.stdout, run.stderr)
@@ -59,6 +62,29 @@ def test_each_component_lists_and_describes_its_own(grpcurl: Grpcurl, system: Sy
         assert "rpc " in grpcurl("describe", service, address=address)
     health = grpcurl("grpc.health.v1.Health/Check", data={}, address=address)
     assert json.loads(health)["status"] == "SERVING"
+
+
+def test_a_stream_of_frames_brings_the_results_back(grpcurl: Grpcurl) -> None:
+    frames = [
+        {"tasks": [{"type": "word_count", "payload": text} for text in texts]}
+        for texts in (("one two", "one"), ("one two three",))
+    ]
+    told = grpcurl("meshq.v1.TaskService/RunTasks", frames=frames)
+    answers = [answer for answer in parsed(told) if answer]
+    stored = [frame["task_ids"] for answer in answers for frame in answer.get("frames", ())]
+    assert [len(ids) for ids in stored] == [2, 1]
+    back = [result for answer in answers for result in answer.get("results", ())]
+    counts = {result.get("index", "0"): result["task"]["result"]["word_count"] for result in back}
+    assert counts == {"0": 2, "1": 1, "2": 3}
+
+
+def parsed(text: str) -> Iterator[Any]:
+    """JSON values that stand one behind the other."""
+    decoder = json.JSONDecoder()
+    while text := text.lstrip():
+        value, end = decoder.raw_decode(text)
+        yield value
+        text = text[end:]
 
 
 def test_a_shell_script_is_client_and_worker(grpcurl: Grpcurl) -> None:

@@ -298,7 +298,7 @@ class Store:
         self.refuse = refuse
         self.taken = 0
         self.streams = 0
-        service.ingest = self.ingest
+        service.streams = self.ingest
 
     async def ingest(self, frames: Any) -> AsyncIterator[Message | MeshqError]:
         self.streams += 1
@@ -345,7 +345,7 @@ async def test_a_frame_that_is_refused_as_a_whole_is_an_error(service: Service, 
         await anext(frames)
         yield InvalidRequest.field("tasks", "must not be these")
 
-    service.ingest = refuse
+    service.streams = refuse
     with pytest.raises(InvalidRequest, match="must not be these"):
         await collected(client.create_many([TaskSpec(type="t")]))
 
@@ -393,7 +393,7 @@ async def test_what_closing_a_client_cancels_is_not_repeated(service: Service, c
         await asyncio.Event().wait()
         yield task_service_pb2.IngestTasksResponse()
 
-    service.ingest = unanswered
+    service.streams = unanswered
     creation = asyncio.ensure_future(collected(client.create_many([TaskSpec(type="t")])))
     await asyncio.wait_for(streams.acquire(), 5)
     await client.close()

@@ -95,7 +95,7 @@ async def test_bulk_tells_what_existed(service: Service, client: Any) -> None:
             result = task_service_pb2.CreateTaskResult(task_id="id", existing=True)
             yield task_service_pb2.IngestTasksResponse(results=[result])
 
-    service.ingest = ingest
+    service.streams = ingest
     [created] = await collected(client.create_many([TaskSpec(type="t", unique_key="u")]))
     assert (created.task_id, created.existing) == ("id", True)
 

@@ -13,6 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from meshq.contract.errors import InvalidRequest, MeshqError, NotFound, Reason
 from meshq.contract.status import from_rpc_error
 from meshq.internal.v1 import progress_service_pb2
+from meshq.management.watch.bus import Subscription
 from meshq.v1 import task_pb2, task_service_pb2, worker_service_pb2
 
 SUCCEEDED = task_pb2.ATTEMPT_OUTCOME_SUCCEEDED
@@ -116,9 +117,9 @@ async def test_a_slow_reader_is_sent_away(database: str) -> None:
             system.execution.say(progress_service_pb2.TaskNews(task_id=task_id, output=output))
         await until(
             lambda: any(
-                subscription._too_slow
-                for subscriptions in node.management.bus._by_task.values()
-                for subscription in subscriptions
+                isinstance(listener, Subscription) and listener._too_slow
+                for listeners in node.management.bus._by_task.values()
+                for listener in listeners
             )
         )
         with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -106,7 +106,7 @@ class TestRetries:
 
 
 def answer(frame: Any) -> IngestTasksResponse:
-    results = [CreateTaskResult(task_id=task.type) for task in frame.request.tasks]
+    results = [CreateTaskResult(task_id=task.type) for task in frame.tasks]
     return IngestTasksResponse(results=results)
 
 
@@ -122,13 +122,13 @@ class TestIngest:
         ingest.end()
         third = ingest.take()
         assert third is not None
-        assert [len(frame.request.tasks) for frame in (first, second, third)] == [
+        assert [len(frame.tasks) for frame in (first, second, third)] == [
             MAX_FRAME_ITEMS,
             MAX_FRAME_ITEMS,
             500,
         ]
         assert ingest.full
-        created = [item for frame in (first, second, third) for item in ingest.answered(answer(frame))]
+        created = [item for frame in (first, second, third) for item in ingest.read(answer(frame))]
         assert [(item.index, item.task_id) for item in created] == [(n, f"t{n}") for n in range(2_500)]
         assert ingest.finished
 
@@ -138,7 +138,7 @@ class TestIngest:
             ingest.add(TaskSpec(type="t", data=b"x" * size))
         ingest.end()
         frames = [ingest.take() for _ in range(4)]
-        assert [len(frame.request.tasks) for frame in frames if frame] == [1, 1, 1, 1]
+        assert [len(frame.tasks) for frame in frames if frame] == [1, 1, 1, 1]
 
     def test_a_first_task_does_not_wait_for_a_frame(self) -> None:
         ingest = Ingest()
@@ -155,8 +155,8 @@ class TestIngest:
         first, second = ingest.take(), ingest.take()
         assert first is not None
         assert second is not None
-        assert first.request.request_id != second.request.request_id
-        assert list(ingest.unanswered) == [first, second]
+        assert first.request_id != second.request_id
+        assert list(ingest.restart()) == [first, second]
 
     def test_what_cannot_be_encoded_is_a_result_in_its_place(self) -> None:
         ingest = Ingest()
@@ -171,7 +171,7 @@ class TestIngest:
         ingest.end()
         frame = ingest.take()
         assert frame is not None
-        created = [*ingest.answered(answer(frame)), *ingest.leftover()]
+        created = [*ingest.read(answer(frame)), *ingest.leftover()]
         assert [item.task_id for item in created] == ["a", None, "c", None]
         assert isinstance(created[1].error, InvalidRequest)
         assert created[1].error.violations[0].field == "tasks[1].payload"
@@ -188,11 +188,11 @@ class TestIngest:
     def test_answers_that_do_not_fit_are_a_fault(self) -> None:
         ingest = Ingest()
         with pytest.raises(InternalError, match="none is under way"):
-            ingest.answered(IngestTasksResponse())
+            ingest.read(IngestTasksResponse())
         ingest.add(TaskSpec(type="a"))
         ingest.take()
         with pytest.raises(InternalError, match="0 results came for a frame of 1"):
-            ingest.answered(IngestTasksResponse())
+            ingest.read(IngestTasksResponse())
 
 
 def task(state: TaskState, attempt: int = 1) -> Any:

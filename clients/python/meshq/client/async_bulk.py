@@ -1,37 +1,36 @@
-"""Bulk creation with asyncio: the source is read, frames are written and answers are read at once."""
+"""Streams of tasks with asyncio: the source is read, frames are written and answers are read at once."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from typing import Final, Self, TypeAlias
+from typing import Final, Generic, Self, TypeAlias
 
 import grpc
 import grpc.aio
 
-from meshq.client.ingest import Ingest
+from meshq.client.frames import Frames, Outcome, Request, Response
 from meshq.client.models import TaskSpec
 from meshq.contract.errors import InternalError, MeshqError, Unavailable
 from meshq.contract.status import from_rpc_error
-from meshq.v1.task_service_pb2 import IngestTasksRequest, IngestTasksResponse
 
 _WRITE_FAILED: Final = "Internal error from Core"
 """What grpc.aio says when a stream ends in the middle of a write, before it learns what the server said;
 the next stream will tell."""
 
-IngestCall: TypeAlias = "grpc.aio.StreamStreamCall[IngestTasksRequest, IngestTasksResponse]"
+StreamCall: TypeAlias = "grpc.aio.StreamStreamCall[Request, Response]"
 TaskSource: TypeAlias = Iterable[TaskSpec] | AsyncIterable[TaskSpec]
 
 
-class Bulk:
-    """Feeds a source into an `Ingest`, and that over one stream after the other.
+class Bulk(Generic[Request, Response, Outcome]):
+    """Feeds a source into frames, and these over one stream after the other.
 
     An error of the source is raised at the end, when what came before it was answered.
     """
 
-    def __init__(self, ingest: Ingest, source: TaskSource) -> None:
-        self._ingest = ingest
+    def __init__(self, frames: Frames[Request, Response, Outcome], source: TaskSource) -> None:
+        self._frames: Frames[Request, Response, Outcome] = frames
         self._source = source
         self._to_send = asyncio.Event()
         self._room = asyncio.Event()
@@ -51,21 +50,21 @@ class Bulk:
     @property
     def finished(self) -> bool:
         """Whether every task was answered and no more will come."""
-        return self._ingest.finished
+        return self._frames.finished
 
     def made_room(self) -> None:
         """A frame was answered."""
         self._to_send.set()
         self._room.set()
 
-    async def exchange(self, call: IngestCall) -> AsyncIterator[IngestTasksResponse]:
+    async def exchange(self, call: StreamCall[Request, Response]) -> AsyncIterator[Response]:
         """Send over one stream what is unanswered and what is new, and yield the answers."""
         writer = asyncio.create_task(self._write(call))
         try:
             async for answer in call:
                 yield answer
             if not self.finished:
-                raise Unavailable("the stream ended before every frame was answered")
+                raise Unavailable("the stream ended before everything was answered")
         except grpc.RpcError as error:
             raise _stream_error(error) from None
         finally:
@@ -75,29 +74,29 @@ class Bulk:
     async def _feed(self) -> None:
         try:
             async for spec in _each(self._source):
-                if self._ingest.full:
+                if self._frames.full:
                     await self._wait_for_room()
-                self._ingest.add(spec)
+                self._frames.add(spec)
                 self._to_send.set()
         finally:
-            self._ingest.end()
+            self._frames.end()
             self._to_send.set()
 
     async def _wait_for_room(self) -> None:
-        while self._ingest.full:
+        while self._frames.full:
             self._room.clear()
             await self._room.wait()
 
-    async def _write(self, call: IngestCall) -> None:
+    async def _write(self, call: StreamCall[Request, Response]) -> None:
         # What is wrong with the stream is told by reading from it.
         with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
-            for frame in tuple(self._ingest.unanswered):
-                await call.write(frame.request)
-            while not self._ingest.all_sent:
+            for request in self._frames.restart():
+                await call.write(request)
+            while not self._frames.all_sent:
                 self._to_send.clear()
-                while (frame_to_send := self._ingest.take()) is not None:
-                    await call.write(frame_to_send.request)
-                if not self._ingest.all_sent:
+                while (request_to_send := self._frames.take()) is not None:
+                    await call.write(request_to_send)
+                if not self._frames.all_sent:
                     await self._to_send.wait()
             await call.done_writing()
 

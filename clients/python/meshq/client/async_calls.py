@@ -12,15 +12,20 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from meshq.client.async_bulk import IngestCall
+from meshq.client.async_bulk import StreamCall
 from meshq.client.channel import CHANNEL_OPTIONS, resolve_target
 from meshq.client.models import Page
-from meshq.client.operations import INGEST_TASKS, Operation, Steps
+from meshq.client.operations import INGEST_TASKS, RUN_TASKS, Operation, Steps
 from meshq.client.retries import Attempts, CallRetries, never
 from meshq.client.watching import Watch
 from meshq.contract.errors import CallCancelled, MeshqError, Unavailable
 from meshq.contract.status import from_rpc_error
-from meshq.v1.task_service_pb2 import IngestTasksResponse
+from meshq.v1.task_service_pb2 import (
+    IngestTasksRequest,
+    IngestTasksResponse,
+    RunTasksRequest,
+    RunTasksResponse,
+)
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -127,9 +132,14 @@ class AsyncCalls:
         if not watch.ended:
             raise Unavailable("the stream ended before the watch did")
 
-    def _open_ingest(self) -> IngestCall:
+    def _open_ingest(self) -> StreamCall[IngestTasksRequest, IngestTasksResponse]:
         open_stream = self._method("stream_stream", INGEST_TASKS, IngestTasksResponse)
-        call: IngestCall = self._begun(open_stream)
+        call: StreamCall[IngestTasksRequest, IngestTasksResponse] = self._begun(open_stream)
+        return call
+
+    def _open_run(self) -> StreamCall[RunTasksRequest, RunTasksResponse]:
+        open_stream = self._method("stream_stream", RUN_TASKS, RunTasksResponse)
+        call: StreamCall[RunTasksRequest, RunTasksResponse] = self._begun(open_stream)
         return call
 
     def _begun(self, call: Any, *arguments: Any, **named: Any) -> Any:

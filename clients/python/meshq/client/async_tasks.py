@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Unpack
 
 from meshq.client import completing, operations, waiting
-from meshq.client.async_bulk import Bulk
+from meshq.client.async_bulk import Bulk, StreamCall, TaskSource
 from meshq.client.async_calls import AsyncCalls
-from meshq.client.async_runs import AsyncRuns
-from meshq.client.ingest import DEFAULT_WINDOW, Ingest
+from meshq.client.frames import DEFAULT_WINDOW, Frames, Outcome, Request, Response
+from meshq.client.ingest import Ingest
 from meshq.client.models import (
     UNSET,
     Attempt,
@@ -71,7 +70,7 @@ class AsyncTasks(AsyncCalls):
         spec = TaskSpec(type=type, payload=payload, **options)
         return await self._perform(operations.create_task(spec, request_id), timeout)
 
-    async def create_many(
+    def create_many(
         self,
         specs: Iterable[TaskSpec] | AsyncIterable[TaskSpec],
         *,
@@ -88,24 +87,9 @@ class AsyncTasks(AsyncCalls):
             window: Frames of up to 1,000 tasks that are under way at a time.
             timeout: Seconds without any answer after which failures are no longer retried.
         """
-        ingest = Ingest(window)
-        bulk = Bulk(ingest, specs)
-        attempts = self._attempts(timeout)
-        closings = self._closings
-        async with bulk:
-            while not bulk.finished:
-                try:
-                    async for answer in bulk.exchange(self._open_ingest()):
-                        attempts.progressed()
-                        for created in ingest.answered(answer):
-                            yield created
-                        bulk.made_room()
-                except MeshqError as error:
-                    await self._pause(attempts, error, closings)
-            for created in ingest.leftover():
-                yield created
+        return self._streamed(Ingest(window), specs, self._open_ingest, timeout)
 
-    async def run_many(
+    def run_many(
         self,
         specs: Iterable[TaskSpec] | AsyncIterable[TaskSpec],
         *,
@@ -125,11 +109,30 @@ class AsyncTasks(AsyncCalls):
             max_open: How many tasks may have been created and not ended; no more are created meanwhile.
             timeout: Seconds without any answer after which failures are no longer retried.
         """
-        created = self.create_many(specs, timeout=timeout)
-        runs = AsyncRuns(Runs(view, max_open), created, lambda call: self._perform(call, timeout))
-        async with aclosing(runs.ended()) as ended:
-            async for ran in ended:
-                yield ran
+        return self._streamed(Runs(view, max_open), specs, self._open_run, timeout)
+
+    async def _streamed(
+        self,
+        frames: Frames[Request, Response, Outcome],
+        specs: TaskSource,
+        open_stream: Callable[[], StreamCall[Request, Response]],
+        timeout: float | None,
+    ) -> AsyncGenerator[Outcome, None]:
+        """Send tasks over one stream after the other, and yield what became of them."""
+        attempts = self._attempts(timeout)
+        closings = self._closings
+        async with Bulk(frames, specs) as bulk:
+            while not bulk.finished:
+                try:
+                    async for answer in bulk.exchange(open_stream()):
+                        attempts.progressed()
+                        for outcome in frames.read(answer):
+                            yield outcome
+                        bulk.made_room()
+                except MeshqError as error:
+                    await self._pause(attempts, error, closings)
+            for outcome in frames.leftover():
+                yield outcome
 
     async def run(
         self,

@@ -1,29 +1,31 @@
-"""Running many tasks without the I/O: tasks that were created are waited for in groups until they have ended.
+"""Running many tasks without the I/O: tasks go out in frames and come back one by one, as they end.
 
-A group is answered when all of its tasks have ended, or after a moment, so that one slow task does not keep
-the results of the others; what is open then is waited for again, and ever longer while nothing ends.
+Over a new stream frames that were not stored are sent again under their request ids. Tasks that were stored
+and did not come back are asked for by their ids, since request ids are forgotten after a day, and tasks may
+take longer than that.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Final
 
-from meshq.client.models import Awaited, Created, Ran, Task, TaskView
-from meshq.client.operations import Operation, await_tasks
-from meshq.client.waiting import WAIT_SECONDS
-from meshq.contract.errors import InvalidRequest, MeshqError, NotFound, Reason
-from meshq.contract.limits import MAX_FRAME_ITEMS
+from meshq.client import conversion
+from meshq.client.frames import Frame, Frames
+from meshq.client.models import Ran, TaskView
+from meshq.client.operations import new_request_id, view_number
+from meshq.contract.errors import InternalError, InvalidRequest
+from meshq.contract.limits import MAX_FRAME_ITEMS, MAX_RUN_TASKS
+from meshq.contract.status import from_status
+from meshq.v1.task_service_pb2 import RunTasksFrame, RunTasksRequest, RunTasksResponse, RunTasksResult
 
-DEFAULT_MAX_OPEN: Final = 10_000
+DEFAULT_MAX_OPEN: Final = MAX_RUN_TASKS
 """Tasks that have been created and have not ended; some are needed to keep all workers busy."""
-MAX_CALLS: Final = 4
-"""Groups that are waited for at a time."""
-_FIRST_WAIT: Final = 2.0
 
 
-class Runs:
+class Runs(Frames[RunTasksRequest, RunTasksResponse, Ran]):
     """The state of one run of many tasks.
 
     Args:
@@ -34,83 +36,83 @@ class Runs:
     def __init__(self, view: TaskView, max_open: int = DEFAULT_MAX_OPEN) -> None:
         if max_open < 1:
             raise InvalidRequest.field("max_open", f"must be at least 1, not {max_open}")
-        self._view = view
+        number = view_number(view)
+        super().__init__(lambda: RunTasksRequest(request_id=new_request_id(), view=number))
+        self._view = number
         self._max_open = max_open
-        self._waiting: deque[str] = deque()
-        self._indexes: dict[str, list[int]] = {}
-        self._calls = 0
-        self._most = MAX_FRAME_ITEMS
-        self._wait = _FIRST_WAIT
-        self._all_created = False
+        self._open: dict[int, str] = {}
+        self._places: dict[int, int] = {}
+        self._sent = self._returned = 0
 
     @property
     def full(self) -> bool:
-        """Whether no more tasks should be created until some have ended."""
-        return len(self._indexes) >= self._max_open
+        """Whether no more tasks should be added until some have come back."""
+        return super().full or self.added - self._returned >= self._max_open
 
     @property
     def finished(self) -> bool:
-        """Whether all tasks were created and have ended."""
-        return self._all_created and not self._indexes
+        """Whether all tasks have come back and no more will be given."""
+        return super().finished and not self._open
 
-    def created(self, created: Created) -> Iterator[Ran]:
-        """A task was created; one that was refused has ended with that."""
-        if created.task_id is None:
-            yield Ran(created.index, None, created.error)
-            return
-        # Several may have come to the same task by its unique key.
-        indexes = self._indexes.setdefault(created.task_id, [])
-        indexes.append(created.index)
-        if len(indexes) == 1:
-            self._waiting.append(created.task_id)
+    def take_full(self) -> RunTasksRequest | None:
+        """The next full frame to send, if there is one."""
+        request = super().take_full()
+        if request is not None:
+            self._open.update(dict.fromkeys(self.unanswered[-1].sent, ""))
+        return request
 
-    def all_created(self) -> None:
-        """There are no more tasks."""
-        self._all_created = True
+    def restart(self) -> Sequence[RunTasksRequest]:
+        """What a new stream has to send first."""
+        self._places.clear()
+        self._sent = 0
+        again = deque(frame for frame in self.unanswered if frame.request.tasks)
+        stored = ((index, task_id) for index, task_id in self._open.items() if task_id)
+        while part := tuple(islice(stored, MAX_FRAME_ITEMS)):
+            request = RunTasksRequest(task_ids=[task_id for _, task_id in part], view=self._view)
+            frame = Frame(request, 0)
+            frame.sent = [index for index, _ in part]
+            again.append(frame)
+        self.unanswered = again
+        return super().restart()
 
-    def take(self) -> Sequence[str]:
-        """The next group to wait for; empty when there is none, or it is worth waiting for more tasks."""
-        whole = len(self._waiting) >= self._most or self.full or self._all_created
-        if not self._waiting or self._calls >= MAX_CALLS or (self._calls and not whole):
-            return ()
-        return self._took()
+    def _sending(self, frame: Frame[RunTasksRequest]) -> None:
+        # Results name the positions in the stream.
+        self._places.update(enumerate(frame.sent, self._sent))
+        self._sent += len(frame.sent)
 
-    def _took(self) -> Sequence[str]:
-        self._calls += 1
-        return [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+    def read(self, answer: RunTasksResponse) -> Iterator[Ran]:
+        """What became of tasks, as they end."""
+        for frame in answer.frames:
+            yield from self._stored(frame)
+        for result in answer.results:
+            index = self._places.pop(result.index, None)
+            # What came back before its frame was stored comes back again over the next stream.
+            if index is not None and self._open.pop(index, None) is not None:
+                self._returned += 1
+                yield _ran(index, result)
 
-    def operation(self, group: Sequence[str]) -> Operation[Awaited]:
-        """The call that waits for a group."""
-        return await_tasks(group, "all", self._view, self._wait)
+    def leftover(self) -> Iterator[Ran]:
+        """See `Frames`."""
+        return _refused(self._filling)
 
-    def awaited(self, group: Sequence[str], answer: Awaited) -> Iterator[Ran]:
-        """What became of the tasks of a group that have ended; the others wait for the next call."""
-        self._calls -= 1
-        still_open = [task.task_id for task in answer.tasks if not task.done]
-        # Those that are open have waited longest, but who waits for them keeps the others waiting.
-        self._waiting.extend(still_open)
-        ended = len(still_open) < len(group)
-        self._wait = _FIRST_WAIT if ended else min(2 * self._wait, WAIT_SECONDS)
-        for task in answer.tasks:
-            if task.done:
-                yield from self._ran(task.task_id, task, None)
-        for task_id in answer.missing:
-            error = NotFound(f"There is no task {task_id} any more.", Reason.TASK_NOT_FOUND, task_id=task_id)
-            yield from self._ran(task_id, None, error)
+    def _stored(self, answer: RunTasksFrame) -> Iterator[Ran]:
+        if not self.unanswered:
+            raise InternalError(f"frame {answer.frame} was stored, but none is under way")
+        frame = self.unanswered.popleft()
+        if len(answer.task_ids) != len(frame.sent):
+            raise InternalError(f"{len(answer.task_ids)} ids came for a frame of {len(frame.sent)} tasks")
+        for index, task_id in zip(frame.sent, answer.task_ids, strict=True):
+            if index in self._open:
+                self._open[index] = task_id
+        return _refused(frame)
 
-    def failed(self, group: Sequence[str], error: MeshqError) -> None:
-        """A call has failed: smaller groups are asked for where the answer would have been too large.
 
-        Raises:
-            MeshqError: The error, where smaller groups are of no use.
-        """
-        too_large = isinstance(error, InvalidRequest) and len(group) > 1
-        if not too_large:
-            raise error
-        self._calls -= 1
-        self._most = max(1, len(group) // 4)
-        self._waiting.extendleft(reversed(group))
+def _refused(frame: Frame[RunTasksRequest]) -> Iterator[Ran]:
+    for index, error in frame.refused.items():
+        yield Ran(index, None, error)
 
-    def _ran(self, task_id: str, task: Task | None, error: MeshqError | None) -> Iterator[Ran]:
-        for index in self._indexes.pop(task_id, ()):
-            yield Ran(index, task, error)
+
+def _ran(index: int, result: RunTasksResult) -> Ran:
+    if result.HasField("error"):
+        return Ran(index, None, from_status(result.error))
+    return Ran(index, conversion.task(result.task))

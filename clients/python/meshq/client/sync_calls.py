@@ -12,12 +12,17 @@ from google.protobuf.message import Message
 
 from meshq.client.channel import CHANNEL_OPTIONS, resolve_target
 from meshq.client.models import Page
-from meshq.client.operations import INGEST_TASKS, Operation, Steps
+from meshq.client.operations import INGEST_TASKS, RUN_TASKS, Operation, Steps
 from meshq.client.retries import Attempts, CallRetries, never
 from meshq.client.watching import Watch
 from meshq.contract.errors import CallCancelled, MeshqError, Unavailable
 from meshq.contract.status import from_rpc_error
-from meshq.v1.task_service_pb2 import IngestTasksRequest, IngestTasksResponse
+from meshq.v1.task_service_pb2 import (
+    IngestTasksRequest,
+    IngestTasksResponse,
+    RunTasksRequest,
+    RunTasksResponse,
+)
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -115,6 +120,9 @@ class SyncCalls:
 
     def _open_ingest(self, frames: Iterator[IngestTasksRequest]) -> Any:
         return self._begun(self._method("stream_stream", INGEST_TASKS, IngestTasksResponse), frames)
+
+    def _open_run(self, frames: Iterator[RunTasksRequest]) -> Any:
+        return self._begun(self._method("stream_stream", RUN_TASKS, RunTasksResponse), frames)
 
     def _begun(self, call: Any, *arguments: Any, **named: Any) -> Any:
         """What a call gives; raises `MeshqError` where the channel is closed, perhaps by its owner."""

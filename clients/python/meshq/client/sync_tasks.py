@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Unpack
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Unpack
 
 from meshq.client import completing, operations, waiting
-from meshq.client.ingest import DEFAULT_WINDOW, Ingest
+from meshq.client.frames import DEFAULT_WINDOW, Frames, Outcome, Request, Response
+from meshq.client.ingest import Ingest
 from meshq.client.models import (
     UNSET,
     Attempt,
@@ -60,17 +61,7 @@ class SyncTasks(SyncCalls):
 
         As `Client.create_many`, but frames are only sent full, so that a slow source delays its results.
         """
-        ingest = Ingest(window)
-        source = iter(specs)
-        attempts = self._attempts(timeout)
-        while not ingest.finished:
-            try:
-                for answer in exchange(self._open_ingest, ingest, source):
-                    attempts.progressed()
-                    yield from ingest.answered(answer)
-            except MeshqError as error:
-                self._pause(attempts, error)
-        yield from ingest.leftover()
+        return self._streamed(Ingest(window), specs, self._open_ingest, timeout)
 
     def run_many(
         self,
@@ -82,25 +73,29 @@ class SyncTasks(SyncCalls):
     ) -> Iterator[Ran]:
         """Create many tasks and yield each as it has ended, in whatever order they end.
 
-        As `Client.run_many`, but one call is made after the other.
+        As `Client.run_many`, but tasks are only taken while results are waited for, so that a slow source
+        delays them.
         """
-        runs = Runs(view, max_open)
-        for created in self.create_many(specs, timeout=timeout):
-            yield from runs.created(created)
-            while runs.full:
-                yield from self._some_ended(runs, timeout)
-        runs.all_created()
-        while not runs.finished:
-            yield from self._some_ended(runs, timeout)
+        return self._streamed(Runs(view, max_open), specs, self._open_run, timeout)
 
-    def _some_ended(self, runs: Runs, timeout: float | None) -> Iterator[Ran]:
-        group = runs.take()
-        try:
-            answer = self._perform(runs.operation(group), timeout)
-        except MeshqError as error:
-            runs.failed(group, error)
-        else:
-            yield from runs.awaited(group, answer)
+    def _streamed(
+        self,
+        frames: Frames[Request, Response, Outcome],
+        specs: Iterable[TaskSpec],
+        open_stream: Callable[[Iterator[Request]], Any],
+        timeout: float | None,
+    ) -> Iterator[Outcome]:
+        """Send tasks over one stream after the other, and yield what became of them."""
+        source = iter(specs)
+        attempts = self._attempts(timeout)
+        while not frames.finished:
+            try:
+                for answer in exchange(open_stream, frames, source):
+                    attempts.progressed()
+                    yield from frames.read(answer)
+            except MeshqError as error:
+                self._pause(attempts, error)
+        yield from frames.leftover()
 
     def run(
         self,

@@ -18,6 +18,7 @@ class ClaimKind(enum.StrEnum):
     CREATE = "create"
     BATCH = "batch"
     INGEST = "ingest"
+    RUN = "run"
 
 
 class Claim(NamedTuple):

@@ -155,6 +155,10 @@ class TaskRow(NamedTuple):
         return self.state in TERMINAL
 
 
+_NOT_BEGUN: Final = (None,) * 7
+"""From start_ms to cancel_ms."""
+
+
 class OpenAttempt(NamedTuple):
     """What the sweeper compares."""
 
@@ -223,23 +227,11 @@ def sendable(task: NewTask, *, repeat: bool = False) -> Sendable:
 
 def created_row(task: NewTask) -> TaskRow:
     """A task that was just accepted, as the ledger has it."""
-    special = task.special or Special()
-    return TaskRow(
-        task_id=task.task_id,
-        tenant=task.tenant,
-        queue=task.queue,
-        type=task.type,
-        state=task.state,
-        attempt=1,
-        max_attempts=task.max_attempts,
-        ready_ms=task.ready_ms,
-        start_ms=None,
-        end_ms=None,
-        worker_id=None,
-        error_type=None,
-        error_message=None,
-        cancel_reason=None,
-        cancel_ms=None,
+    task_id, tenant, queue, type_, state, max_attempts, ready_ms, _, _, special = task
+    row = TaskRow(task_id, tenant, queue, type_, state, 1, max_attempts, ready_ms, *_NOT_BEGUN)
+    if special is None:
+        return row
+    return row._replace(
         ordering_key=special.ordering_key,
         unique_key=special.unique.key if special.unique else None,
         labels=list(special.labels or ()) or None,

@@ -14,6 +14,7 @@ from meshq.management.model.task import NewTask, TaskId, TaskRow, created_row
 from meshq.management.servicers.ingest import ingest
 from meshq.management.servicers.parts import Context, TaskMethods, wait_seconds
 from meshq.management.servicers.requests import created, effective_request_id, frame, results, single, submit
+from meshq.management.servicers.running import run_tasks
 from meshq.v1 import task_pb2, task_service_pb2
 
 
@@ -52,6 +53,14 @@ class CreatingMethods(TaskMethods):
         async for response in ingest(
             self._parts.creator, self._parts.admission, request_iterator, self._parts.stopping
         ):
+            yield response
+
+    async def RunTasks(  # noqa: N802
+        self, request_iterator: AsyncIterator[task_service_pb2.RunTasksRequest], context: Context
+    ) -> AsyncIterator[task_service_pb2.RunTasksResponse]:
+        """Accept frames of tasks, and wait for their outcomes."""
+        del context
+        async for response in run_tasks(self._parts, request_iterator):
             yield response
 
     async def RunTask(  # noqa: N802

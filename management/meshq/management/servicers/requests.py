@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from meshq.contract.errors import (
@@ -172,8 +172,7 @@ def results(checked: Frame, accepted: Accepted | None) -> list[task_service_pb2.
         checked: The batch.
         accepted: What became of the good tasks; None when there were none.
     """
-    if accepted is not None and not (accepted.earlier is not None or accepted.refused or accepted.others):
-        # By far the most: all that was good was stored.
+    if all_stored(accepted):
         return [
             _CreateTaskResult(task_id=text_id(entry.task_id))
             if isinstance(entry, NewTask)
@@ -198,6 +197,17 @@ def created(checked: Frame, accepted: Accepted | None) -> tuple[NewTask | None, 
     assert accepted is not None
     waits = entry.task_id in accepted.waiting
     return entry._replace(state=State.WAITING) if waits else entry, entry.task_id
+
+
+def answers(checked: Frame, accepted: Accepted | None) -> Iterator[tuple[Entry, TaskId, MeshqError | None]]:
+    """Each task of a batch, with the id of the task that stands for it, or why it was not accepted."""
+    for entry, answer in zip(checked.entries, _answers(checked, accepted), strict=True):
+        yield entry, answer.task_id, _error(entry, answer)
+
+
+def all_stored(accepted: Accepted | None) -> bool:
+    """Whether all that was good of a batch was stored now, as by far the most batches are."""
+    return accepted is not None and not (accepted.earlier is not None or accepted.refused or accepted.others)
 
 
 def _answers(checked: Frame, accepted: Accepted | None) -> Sequence[Answer]:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias
 
+from meshq.contract.errors import InvalidRequest
 from meshq.contract.limits import MAX_FRAME_BYTES
 from meshq.internal.v1 import attempt_service_pb2
 from meshq.management.conversion.contents import complete
@@ -19,6 +20,10 @@ from meshq.v1 import task_pb2
 _LOOKS: Final = 4
 _PAUSE: Final = 0.1
 _RECENT_MS: Final = 60_000
+VIEW_BASIC: Final = int(task_pb2.TASK_VIEW_BASIC)
+VIEW_RESULT: Final = int(task_pb2.TASK_VIEW_RESULT)
+VIEW_FULL: Final = int(task_pb2.TASK_VIEW_FULL)
+_VIEWS: Final = frozenset(map(int, task_pb2.TaskView.values()))
 _RECORDED: Final = (State.SUCCEEDED, State.FAILED)
 
 
@@ -61,6 +66,20 @@ class Views:
     def basic(self, row: TaskRow) -> task_pb2.Task:
         """Everything but input, headers and output."""
         return public_task(row._replace(spec=None), self._now_ms())
+
+    async def page(self, rows: Sequence[TaskRow], view: int) -> list[task_pb2.Task]:
+        """Messages of rows; with outputs only of as many as fit into an answer, but at least of one."""
+        if view == VIEW_BASIC:
+            return [self.basic(row) for row in rows]
+        tasks: list[task_pb2.Task] = []
+        size = 0
+        while len(tasks) < len(rows):
+            for task in await self.first(rows[len(tasks) :], inputs=view == VIEW_FULL):
+                size += task.ByteSize()
+                if tasks and size > MAX_FRAME_BYTES:
+                    return tasks
+                tasks.append(task)
+        return tasks
 
     async def first(self, rows: Sequence[TaskRow], *, inputs: bool) -> list[task_pb2.Task]:
         """Everything about the first of some tasks, at least about one; some frames' worth at most.
@@ -129,6 +148,17 @@ class Views:
 
     def _just_ended(self, row: TaskRow) -> bool:
         return row.state == State.SUCCEEDED and self._now_ms() - (row.end_ms or 0) < _RECENT_MS
+
+
+def read_view(view: int, *, default: int) -> int:
+    """The view of a call.
+
+    Raises:
+        InvalidRequest: It is none.
+    """
+    if view not in _VIEWS:
+        raise InvalidRequest.field("view", f"must be a view of a task, not {view}")
+    return default if view == task_pb2.TASK_VIEW_UNSPECIFIED else view
 
 
 def _sought(row: TaskRow, task: task_pb2.Task) -> Sought:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from prometheus_client import Counter, Gauge
 
@@ -92,12 +92,30 @@ _ROW_SIZE: Final = 512
 """About what a row without its specification takes."""
 
 
-class Subscription:
-    """The events of one watcher, in a bounded buffer.
+class Listener(Protocol):
+    """Hears events.
 
-    Args:
+    Attributes:
         news: Whether progress and output are wanted as well.
         rows: Whether the states are wanted; if not, it may be told that a task is over instead.
+    """
+
+    news: bool
+    rows: bool
+
+    def put(self, event: Event, size: int) -> None:
+        """An event has come; it takes about so many bytes."""
+
+    def drain(self) -> None:
+        """The instance stops: what has come is read, and then the watch has to go elsewhere."""
+
+
+class Subscription:
+    """The events of one watcher, in a bounded buffer; see `Listener`.
+
+    Args:
+        news: As of `Listener`.
+        rows: Likewise.
         max_events: What the buffer holds.
     """
 
@@ -121,7 +139,7 @@ class Subscription:
         self._arrived.set()
 
     def drain(self) -> None:
-        """The instance stops: what has arrived is read, and then the watch has to go elsewhere."""
+        """See `Listener`."""
         self._draining = True
         self._arrived.set()
 
@@ -165,10 +183,11 @@ class Bus:
     """Hands events to the subscriptions of their task, and to those whose filter selects it."""
 
     def __init__(self) -> None:
-        self._by_task: dict[TaskId, set[Subscription]] = {}
+        self._by_task: dict[TaskId, set[Listener]] = {}
         self._by_filter: dict[Subscription, Follower] = {}
         self._wanting_news: dict[TaskId, int] = {}
         self._unread: set[TaskId] = set()
+        self._listeners: set[Listener] = set()
         self._draining = False
         self._on_watched: list[Callable[[], None]] = []
         self._on_news_wanted: list[Callable[[TaskId], None]] = []
@@ -182,7 +201,7 @@ class Bus:
     @property
     def busy(self) -> bool:
         """Whether anybody watches anything."""
-        return bool(self._by_task or self._by_filter)
+        return bool(self._by_task or self._by_filter or self._listeners)
 
     @property
     def creations_wanted(self) -> bool:
@@ -220,19 +239,40 @@ class Bus:
         """Receive the events of tasks from now on; see `Subscription`."""
         size = max(_MAX_EVENTS, _EVENTS_OF_TASK * len(task_ids))
         subscription = Subscription(news=news, rows=rows, max_events=size)
-        with self._changing():
-            for task_id in task_ids:
-                self._by_task.setdefault(task_id, set()).add(subscription)
+        self.add(subscription, task_ids)
         for task_id in task_ids if news else ():
             self._count_news(task_id, 1)
         try:
             yield self._begun(subscription)
         finally:
-            with self._changing():
-                for task_id in task_ids:
-                    self._unsubscribe(task_id, subscription)
+            self.remove(subscription, task_ids)
             for task_id in task_ids if news else ():
                 self._count_news(task_id, -1)
+
+    @contextmanager
+    def attach(self, listener: Listener) -> Iterator[None]:
+        """Let a listener hear of tasks that it adds and removes, and of the end of the instance."""
+        with self._changing():
+            self._listeners.add(listener)
+        if self._draining:
+            listener.drain()
+        try:
+            yield
+        finally:
+            with self._changing():
+                self._listeners.discard(listener)
+
+    def add(self, listener: Listener, task_ids: Iterable[TaskId]) -> None:
+        """Let a listener hear of tasks."""
+        with self._changing():
+            for task_id in task_ids:
+                self._by_task.setdefault(task_id, set()).add(listener)
+
+    def remove(self, listener: Listener, task_ids: Iterable[TaskId]) -> None:
+        """Let it hear no more of tasks that it was added for."""
+        with self._changing():
+            for task_id in task_ids:
+                self._remove(task_id, listener)
 
     @contextmanager
     def follow(self, follower: Follower) -> Iterator[Subscription]:
@@ -251,9 +291,9 @@ class Bus:
             subscription.drain()
         return subscription
 
-    def _unsubscribe(self, task_id: TaskId, subscription: Subscription) -> None:
+    def _remove(self, task_id: TaskId, listener: Listener) -> None:
         others = self._by_task[task_id]
-        others.discard(subscription)
+        others.discard(listener)
         if not others:
             del self._by_task[task_id]
 
@@ -279,7 +319,7 @@ class Bus:
     def drain(self) -> None:
         """The instance stops: all watches have to go elsewhere."""
         self._draining = True
-        for subscription in chain(self._by_filter, *self._by_task.values()):
+        for subscription in chain(self._by_filter, self._listeners, *self._by_task.values()):
             subscription.drain()
 
     def publish_rows(self, rows: Sequence[TaskRow]) -> None:

@@ -8,7 +8,7 @@ watched rows again: after every gap, and every ten seconds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, TypeAlias
 
@@ -18,7 +18,7 @@ from meshq.management.ledger import Ledger, one_task, task_missing
 from meshq.management.model.reports import Finish
 from meshq.management.model.states import newer
 from meshq.management.model.task import TaskId, TaskRow
-from meshq.management.watch.bus import Bus, Event, Gone, News, Over, Subscription
+from meshq.management.watch.bus import Bus, Event, Gone, Listener, News, Over, Subscription
 from meshq.mesh.lifecycle import Repeater
 from meshq.mesh.telemetry import logger
 
@@ -114,6 +114,18 @@ class Watchers:
         """Hear of tasks that are about to be created, so that what becomes of them need not be read."""
         return self._bus.subscribe(*task_ids, news=False)
 
+    def attach(self, listener: Listener) -> AbstractContextManager[None]:
+        """Let somebody hear of tasks that come and go meanwhile; see `follow` and `leave`."""
+        return self._bus.attach(listener)
+
+    def follow(self, listener: Listener, task_ids: Iterable[TaskId]) -> None:
+        """Let who is attached hear of more tasks."""
+        self._bus.add(listener, task_ids)
+
+    def leave(self, listener: Listener, task_ids: Iterable[TaskId]) -> None:
+        """Let it hear of tasks no more."""
+        self._bus.remove(listener, task_ids)
+
     async def some_ended(
         self, task_ids: Sequence[TaskId], *, any_is_enough: bool, seconds: float
     ) -> dict[TaskId, TaskRow]:
@@ -135,7 +147,7 @@ class Watchers:
                     rows.pop(event.task_id, None)
                     going.discard(event.task_id)
                 elif isinstance(event, TaskRow) and event.task_id in rows:
-                    rows[event.task_id] = _later(event, rows[event.task_id])
+                    rows[event.task_id] = later(event, rows[event.task_id])
                     if event.ended:
                         going.discard(event.task_id)
                         enough = any_is_enough
@@ -143,7 +155,7 @@ class Watchers:
                     if event.end is None:
                         unread.add(event.task_id)
                     else:
-                        rows[event.task_id] = _ended(rows[event.task_id], event.end, event.max_attempts)
+                        rows[event.task_id] = with_end(rows[event.task_id], event.end, event.max_attempts)
                     going.discard(event.task_id)
                     enough = any_is_enough
         return rows | await self._ledger.get_tasks(list(unread), full=False) if unread else rows
@@ -166,7 +178,8 @@ class Watchers:
         return row
 
 
-def _later(event: TaskRow, known: TaskRow) -> TaskRow:
+def later(event: TaskRow, known: TaskRow) -> TaskRow:
+    """The newer one of both, with all that is known."""
     if newer(event.attempt, event.state, known.attempt, known.state):
         return completed(event, known)
     return known
@@ -178,18 +191,11 @@ def completed(event: TaskRow, known: TaskRow) -> TaskRow:
     return event._replace(max_attempts=known.max_attempts, ready_ms=ready_ms, spec=known.spec)
 
 
-def _ended(known: TaskRow, end: Finish, max_attempts: int) -> TaskRow:
+def with_end(known: TaskRow, end: Finish, max_attempts: int) -> TaskRow:
     """A task of which its creation and its end say everything."""
-    return known._replace(
-        state=end.state,
-        attempt=end.attempt,
-        max_attempts=max_attempts,
-        start_ms=end.start_ms,
-        end_ms=end.end_ms,
-        worker_id=end.worker_id,
-        error_type=end.error_type or None,
-        error_message=end.error_message or None,
-    )
+    _, attempt, state, start_ms, end_ms, worker_id, error_type, error_message = end
+    how = (start_ms, end_ms, worker_id, error_type or None, error_message or None)
+    return TaskRow._make((*known[:4], state, attempt, max_attempts, known.ready_ms, *how, *known[13:]))
 
 
 def _still_there(event: Event | None) -> News | None:

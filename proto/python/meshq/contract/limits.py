@@ -93,6 +93,9 @@ MAX_RATE_PERIOD_SECONDS: Final = 30 * 86_400.0
 MAX_ACTOR_LENGTH: Final = 128
 MAX_QUEUE_WEIGHT: Final = 1_000
 
+MAX_RUN_TASKS: Final = 10_000
+"""Open tasks of one stream of RunTasks, beyond which it is not read."""
+
 MAX_COUNT: Final = 1_000_000
 """What CountTasks counts to."""
 MIN_REDRIVE_RATE: Final = 0.001

@@ -273,6 +273,138 @@ class IngestTasksResponse(_message.Message):
 Global___IngestTasksResponse: _TypeAlias = IngestTasksResponse  # noqa: Y015
 
 @_typing.final
+class RunTasksRequest(_message.Message):
+    """RunTasksRequest is one frame of a stream of tasks to run. It has tasks or task_ids, not both."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASKS_FIELD_NUMBER: _builtins.int
+    TASK_IDS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """As in IngestTasksRequest; used with `tasks`."""
+    view: _task_pb2.TaskView.ValueType
+    """How much of each task to return. That of the first frame counts. Default RESULT."""
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.Task]:
+        """Tasks to create, 1 to 1,000; all together at most 8 MiB encoded."""
+
+    @_builtins.property
+    def task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of existing tasks, 1 to 1,000."""
+
+    def __init__(
+        self,
+        *,
+        tasks: _abc.Iterable[_task_pb2.Task] | None = ...,
+        task_ids: _abc.Iterable[_builtins.str] | None = ...,
+        request_id: _builtins.str = ...,
+        view: _task_pb2.TaskView.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "task_ids", b"task_ids", "tasks", b"tasks", "view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunTasksRequest: _TypeAlias = RunTasksRequest  # noqa: Y015
+
+@_typing.final
+class RunTasksResponse(_message.Message):
+    """RunTasksResponse says what has happened since the last one; it is empty where nothing did for a while."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAMES_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def frames(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunTasksFrame]:
+        """The frames that are stored durably now, in the order of the stream."""
+
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunTasksResult]:
+        """What became of tasks, in the order in which that was known. It may come before the frame of the task."""
+
+    def __init__(
+        self,
+        *,
+        frames: _abc.Iterable[Global___RunTasksFrame] | None = ...,
+        results: _abc.Iterable[Global___RunTasksResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunTasksResponse: _TypeAlias = RunTasksResponse  # noqa: Y015
+
+@_typing.final
+class RunTasksFrame(_message.Message):
+    """RunTasksFrame says that all that was accepted of a frame is stored durably."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAME_FIELD_NUMBER: _builtins.int
+    TASK_IDS_FIELD_NUMBER: _builtins.int
+    frame: _builtins.int
+    """The number of the frame within the stream, counted from 0."""
+    @_builtins.property
+    def task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The id of each task of the frame, in its order; empty for one that was not accepted, as its result says."""
+
+    def __init__(
+        self,
+        *,
+        frame: _builtins.int = ...,
+        task_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "task_ids", b"task_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunTasksFrame: _TypeAlias = RunTasksFrame  # noqa: Y015
+
+@_typing.final
+class RunTasksResult(_message.Message):
+    """RunTasksResult says what became of one task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """The position of the task within the stream, counted from 0 over all frames."""
+    @_builtins.property
+    def task(self) -> _task_pb2.Task:
+        """The task as it has ended."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why there is none: it was not accepted, with details as for CreateTask, or NOT_FOUND/TASK_NOT_FOUND, as
+        no task has the id, or it was deleted before its end was read.
+        """
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        task: _task_pb2.Task | None = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "index", b"index", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunTasksResult: _TypeAlias = RunTasksResult  # noqa: Y015
+
+@_typing.final
 class GetTaskRequest(_message.Message):
     """GetTaskRequest names a task."""
 

@@ -57,6 +57,11 @@ class TaskServiceStub:
                 request_serializer=meshq_dot_v1_dot_task__service__pb2.IngestTasksRequest.SerializeToString,
                 response_deserializer=meshq_dot_v1_dot_task__service__pb2.IngestTasksResponse.FromString,
                 _registered_method=True)
+        self.RunTasks = channel.stream_stream(
+                '/meshq.v1.TaskService/RunTasks',
+                request_serializer=meshq_dot_v1_dot_task__service__pb2.RunTasksRequest.SerializeToString,
+                response_deserializer=meshq_dot_v1_dot_task__service__pb2.RunTasksResponse.FromString,
+                _registered_method=True)
         self.GetTask = channel.unary_unary(
                 '/meshq.v1.TaskService/GetTask',
                 request_serializer=meshq_dot_v1_dot_task__service__pb2.GetTaskRequest.SerializeToString,
@@ -191,6 +196,23 @@ class TaskServiceServicer:
         answered first. Other codes as in BatchCreateTasks; unanswered frames are to be sent again
         with their request_id.
         UNAVAILABLE/DRAINING: the instance stops; send the unanswered frames again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RunTasks(self, request_iterator, context):
+        """RunTasks creates tasks as IngestTasks does, and returns each of them once it has ended, in the order in
+        which they end. Frames may also name existing tasks, whose ends are waited for likewise. The stream
+        closes when the caller has closed its side and every task has come back. While 10,000 tasks of the
+        stream are open the server reads no further. A task that failed is a result, not an error of the call.
+
+        Who is cut off calls again: with the frames of which no RunTasksFrame came, and their request_ids, and
+        with the ids of the tasks that were stored and did not come back.
+
+        INVALID_ARGUMENT/INVALID_FIELD: a frame as a whole breaks a rule.
+        UNAVAILABLE/DRAINING: the instance stops; go on as said above.
+        Other codes as in BatchCreateTasks; likewise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -419,6 +441,11 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     request_deserializer=meshq_dot_v1_dot_task__service__pb2.IngestTasksRequest.FromString,
                     response_serializer=meshq_dot_v1_dot_task__service__pb2.IngestTasksResponse.SerializeToString,
             ),
+            'RunTasks': grpc.stream_stream_rpc_method_handler(
+                    servicer.RunTasks,
+                    request_deserializer=meshq_dot_v1_dot_task__service__pb2.RunTasksRequest.FromString,
+                    response_serializer=meshq_dot_v1_dot_task__service__pb2.RunTasksResponse.SerializeToString,
+            ),
             'GetTask': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTask,
                     request_deserializer=meshq_dot_v1_dot_task__service__pb2.GetTaskRequest.FromString,
@@ -588,6 +615,33 @@ class TaskService:
             '/meshq.v1.TaskService/IngestTasks',
             meshq_dot_v1_dot_task__service__pb2.IngestTasksRequest.SerializeToString,
             meshq_dot_v1_dot_task__service__pb2.IngestTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunTasks(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/meshq.v1.TaskService/RunTasks',
+            meshq_dot_v1_dot_task__service__pb2.RunTasksRequest.SerializeToString,
+            meshq_dot_v1_dot_task__service__pb2.RunTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -76,6 +76,19 @@ class TaskServiceStub:
     with their request_id.
     UNAVAILABLE/DRAINING: the instance stops; send the unanswered frames again.
     """
+    RunTasks: _grpc.StreamStreamMultiCallable[_task_service_pb2.RunTasksRequest, _task_service_pb2.RunTasksResponse]
+    """RunTasks creates tasks as IngestTasks does, and returns each of them once it has ended, in the order in
+    which they end. Frames may also name existing tasks, whose ends are waited for likewise. The stream
+    closes when the caller has closed its side and every task has come back. While 10,000 tasks of the
+    stream are open the server reads no further. A task that failed is a result, not an error of the call.
+
+    Who is cut off calls again: with the frames of which no RunTasksFrame came, and their request_ids, and
+    with the ids of the tasks that were stored and did not come back.
+
+    INVALID_ARGUMENT/INVALID_FIELD: a frame as a whole breaks a rule.
+    UNAVAILABLE/DRAINING: the instance stops; go on as said above.
+    Other codes as in BatchCreateTasks; likewise.
+    """
     GetTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_pb2.Task]
     """GetTask returns one task.
 
@@ -264,6 +277,19 @@ class TaskServiceAsyncStub(TaskServiceStub):
     answered first. Other codes as in BatchCreateTasks; unanswered frames are to be sent again
     with their request_id.
     UNAVAILABLE/DRAINING: the instance stops; send the unanswered frames again.
+    """
+    RunTasks: _aio.StreamStreamMultiCallable[_task_service_pb2.RunTasksRequest, _task_service_pb2.RunTasksResponse]  # type: ignore[assignment]
+    """RunTasks creates tasks as IngestTasks does, and returns each of them once it has ended, in the order in
+    which they end. Frames may also name existing tasks, whose ends are waited for likewise. The stream
+    closes when the caller has closed its side and every task has come back. While 10,000 tasks of the
+    stream are open the server reads no further. A task that failed is a result, not an error of the call.
+
+    Who is cut off calls again: with the frames of which no RunTasksFrame came, and their request_ids, and
+    with the ids of the tasks that were stored and did not come back.
+
+    INVALID_ARGUMENT/INVALID_FIELD: a frame as a whole breaks a rule.
+    UNAVAILABLE/DRAINING: the instance stops; go on as said above.
+    Other codes as in BatchCreateTasks; likewise.
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
     """GetTask returns one task.
@@ -468,6 +494,25 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         answered first. Other codes as in BatchCreateTasks; unanswered frames are to be sent again
         with their request_id.
         UNAVAILABLE/DRAINING: the instance stops; send the unanswered frames again.
+        """
+
+    @_abc_1.abstractmethod
+    def RunTasks(
+        self,
+        request_iterator: _MaybeAsyncIterator[_task_service_pb2.RunTasksRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_task_service_pb2.RunTasksResponse], _abc.AsyncIterator[_task_service_pb2.RunTasksResponse]]:
+        """RunTasks creates tasks as IngestTasks does, and returns each of them once it has ended, in the order in
+        which they end. Frames may also name existing tasks, whose ends are waited for likewise. The stream
+        closes when the caller has closed its side and every task has come back. While 10,000 tasks of the
+        stream are open the server reads no further. A task that failed is a result, not an error of the call.
+
+        Who is cut off calls again: with the frames of which no RunTasksFrame came, and their request_ids, and
+        with the ids of the tasks that were stored and did not come back.
+
+        INVALID_ARGUMENT/INVALID_FIELD: a frame as a whole breaks a rule.
+        UNAVAILABLE/DRAINING: the instance stops; go on as said above.
+        Other codes as in BatchCreateTasks; likewise.
         """
 
     @_abc_1.abstractmethod

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
+
+from google.protobuf.descriptor import FieldDescriptor
 
 from meshq.client import models
 from meshq.client.conversion.basics import enum_value, read_span, read_time, span_of, time_of
@@ -26,13 +28,13 @@ _POLICIES = {
 
 def task(message: task_pb2.Task) -> models.Task:
     """A task. Only what is set is read, because most of a task is not, and lists hold many."""
-    given: dict[str, Any] = {}
+    made = models.Task.blank()
     for field, value in message.ListFields():
-        known = _KNOWN.get(field.number)
+        known = _KNOWN.get(field)
         if known is not None:
-            name, read = known
-            given[name] = read(value) if read else value
-    return models.Task.of(given)
+            put, read = known
+            put(made, read(value) if read else value)
+    return made
 
 
 def retry(message: task_pb2.RetryPolicy) -> models.RetryPolicy:
@@ -124,6 +126,8 @@ def _task_error(message: task_pb2.TaskError) -> models.TaskError:
     return models.TaskError(message.type, message.message, message.traceback)
 
 
+_Read: TypeAlias = Callable[[Any], Any]
+
 _PLAIN: Final = frozenset(
     {
         *("task_id", "type", "queue", "tenant", "data", "content_type", "max_attempts", "attempt"),
@@ -134,7 +138,7 @@ _PLAIN: Final = frozenset(
 )
 """Fields of a task that are what they are."""
 
-_READERS: Final[dict[str, Callable[[Any], Any]]] = {
+_READERS: Final[dict[str, _Read]] = {
     "payload": from_value,
     "headers": dict,
     "labels": dict,
@@ -163,9 +167,11 @@ _READERS: Final[dict[str, Callable[[Any], Any]]] = {
 _ATTRIBUTES: Final = {"retry_policy": "retry"}
 """Fields that have another name here."""
 
-_KNOWN: Final[dict[int, tuple[str, Callable[[Any], Any] | None]]] = {
-    field.number: (_ATTRIBUTES.get(field.name, field.name), _READERS.get(field.name))
+_KNOWN: Final[
+    dict[FieldDescriptor, tuple[Callable[[models.Task, Any], None], Callable[[Any], Any] | None]]
+] = {
+    field: (models.Task.setter(_ATTRIBUTES.get(field.name, field.name)), _READERS.get(field.name))
     for field in task_pb2.Task.DESCRIPTOR.fields
     if field.name in _PLAIN or field.name in _READERS
 }
-"""By the number of a field: the attribute, and how it is read if it is not what it is."""
+"""By the field: what sets the attribute, and how it is read if it is not what it is."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Final, Self, TypeAlias
 
@@ -127,12 +127,15 @@ class Task:
     redriven_to: str = ""
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Self:
-        """A task with these attributes. Most of the others are not even set, as lists hold many tasks."""
-        task = cls.__new__(cls)
-        for name, value in given.items():
-            _set(task, name, value)
-        return task
+    def blank(cls) -> Self:
+        """A task of which nothing is set. What stays so reads as its default, as lists hold many tasks."""
+        return cls.__new__(cls)
+
+    @classmethod
+    def setter(cls, name: str) -> Callable[[Self, Any], None]:
+        """What sets an attribute of a blank task, in the shortest way."""
+        put: Callable[[Self, Any], None] = getattr(cls, name).__set__
+        return put
 
     def __getattr__(self, name: str) -> Any:
         # Only what is not set comes here.
@@ -152,7 +155,6 @@ class Task:
         return self.state is TaskState.SUCCEEDED
 
 
-_set: Final = object.__setattr__
 _FIELDS: Final = {item.name: item for item in fields(Task)}
 
 

@@ -33,6 +33,7 @@ from meshq.client.operations.queues import (
 )
 from meshq.client.operations.tasks import (
     INGEST_TASKS,
+    RUN_TASKS,
     Progress,
     WaitMode,
     await_tasks,
@@ -50,11 +51,13 @@ from meshq.client.operations.tasks import (
     redrive_tasks,
     run_task,
     update_task,
+    view_number,
     wait_for_task,
 )
 
 __all__ = [
     "INGEST_TASKS",
+    "RUN_TASKS",
     "Operation",
     "Progress",
     "Steps",
@@ -94,5 +97,6 @@ __all__ = [
     "update_queue",
     "update_shard",
     "update_task",
+    "view_number",
     "wait_for_task",
 ]

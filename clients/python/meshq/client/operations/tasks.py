@@ -11,6 +11,7 @@ from meshq.v1 import task_pb2, task_service_pb2
 
 SERVICE = "/meshq.v1.TaskService/"
 INGEST_TASKS = SERVICE + "IngestTasks"
+RUN_TASKS = SERVICE + "RunTasks"
 
 WaitMode: TypeAlias = Literal["all", "any"]
 """Which of several tasks have to end."""
@@ -22,6 +23,11 @@ _VIEWS = {
     models.TaskView.FULL: task_pb2.TASK_VIEW_FULL,
     models.TaskView.RESULT: task_pb2.TASK_VIEW_RESULT,
 }
+
+
+def view_number(view: models.TaskView) -> task_pb2.TaskView.ValueType:
+    """A view on the wire."""
+    return _VIEWS[view]
 
 
 def create_task(spec: models.TaskSpec, request_id: str | None) -> Operation[models.Task]:
