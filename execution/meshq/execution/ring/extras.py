@@ -2,12 +2,14 @@
 
 `start_by rate_units fairness_weight start_to_close heartbeat announce limit_key`; the key is the last because
 it may hold spaces. A task without traits has no text at all. But where its queue is configured a lease call
-returns the text of no traits, so that whoever holds the lease keeps in mind where it counts.
+returns the text of no traits, so that whoever holds the lease keeps in mind where it counts. Most tasks of a
+queue have the same texts, or one for each key.
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from meshq.execution.model import Traits
@@ -19,6 +21,7 @@ _PATTERN: Final = re.compile(
 )
 
 
+@lru_cache(maxsize=4_096)
 def encode_extras(traits: Traits | None) -> bytes:
     """The text; empty where nothing is special."""
     if traits is None or traits == _PLAIN:
@@ -37,6 +40,7 @@ def are_extras(text: bytes) -> bool:
         return False
 
 
+@lru_cache(maxsize=4_096)
 def parse_extras(extras: bytes) -> Traits:
     """What a text says, which a shard has returned."""
     if not extras:

@@ -25,6 +25,7 @@ def slot_of(scope: str, limit_key: str) -> int:
     return int.from_bytes(digest[:2], "big") % SLOTS
 
 
+@lru_cache(maxsize=SLOTS)
 def routing_key(scope: str, limit_key: str) -> bytes:
     """What the ring hashes to find the shard of a limit key."""
     return _routing_key(slot_of(scope, limit_key))

@@ -54,6 +54,9 @@ _NAMES: Final[Mapping[int, str]] = {
 }
 _DEFAULTED: Final = frozenset({"priority", "retry_policy", *TIMEOUTS})
 _UNIQUE: Final = frozenset({"unique_scope", "unique_policy", "unique_window"})
+_SIMPLE: Final = frozenset(
+    {"priority", "fairness_key", "fairness_weight", "limit_key", "rate_units", "ordering_key"}
+)
 _UNIQUE_ENUMS: Final[Mapping[str, Any]] = {
     "unique_scope": task_pb2.UniqueScope,
     "unique_policy": task_pb2.UniquePolicy,
@@ -238,6 +241,8 @@ def columns_of(traits: Traits, max_attempts: int, create_ms: int, ready_ms: int)
     """What statements look for, of resolved traits; None where there are none."""
     if not traits:
         return None
+    if _SIMPLE.issuperset(traits):
+        return _simple(tuple(traits.items()), max_attempts == 1)
     get = traits.get
     labels = get("labels")
     unique = _unique(traits, create_ms) if "unique_key" in traits else None
@@ -253,6 +258,19 @@ def columns_of(traits: Traits, max_attempts: int, create_ms: int, ready_ms: int)
         get("ordering_key"),
         unique,
         sorted([f"{key}={value}" for key, value in labels.items()]) if labels else None,
+    )
+
+
+@lru_cache(maxsize=4_096)
+def _simple(traits: tuple[tuple[str, Any], ...], once: bool) -> Special:
+    """As `columns_of`, of names and numbers alone. Most tasks of a queue share them, or some do."""
+    given = dict(traits)
+    return Special(
+        task_pb2.Task(**given).SerializeToString(),
+        given.get("priority", 0),
+        given.get("fairness_key", ""),
+        once,
+        ordering_key=given.get("ordering_key"),
     )
 
 
