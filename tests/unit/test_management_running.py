@@ -17,6 +17,7 @@ from meshq.management.model.queues import UNSET
 from meshq.management.model.reports import Finish
 from meshq.management.model.states import State
 from meshq.management.model.task import NewTask, TaskId, TaskRow, created_row
+from meshq.management.servicers import running
 from meshq.management.servicers.running import Run
 from meshq.management.watch.bus import Bus, Gone, Over
 from meshq.v1 import task_pb2, task_service_pb2
@@ -61,10 +62,15 @@ def over(task: NewTask) -> Over:
 
 
 class Stream:
-    """A stream of one frame of two tasks, whose frame is not stored yet."""
+    """A stream of one frame of two tasks, whose frame is not stored yet.
 
-    def __init__(self) -> None:
+    Args:
+        more: Set when a second frame is to come; None where there is none.
+    """
+
+    def __init__(self, more: asyncio.Event | None = None) -> None:
         self.parts = Parts()
+        self._more = more
         self.run = Run(self.parts)  # type: ignore[arg-type]
         self.frames: list[list[str]] = []
         self.results: list[task_service_pb2.RunTasksResult] = []
@@ -72,6 +78,9 @@ class Stream:
 
     async def _requests(self) -> AsyncIterator[Request]:
         yield Request(tasks=[task_pb2.Task(type="t"), task_pb2.Task(type="t")])
+        if self._more is not None:
+            await self._more.wait()
+            yield Request(tasks=[task_pb2.Task(type="t")])
 
     async def submitted(self) -> list[NewTask]:
         await self.parts.submitted.wait()
@@ -80,6 +89,11 @@ class Stream:
     async def store(self, accepted: Accepted | None = None) -> None:
         self.parts.answers[0].set_result(accepted or Accepted())
         await self.intake
+
+    async def goes_on(self) -> None:
+        """Let everything happen that can."""
+        for _ in range(20):
+            await asyncio.sleep(0)
 
     async def read(self) -> None:
         async with asyncio.timeout(5):
@@ -173,6 +187,26 @@ async def test_one_that_has_come_back_may_stand_for_another_one(stream: Stream) 
     await stream.store(Accepted(others={second.task_id: Answer(first.task_id, Verdict.EXISTING)}))
     assert await stream.read_all() == [0, 1]
     assert len({result.task.task_id for result in stream.results}) == 1
+
+
+async def test_what_has_ended_and_was_not_read_takes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "MAX_RUN_TASKS", 2)
+    more = asyncio.Event()
+    stream = Stream(more)
+    first, second = await stream.submitted()
+    stream.parts.answers[0].set_result(Accepted())
+    stream.parts.bus.publish_over([over(first), over(second)])
+    more.set()
+    await stream.goes_on()
+    assert len(stream.parts.answers) == 1
+    await stream.read()
+    assert sorted(result.index for result in stream.results) == [0, 1]
+    # What was said last is written when the next is asked for.
+    reading = asyncio.create_task(stream.read())
+    await stream.goes_on()
+    assert len(stream.parts.answers) == 2
+    reading.cancel()
+    stream.intake.cancel()
 
 
 async def test_nothing_is_heard_of_strangers(stream: Stream) -> None:

@@ -135,7 +135,8 @@ class Run:
     async def admit(self, checked: Frame) -> None:
         """See `meshq.management.servicers.ingest.Intake`."""
         await self._parts.creator.room()
-        while len(self._open) >= MAX_RUN_TASKS:
+        # Those that have ended count until they are written, as somebody may send and not read.
+        while len(self._open) + len(self._ended) >= MAX_RUN_TASKS:
             self._room.clear()
             await self._room.wait()
         for index, entry in enumerate(checked.entries, self._taken):
@@ -177,6 +178,7 @@ class Run:
 
     async def response(self) -> _Response | None:
         """What there is to say, once there is something; after a while an empty one, and None at the end."""
+        self._room.set()
         await self._wait()
         await self._read()
         self._part()
@@ -263,7 +265,6 @@ class Run:
         """Hear no more of the tasks that are not waited for."""
         left, self._left = self._left, set()
         self._parts.watchers.leave(self, left.difference(self._open))
-        self._room.set()
 
     def _fail(self, indexes: Sequence[int], error: MeshqError) -> None:
         for index in indexes:
