@@ -1,5 +1,6 @@
 """Real servers for tests: each starts once a session, when the first test asks for it."""
 
+import gc
 import http.client
 import json
 import os
@@ -23,6 +24,17 @@ from meshq.local.servers import Etcd, Postgres, Server, Valkey
 
 SHARDS = ("shard-1", "shard-2", "shard-3")
 _S = TypeVar("_S", bound=Server)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Without the garbage collector: while it calls somebody, as hypothesis asks it to, CPython 3.11 now and
+    then refuses the source that it is just parsing (`AST constructor recursion depth mismatch`)."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
