@@ -24,6 +24,7 @@ from typing import NoReturn
 
 import setproctitle
 
+from meshq.contract.runtime import GRPC_FORKS
 from meshq.local.forks import READY, Request
 
 _PR_SET_PDEATHSIG = 1
@@ -106,6 +107,8 @@ def main(parent: int, modules: Sequence[str]) -> None:
     """Serve; in a child, be the module that was asked for."""
     _die_with(parent)
     requests = _take_over_input()
+    # Once it is imported, what a child sets is too late.
+    os.environ.setdefault(GRPC_FORKS, "0")
     _import(modules)
     os.close(os.pidfd_open(os.getpid()))  # some sandboxes refuse it: better now than later
     requests.sendall(READY)

@@ -13,9 +13,10 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
-from meshq.contract.runtime import GRPC_EXPERIMENTS, READ_IN_PLACE
+from meshq.contract.runtime import GRPC_EXPERIMENTS, GRPC_FORKS, READ_IN_PLACE
 
 os.environ.setdefault(GRPC_EXPERIMENTS, READ_IN_PLACE)
+os.environ.setdefault(GRPC_FORKS, "0")
 
 from meshq.bench import handlers
 from meshq.bench.load import plain

@@ -13,6 +13,13 @@ READ_IN_PLACE: Final = "-event_engine_client,-event_engine_listener,-event_engin
 
 They would otherwise pass through threads of gRPC's own, whose waking is a third of what a call costs.
 """
+
+GRPC_FORKS: Final = "GRPC_ENABLE_FORK_SUPPORT"
+"""Where gRPC looks, when it is imported, whether it is to get ready for each fork of the process, `0` for no.
+
+It would stop its threads first, and wait for them with Python's lock, which one of them may be waiting for:
+then the process stands still for ever. Only Python code in the child would need that.
+"""
 _OBJECTS_BETWEEN_COLLECTIONS: Final = 50_000
 
 
