@@ -209,6 +209,21 @@ async def test_what_has_ended_and_was_not_read_takes_room(monkeypatch: pytest.Mo
     stream.intake.cancel()
 
 
+async def test_what_was_refused_and_was_not_read_takes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "MAX_RUN_TASKS", 2)
+    more = asyncio.Event()
+    stream = Stream(more)
+    tasks = await stream.submitted()
+    stream.parts.answers[0].set_result(Accepted(refused=frozenset(task.task_id for task in tasks)))
+    await stream.goes_on()
+    more.set()
+    await stream.goes_on()
+    assert len(stream.parts.answers) == 1
+    await stream.read()
+    assert [result.index for result in stream.results] == [0, 1]
+    stream.intake.cancel()
+
+
 async def test_nothing_is_heard_of_strangers(stream: Stream) -> None:
     first, second = await stream.submitted()
     await stream.store()

@@ -86,7 +86,7 @@ class Run:
         self._view: int | None = None
         self._open: dict[TaskId, _Open] = {}
         self._room = asyncio.Event()
-        self._taken = self._settled = self._frames = 0
+        self._taken = self._settled = self._said = self._frames = 0
         self._all_taken = False
         self._failure: Exception | None = None
         self._unread: set[TaskId] = set()
@@ -135,8 +135,8 @@ class Run:
     async def admit(self, checked: Frame) -> None:
         """See `meshq.management.servicers.ingest.Intake`."""
         await self._parts.creator.room()
-        # Those that have ended count until they are written, as somebody may send and not read.
-        while len(self._open) + len(self._ended) >= MAX_RUN_TASKS:
+        # What is not written yet counts, as somebody may send and not read.
+        while self._taken - self._said >= MAX_RUN_TASKS:
             self._room.clear()
             await self._room.wait()
         for index, entry in enumerate(checked.entries, self._taken):
@@ -187,6 +187,7 @@ class Run:
         if ended:
             # What ends meanwhile comes behind what did not fit.
             self._ended = ended[await self._add(response, ended[:MAX_FRAME_ITEMS]) :] + self._ended
+        self._said += len(response.results)
         return None if self.over and not (response.frames or response.results) else response
 
     async def _wait(self) -> None:
