@@ -146,23 +146,26 @@ local function make_limits()
   end
 
   -- The tokens that buckets hold now, as a list; a queue's own has the key ''. One that nobody knows is full, or was
-  -- empty when its queue came here or its shard began anew, because its last tokens may have been taken just before. It
-  -- may be below zero: who needs more than it can hold waits until it is full and takes them all the same.
+  -- empty when its queue came here or its shard began anew, because its last tokens may have been taken just before;
+  -- so was one that is known from an earlier stay of its queue. It may be below zero: who needs more than it can hold
+  -- waits until it is full and takes them all the same.
   function made.tokens_of(scope, keys, rate)
     local names, held = {}, {}
     for index, key in ipairs(keys) do
       names[index] = KEY.TOKENS .. scope .. '/' .. key
     end
     for index, text in ipairs(call('MGET', unpack(names))) do
-      local tokens, filled = string.match(text or '', '^(%S+) (%S+)$')
-      if not tokens then
-        tokens, filled = 0, made.conf_of(scope).since
-        if keys[index] ~= '' then
-          filled = math.max(filled, arrived_at(scope, keys[index]))
-        end
+      local tokens, filled = string.match(text or '0 0', '^(%S+) (%S+)$')
+      tokens, filled = tonumber(tokens), tonumber(filled)
+      local came = made.conf_of(scope).since
+      if keys[index] ~= '' then
+        came = math.max(came, arrived_at(scope, keys[index]))
       end
-      local flown = math.max(0, NOW - tonumber(filled)) * rate.units / rate.period
-      held[index] = math.min(rate.burst, tonumber(tokens) + flown)
+      if filled <= came then
+        tokens, filled = math.min(tokens, 0), came
+      end
+      local flown = math.max(0, NOW - filled) * rate.units / rate.period
+      held[index] = math.min(rate.burst, tokens + flown)
     end
     return held
   end
