@@ -223,9 +223,10 @@ class Valkey(Server):
 
     name = "valkey"
     # The wheel's server takes its memory from glibc, unlike the packages of distributions. A frame's script
-    # makes thousands of small strings: kept for the next one, they cost a fifth less of all its time.
+    # makes thousands of small strings: kept for the next one, they cost a fifth less of all its time. With as
+    # many as can be kept, tombstones that expire fragment less, which takes another seventh once they do.
     environment: ClassVar[Mapping[str, str]] = {
-        "GLIBC_TUNABLES": "glibc.malloc.tcache_count=16000:glibc.malloc.mxfast=0"
+        "GLIBC_TUNABLES": "glibc.malloc.tcache_count=65000:glibc.malloc.mxfast=0"
     }
 
     def __init__(self, data: Path, port: int, *, maxmemory: int = 0) -> None:
