@@ -13,6 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from meshq.contract.errors import InvalidRequest, MeshqError, NotFound, Reason
 from meshq.contract.status import from_rpc_error
 from meshq.internal.v1 import progress_service_pb2
+from meshq.management.stubs import commits
 from meshq.management.watch.bus import Subscription
 from meshq.v1 import task_pb2, task_service_pb2, worker_service_pb2
 
@@ -103,6 +104,28 @@ async def test_what_a_broken_stream_between_instances_lost_is_read_again(databas
         await finish(system, second, task_id)
         first.management.watchers.gap()
         assert (await call.read()).task.state == task_pb2.TASK_STATE_SUCCEEDED
+
+
+async def test_nobody_is_told_for_long_what_nobody_watches(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commits, "_LINGER_COMMITS", 3)
+    async with cluster(database, nodes=2) as system:
+        watching, working = system.nodes
+        for _ in range(2):
+            task_id = await created(watching)
+            call = watch(watching, task_id)
+            await call.read()
+            await until(lambda: working.management.commits.wanted)
+            await finish(system, working, task_id)
+            await read_all(call)
+            await until(lambda: not watching.management.bus.busy)
+            # The next watch is not far, usually.
+            for _ in range(2):
+                await finish(system, working, await created(working))
+            assert working.management.commits.wanted
+            await finish(system, working, await created(working))
+            await until(lambda: not working.management.commits.wanted)
 
 
 async def test_a_slow_reader_is_sent_away(database: str) -> None:

@@ -20,7 +20,8 @@ from meshq.management.watch.fresh import FreshContent
 
 _SILENCE_SECONDS: Final = 2.5 * STREAM_KEEPALIVE_SECONDS
 _LINGER_SECONDS: Final = 30.0
-"""For how long commits are still wanted after the last watcher has gone; the next is not far."""
+_LINGER_COMMITS: Final = 1_000
+"""For how long and how many commits are still wanted after the last watcher has gone; the next is not far."""
 
 
 class CommitLink:
@@ -60,6 +61,7 @@ class CommitLink:
         self._changed = asyncio.Event()
         self._expected: int | None = None
         self._creations = False
+        self._unheeded = 0
         self.heard_ms = 0
 
     def watched_changed(self) -> None:
@@ -101,11 +103,18 @@ class CommitLink:
             self.heard_ms = 0
 
     async def _linger(self) -> None:
+        self._unheeded = 0
         with suppress(TimeoutError):
             async with asyncio.timeout(_LINGER_SECONDS):
-                while not self._bus.busy:
+                while not self._bus.busy and self._unheeded < _LINGER_COMMITS:
                     self._changed.clear()
                     await self._changed.wait()
+
+    def _heed(self, count: int) -> None:
+        if not self._bus.busy:
+            self._unheeded += count
+            if self._unheeded >= _LINGER_COMMITS:
+                self._changed.set()
 
     async def _receive(self, call: Any) -> None:
         while True:
@@ -123,6 +132,7 @@ class CommitLink:
             self._gap()
         self._expected = response.sequence + 1
         changes: list[Commit | CommittedEnd] = [*response.commits, *response.ends]
+        self._heed(len(changes))
         for change in changes:
             if content := content_of(change):
                 self._fresh.add((change.task_id, change.attempt), content)
