@@ -2,11 +2,15 @@
 
 import asyncio
 import uuid
+from collections.abc import Sequence
 
 import pytest
 from fixtures.management import Cluster, Node, cluster, report, until
 
 from meshq.internal.v1 import dispatch_service_pb2
+from meshq.management.dispatch import sweep
+from meshq.management.model.placement import Compared
+from meshq.management.model.task import OpenAttempt
 from meshq.v1 import task_pb2, task_service_pb2
 
 SUCCEEDED = task_pb2.ATTEMPT_OUTCOME_SUCCEEDED
@@ -85,6 +89,47 @@ async def test_a_recovered_shard_is_compared_at_once(database: str) -> None:
         system.execution.wants_compare.set()
         (last,) = await created(node)
         await all_there(system, [*ids, last])
+
+
+class Busy:
+    """Knows all tasks, and has new ones made while it is asked."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.compared: list[bytes] = []
+
+    async def compare(self, attempts: Sequence[OpenAttempt]) -> list[Compared]:
+        self.compared += [item.task_id for item in attempts]
+        await created(self.node, len(attempts))
+        return [Compared.PRESENT] * len(attempts)
+
+
+async def test_a_hurried_pass_ends_where_it_began(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "MAX_FRAME_ITEMS", 2)
+    async with cluster(database, sweep_age=600) as system:
+        (node,) = system.nodes
+        ids = await created(node, 5)
+        management, busy = node.management, Busy(node)
+        await until(lambda: management.office.leads)
+        sweeper = sweep.Sweeper(
+            ledger=management.ledger,
+            lookout=management.lookout,
+            comparer=busy,
+            outbox=management.outbox,
+            canceller=management.canceller,
+            now_ms=management.now_ms,
+            age=600,
+            rate=1,
+        )
+        # Their last one may be of this millisecond.
+        begin_ms = management.now_ms()
+        await until(lambda: management.now_ms() > begin_ms)
+        sweeper.compare_all()
+        assert [await sweeper.run_once() for _ in range(3)] == [0.0, 0.0, None]
+        assert sorted(busy.compared) == sorted(ids)
+        # The next pass leaves alone what is new.
+        assert await sweeper.run_once() is None
+        assert len(busy.compared) == 5
 
 
 async def test_word_for_the_sweeper_reaches_whoever_sweeps(database: str) -> None:

@@ -4,7 +4,8 @@ Whatever goes wrong between the ledger and a shard ends here: a frame that was l
 full, a shard that was wiped. A pass goes over all open tasks that nobody has touched for a while, in
 the order of their ids and at a bounded rate; what all shards lack is dispatched again, as a repeat. A
 task that is to be cancelled is withdrawn again instead. When a shard has been recovered the next pass
-begins at once and at full speed.
+begins at once and at full speed, over what was there when it began: what has come since has met the
+recovered shard.
 
 One instance sweeps at a time. The others leave word in the database when they are asked to compare. While
 nothing is open a pass is one look.
@@ -76,7 +77,7 @@ class Sweeper:
         self._age = age
         self._rate = rate
         self._cursor = NO_ID
-        self._hurry = False
+        self._hurried_ms = 0
         self._asked = False
         self._heard_ms = now_ms()
         self._repeater = Repeater("sweeper", self.run_once, age)
@@ -113,7 +114,7 @@ class Sweeper:
         if self._outbox.half_full:
             return _BUSY_PAUSE
         now_ms = self._now_ms()
-        made_before_ms = now_ms if self._hurry else now_ms - int(self._age * 1_000)
+        made_before_ms = self._hurried_ms or now_ms - int(self._age * 1_000)
         page = await self._ledger.untouched(
             self._cursor, made_before_ms, now_ms + DISPATCH_HORIZON_MS, MAX_FRAME_ITEMS
         )
@@ -122,13 +123,13 @@ class Sweeper:
             self._cursor = page[-1].task_id
         if len(page) < MAX_FRAME_ITEMS:
             self._cursor = NO_ID
-            self._hurry = False
+            self._hurried_ms = 0
             return None
-        return 0.0 if self._hurry else len(page) / self._rate
+        return 0.0 if self._hurried_ms else len(page) / self._rate
 
     def _begin_hurried(self) -> None:
         self._asked = False
-        self._hurry = True
+        self._hurried_ms = self._now_ms()
         self._cursor = NO_ID
 
     async def _begin(self) -> bool:
@@ -138,11 +139,11 @@ class Sweeper:
             return False
         if outlook.sweep_ms > self._heard_ms:
             self._heard_ms = outlook.sweep_ms
-            self._hurry = True
+            self._hurried_ms = self._now_ms()
         if outlook.cancelling:
             await self._canceller.withdraw_again(self._now_ms() - int(self._age * 1_000))
         if not outlook.open:
-            self._hurry = False
+            self._hurried_ms = 0
         return outlook.open
 
     async def _compare(self, page: Sequence[OpenAttempt]) -> None:
