@@ -9,6 +9,9 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Self
 
+from meshq.execution.ring.connection import open_connection
+from meshq.execution.ring.keys import TOMBSTONES
+
 _TIMEOUT = 5.0
 _CHUNK = 1 << 20
 _USED = re.compile(rb"used_memory:(\d+)")
@@ -19,18 +22,22 @@ _NAMES = {b"ready": "queued", b"leased": "leased", b"": "settled"}
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t", "\a": "\\a", "\b": "\\b"}
 
 
-def used_memory(addresses: Iterable[str]) -> int:
-    """The bytes that all of these servers use."""
-    return sum(int(_asked(address, b"INFO memory\r\n", _USED)) for address in addresses)
+async def used_memory(addresses: Iterable[str]) -> int:
+    """The bytes that all of these servers use, but for tombstones: those leave by themselves."""
+    return sum([await _used_by(address) for address in addresses])
 
 
-def _asked(address: str, question: bytes, wanted: re.Pattern[bytes]) -> bytes:
-    with _connected(address) as connection:
-        connection.sendall(question)
-        answer = b""
-        while (found := wanted.search(answer)) is None:
-            answer += connection.recv(_CHUNK)
-        return found[1]
+async def _used_by(address: str) -> int:
+    shard = await open_connection(address, "bench")
+    try:
+        used = _USED.search(await shard.call("INFO", "memory"))
+        buckets = [
+            await shard.call("MEMORY", "USAGE", key) for key in await shard.call("KEYS", f"{TOMBSTONES}*")
+        ]
+    finally:
+        shard.close()
+    assert used
+    return int(used[1]) - sum(size or 0 for size in buckets)
 
 
 def _connected(address: str) -> socket.socket:

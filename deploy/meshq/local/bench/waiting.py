@@ -28,13 +28,13 @@ async def backlog(stage: Stage) -> Outcome:
     await stage.client.update_queue(BACKLOG_QUEUE, allow_missing=True)
     await stage.client.pause_queue(BACKLOG_QUEUE, "a backlog is made", actor="bench")
     empty = await _rates(stage)
-    memory = used_memory(stage.system.shards.values())
+    memory = await used_memory(stage.system.shards.values())
     begun = time.perf_counter()
     count = len(await submit(stage.client, plain(stage.many, BACKLOG_QUEUE)))
     created = count / (time.perf_counter() - begun)
     # Being accepted does not wait for being dispatched.
     await until_ready(stage.client, lambda ready: ready >= count)
-    each = (used_memory(stage.system.shards.values()) - memory) / count
+    each = (await used_memory(stage.system.shards.values()) - memory) / count
     lists = {name: spread(await _first_pages(stage, wanted)) for name, wanted in _LISTINGS.items()}
     beside = await _rates(stage)
     within = await _within(stage)

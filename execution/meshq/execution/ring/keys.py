@@ -17,6 +17,9 @@ limited once a queue was configured (r and a version of the ring while no limit 
 elsewhere), weighted once a task had a weight of its own; slots and confirmed (versions of the ring of which
 the shard knows its slots, and serves them all), arrived (when some came), changes (counts what unsettles)."""
 
+TOMBSTONES: Final = "mq:tombstones:"
+"""+ minute: hash id -> what became of it."""
+
 _NAMES: Final = {
     "META": META,
     # + id: hash: attempt, state, lane, ready, score, extras; while leased lease, owner, leased, worker, ttl,
@@ -58,7 +61,7 @@ _NAMES: Final = {
     "WAITING": "mq:waiting:",  # + tenant/queue: hash type -> instances that want a bell, apart by spaces
     "BELL": "mq:bell:",  # + instance: pub/sub channel
     "POLL": "mq:poll:",  # + tenant/worker/request id: hash id -> lease
-    "TOMBSTONES": "mq:tombstones:",  # + minute: hash id -> what became of it
+    "TOMBSTONES": TOMBSTONES,
     "MOVER": "mq:mover",  # which instance moves tasks away, while it does
     "RECOVERED": "mq:recovered",  # set of instances that have adopted what they run
 }
