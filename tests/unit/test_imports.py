@@ -44,6 +44,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
 MAY_ALSO_IMPORT: Mapping[str, set[str]] = {
     # It plays on the stores what the components' own code makes for them.
     r"local\.bench\.limit(\..+)?": {"mesh", "management", "execution"},
+    # It reads on the shards what execution keeps there.
+    r"local\.bench\.shards": {"execution"},
 }
 """Further parts for some modules, by what follows `meshq.`."""
 
