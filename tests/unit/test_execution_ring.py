@@ -1,15 +1,17 @@
 """The hash ring: even shares, few moves, stable names; and what travels to shards and back as text."""
 
 import random
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshq.contract.ids import lowest_id, new_id_bytes
 from meshq.execution.model import Traits
 from meshq.execution.ring import scripts
 from meshq.execution.ring.extras import encode_extras, parse_extras
-from meshq.execution.ring.hashring import POINTS_PER_WEIGHT, Ring, RingShard
+from meshq.execution.ring.hashring import POINTS_PER_WEIGHT, Ring, RingShard, key_of_id
 from meshq.execution.settings import parse_shard
 
 KEYS = [random.Random(index).randbytes(16) for index in range(4_000)]
@@ -62,6 +64,26 @@ def test_a_draining_shard_takes_nothing_new() -> None:
     found = Ring(1, [RingShard("a", ""), RingShard("b", "", draining=True)])
     assert set(owners(found).values()) == {"a"}
     assert found.shares() == {"a": 1.0, "b": 0.0}
+
+
+def created(time_ms: int) -> bytes:
+    """The id of a task that was created then."""
+    return lowest_id(time_ms).bytes[:6] + new_id_bytes()[6:]
+
+
+def test_what_is_created_together_stays_together() -> None:
+    begin = 0x0192_5A3B_7C10
+    assert len({key_of_id(created(begin + later)) for later in range(16)}) == 1
+    assert key_of_id(created(begin - 1)) != key_of_id(created(begin)) != key_of_id(created(begin + 16))
+
+
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_what_is_created_over_a_minute_is_everywhere(count: int) -> None:
+    found = ring(*(f"shard-{index}" for index in range(count)))
+    moments = [0x0192_5A3B_7C10 + 16 * index for index in range(60_000 // 16)]
+    there = Counter(found.owner(key_of_id(created(moment))) for moment in moments)
+    assert len(there) == count
+    assert all(abs(share * count / len(moments) - 1) < 0.15 for share in there.values())
 
 
 def test_an_empty_ring_owns_nothing() -> None:

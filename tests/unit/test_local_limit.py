@@ -9,7 +9,7 @@ import pytest
 from meshq.contract.ids import ID_BYTES
 from meshq.execution.postgres.sql import statement as attempts_statement
 from meshq.execution.ring import scripts
-from meshq.execution.ring.hashring import Ring, RingShard
+from meshq.execution.ring.hashring import Ring, RingShard, key_of_id
 from meshq.local.bench.limit.calls import FrameCalls, calls_of
 from meshq.local.bench.limit.costs import Use, command_uses, statement_name
 from meshq.local.bench.limit.rows import EPOCH, make_frames
@@ -47,7 +47,7 @@ async def test_every_task_goes_to_its_shard_and_on_under_the_lease_that_it_gets(
         for name, part in frame.parts.items():
             first = len(leased.setdefault(name, []))
             for number, task_id in enumerate(part.leased, first + 1):
-                assert RING.owner(task_id) == name
+                assert RING.owner(key_of_id(task_id)) == name
                 assert (
                     b"%b\r\n$%d\r\n%d:%d\r\n" % (task_id, len(f"{EPOCH}:{number}"), EPOCH, number)
                     in part.received

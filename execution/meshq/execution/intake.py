@@ -113,13 +113,16 @@ class Intake:
         """Queue some of the items; returns what was rejected, and what belongs to another shard by now."""
         rejected: list[Rejection] = []
         misrouted: list[int] = []
-        by_shard: dict[Shard, list[int]] = {}
+        by_key: dict[bytes, list[int]] = {}
         for index in indexes:
-            shard = self._shards.owner(self._configs.routing_key(items[index]))
+            by_key.setdefault(self._configs.routing_key(items[index]), []).append(index)
+        by_shard: dict[Shard, list[int]] = {}
+        for key, part in by_key.items():
+            shard = self._shards.owner(key)
             if shard is None:
-                rejected.append((index, Rejected.SHARD_UNAVAILABLE))
+                rejected += [(index, Rejected.SHARD_UNAVAILABLE) for index in part]
             else:
-                by_shard.setdefault(shard, []).append(index)
+                by_shard.setdefault(shard, []).extend(part)
         for refused, elsewhere in await asyncio.gather(
             *(self._enqueue(shard, items, part) for shard, part in by_shard.items())
         ):

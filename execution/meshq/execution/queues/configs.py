@@ -2,7 +2,7 @@
 
 A limit is counted by one shard. Where limits of a queue as a whole are set, all of its tasks live on the
 shard of the queue's name, its home; it is away from the others. Tasks with a limit key live on the shard of
-the key's slot, all others on the shard of their id.
+the key's slot, all others on the shard of the moment in which they were created.
 
 A queue that has once had limits as a whole lives at its home whenever it has limits of any kind. So its keys
 go on to be counted there when it loses the limits as a whole. When it gets them, its home is told what other
@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 from meshq.contract.errors import MeshqError
 from meshq.execution.model import QueueItem, ShardQueueConfig, scope_of
 from meshq.execution.ring import slots
+from meshq.execution.ring.hashring import key_of_id
 from meshq.mesh.telemetry import logger
 
 _log = logger(__name__)
@@ -121,13 +122,13 @@ class QueueConfigs:
     def routing_key(self, item: QueueItem) -> bytes:
         """What the ring hashes to find a task's shard."""
         if not self._wide and item.traits is None:
-            return item.task_id
+            return key_of_id(item.task_id)
         scope = scope_of(item.lane)
         if scope in self._wide:
             return scope.encode()
         if item.traits is not None and item.traits.limit_key:
             return slots.routing_key(scope, item.traits.limit_key)
-        return item.task_id
+        return key_of_id(item.task_id)
 
     def _take(self, configured: Iterable[Configured]) -> list[str]:
         changed = []

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from meshq.bench.load import FRAME, PAYLOAD, TYPE
 from meshq.execution.conversion.dispatch import queue_items
 from meshq.execution.model import Ended, Lease, Outcome, QueueItem
-from meshq.execution.ring.hashring import Ring
+from meshq.execution.ring.hashring import Ring, key_of_id
 from meshq.execution.ring.shard import Applied
 from meshq.execution.ring.tombstones import tombstone
 from meshq.management.conversion.dispatch import dispatch_frame
@@ -78,7 +78,7 @@ def make_frames(count: int, ring: Ring, now_ms: int, size: int = FRAME) -> Itera
 def _frame(tasks: list[NewTask], ring: Ring, numbers: dict[str, int], now_ms: int) -> Frame:
     by_shard: dict[str, list[QueueItem]] = {}
     for item in queue_items(dispatch_frame(0, [sendable(task) for task in tasks])):
-        by_shard.setdefault(ring.owner(item.task_id) or "", []).append(item)
+        by_shard.setdefault(ring.owner(key_of_id(item.task_id)) or "", []).append(item)
     parts: dict[str, Part] = {}
     all_ended: list[Ended] = []
     for name, items in by_shard.items():
