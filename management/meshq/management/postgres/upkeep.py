@@ -33,9 +33,9 @@ _REQUEST: Final = "UPDATE sweep_requests SET requested_ms = greatest(requested_m
 _DELETIONS: Final = "SELECT uuid_send(id) FROM deletions LIMIT %(limit)s::bigint"
 _FORGET: Final = "DELETE FROM deletions WHERE id = ANY (%(ids)s::uuid[])"
 _EXPIRE: Final = """
-DELETE FROM claims WHERE claim IN (
+DELETE FROM claims WHERE claim = ANY (ARRAY(
     SELECT claim FROM claims WHERE create_ms < %(before)s::bigint ORDER BY create_ms LIMIT %(limit)s::bigint
-)
+))
 """
 _FINISHED: Final = "finished_tasks"
 _DAY_PREFIX: Final = "finished_tasks_2"

@@ -1,4 +1,8 @@
-"""The statements, one file each."""
+"""The statements, one file each.
+
+Rows of tables that fill and empty are found by `c.task_id = ANY (ARRAY[i.task_id])` where `c.task_id =
+i.task_id` would say the same, so that PostgreSQL goes by the index also where it takes the table for empty.
+"""
 
 from __future__ import annotations
 

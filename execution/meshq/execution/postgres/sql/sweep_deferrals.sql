@@ -8,7 +8,7 @@ WITH
     ),
     gone AS (
         DELETE FROM deferrals AS d USING page AS p, attempts AS a
-        WHERE d.task_id = p.task_id AND d.attempt = p.attempt AND a.task_id = p.task_id AND a.attempt = p.attempt
+        WHERE d.task_id = ANY (ARRAY[p.task_id]) AND d.attempt = p.attempt AND a.task_id = p.task_id AND a.attempt = p.attempt
             AND a.retention_days = retention_days(p.task_id)
     )
 SELECT p.task_id, p.attempt FROM page AS p ORDER BY p.task_id DESC, p.attempt DESC LIMIT 1

@@ -3,6 +3,11 @@
 What a `TaskRow` or a `Sendable` is made of stands here once: statements write `<open row>` for a row of
 open_tasks, which they call `o`, `<finished row>` for one of finished_tasks, called `f`, and `<sendable>` for
 a row of open_tasks that is to be dispatched as a repeat.
+
+PostgreSQL takes a table that had no rows when it was last analyzed for empty until it is analyzed again,
+however full it is by then, and joins it as if it had one row: it goes over all of the table and looks for
+each row in what came with the statement. So rows are found by `o.id = ANY (ARRAY[i.id])` where `o.id = i.id`
+would say the same, and chains by an EXISTS with `OFFSET 0`: these leave nothing but the index.
 """
 
 from __future__ import annotations

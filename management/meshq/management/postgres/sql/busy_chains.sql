@@ -5,4 +5,5 @@ FROM unnest(%(tenants)s::text[], %(queues)s::text[], %(keys)s::text[]) AS i (ten
 WHERE EXISTS (
     SELECT FROM open_tasks AS o
     WHERE o.tenant = i.tenant AND o.queue = i.queue AND o.ordering_key = i.key
+    OFFSET 0
 )

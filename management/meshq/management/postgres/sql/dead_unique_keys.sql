@@ -10,10 +10,10 @@ WITH page AS (
 gone AS (
     DELETE FROM unique_keys AS u USING page AS p
     WHERE
-        u.tenant = p.tenant AND u.queue = p.queue AND u.key = p.key AND u.task_id = p.task_id
+        u.tenant = ANY (ARRAY[p.tenant]) AND u.queue = p.queue AND u.key = p.key AND u.task_id = p.task_id
         AND CASE p.scope
             WHEN 3 THEN p.until_ms < %(before)s::bigint
-            ELSE NOT EXISTS (SELECT FROM open_tasks AS o WHERE o.id = p.task_id)
+            ELSE NOT EXISTS (SELECT FROM open_tasks AS o WHERE o.id = p.task_id OFFSET 0)
         END
 )
 SELECT tenant, queue, key FROM page ORDER BY tenant DESC, queue DESC, key DESC LIMIT 1

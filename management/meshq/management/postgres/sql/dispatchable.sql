@@ -5,12 +5,12 @@ WITH wanted AS (
         i.id, i.attempt, i.place,
         sum(octet_length(o.spec)) OVER (ORDER BY i.place) - octet_length(o.spec) AS before
     FROM unnest(%(ids)s::uuid[], %(attempts)s::integer[]) WITH ORDINALITY AS i (id, attempt, place)
-    JOIN open_tasks AS o ON o.id = i.id AND o.attempt = i.attempt
+    JOIN open_tasks AS o ON o.id = ANY (ARRAY[i.id]) AND o.attempt = i.attempt
     WHERE o.state NOT IN (1, 6)
 )
 SELECT
     <sendable>
 FROM wanted AS w
-JOIN open_tasks AS o ON o.id = w.id AND o.attempt = w.attempt
+JOIN open_tasks AS o ON o.id = ANY (ARRAY[w.id]) AND o.attempt = w.attempt
 WHERE w.before < %(bytes)s::bigint
 ORDER BY w.place

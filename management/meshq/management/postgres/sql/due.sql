@@ -13,6 +13,6 @@ summed AS (
 SELECT
     <sendable>
 FROM summed AS s
-JOIN open_tasks AS o ON o.id = s.id AND o.attempt = s.attempt
+JOIN open_tasks AS o ON o.id = ANY (ARRAY[s.id]) AND o.attempt = s.attempt
 WHERE s.before < %(bytes)s::bigint
 ORDER BY s.ready_ms, s.id

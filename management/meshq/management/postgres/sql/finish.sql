@@ -7,7 +7,7 @@ WITH moved AS (
         %(ids)s::uuid[], %(attempts)s::integer[], %(states)s::smallint[], %(starts)s::bigint[],
         %(ends)s::bigint[], %(workers)s::text[], %(error_types)s::text[], %(error_messages)s::text[]
     ) AS i (id, attempt, state, start_ms, end_ms, worker_id, error_type, error_message)
-    WHERE o.id = i.id AND o.attempt = i.attempt
+    WHERE o.id = ANY (ARRAY[i.id]) AND o.attempt = i.attempt
     RETURNING
         o.id, i.end_ms, o.ready_ms, coalesce(nullif(i.start_ms, 0), o.start_ms) AS start_ms, o.cancel_ms,
         o.attempt, o.max_attempts,

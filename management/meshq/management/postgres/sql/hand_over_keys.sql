@@ -4,4 +4,4 @@ FROM unnest(
     %(tenants)s::text[], %(queues)s::text[], %(keys)s::text[], %(ids)s::uuid[], %(scopes)s::smallint[],
     %(until)s::bigint[]
 ) AS i (tenant, queue, key, task_id, scope, until_ms)
-WHERE u.tenant = i.tenant AND u.queue = i.queue AND u.key = i.key
+WHERE u.tenant = ANY (ARRAY[i.tenant]) AND u.queue = i.queue AND u.key = i.key

@@ -5,5 +5,6 @@ UPDATE open_tasks AS o SET
     ending = NULL
 FROM unnest(%(ids)s::uuid[], %(attempts)s::integer[], %(states)s::smallint[], %(ready)s::bigint[])
     AS i (id, attempt, state, ready_ms)
-WHERE o.id = i.id AND o.attempt = i.attempt AND o.state = i.state AND o.ready_ms = i.ready_ms
+WHERE
+    o.id = ANY (ARRAY[i.id]) AND o.attempt = i.attempt AND o.state = i.state AND o.ready_ms = i.ready_ms
 RETURNING <open row>

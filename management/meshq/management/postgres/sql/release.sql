@@ -11,6 +11,6 @@ CROSS JOIN LATERAL (
     ORDER BY n.order_seq
     LIMIT 1
 ) AS head
-WHERE o.id = head.id AND o.state = 1
+WHERE o.id = ANY (ARRAY[head.id]) AND o.state < 2
 RETURNING
     o.spec, o.priority, o.fairness_key, o.start_by_ms, o.announce_start, <open row>

@@ -10,6 +10,6 @@ FROM unnest(
     %(ready)s::bigint[], %(error_types)s::text[], %(error_messages)s::text[], %(spared)s::smallint[],
     %(unanswered)s::smallint[]
 ) AS i (id, attempt, next_attempt, state, ready_ms, error_type, error_message, spared, unanswered)
-WHERE o.id = i.id AND o.attempt = i.attempt AND o.state <> 6
+WHERE o.id = ANY (ARRAY[i.id]) AND o.attempt = i.attempt AND o.state <> 6
 RETURNING
     <open row>
