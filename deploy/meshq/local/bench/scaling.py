@@ -39,6 +39,8 @@ ONE_LOAD: Final = tuple(Size(count, count) for count in COUNTS)
 SHARDS: Final = tuple(Size(shards=count) for count in (3, 8, 16))
 MOST_TASKS: Final = 10_000
 """Of a run: what a task costs shows with few."""
+TURNS: Final = 9
+"""A run takes a second, and two of the same differ by a tenth: so many say which of two systems is faster."""
 WARM_UP: Final = 2_000
 _REST_SECONDS: Final = 2.0
 _SHOWN: Final = (Kind.MANAGEMENT, Kind.EXECUTION, Kind.POSTGRES, Kind.SHARD, Kind.WORKER, Kind.GATEWAY)
@@ -81,7 +83,7 @@ def _lean(plan: ProcessPlan) -> ProcessPlan:
 async def scaling(stage: Stage) -> Outcome:
     """Two of each against one of each in turns, and what a task costs on systems of several sizes."""
     tasks = min(stage.tasks, MOST_TASKS)
-    one, two = await _in_turns(PAIR, tasks, stage.repeat)
+    one, two = await _in_turns(PAIR, tasks, max(stage.repeat, TURNS))
     ratios = [theirs.rate / mine.rate for mine, theirs in zip(one, two, strict=True)]
     # Some sizes are in several tables.
     alone = {size: await _alone(size, tasks, stage.repeat) for size in {*INSTANCES, *ONE_LOAD, *SHARDS}}
